@@ -1,0 +1,155 @@
+//! The node's side of the boundary: asks a keeper for one signature and waits for it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+
+use super::message::{KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, Refusal, Reply, Request};
+use crate::token::Scheme;
+
+/// The channels to one keeper: one for each of its signing threads.
+///
+/// A channel carries one request at a time, so a keeper thread is never asked for two signatures
+/// at once and a caller waits for a free channel, in the order that the lane's permits give.
+#[derive(Debug)]
+pub struct Asker {
+    free: Mutex<Vec<OwnedFd>>,
+    returned: Condvar,
+    next_id: AtomicU64,
+    deadline: Duration,
+    sessions: usize,
+}
+
+/// A signature and who made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The signature in TLS form (ECDSA: DER), 1 … 512 bytes.
+    pub signature: Vec<u8>,
+    /// Process id of the keeper that made it.
+    pub keeper: u32,
+}
+
+/// Why there is no signature.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The keeper answered that it will not or cannot sign.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No answer within the deadline: the token hangs, or the keeper is being replaced.
+    #[error("no answer from the keeper within {0:?}")]
+    Deadline(Duration),
+    /// The channel failed.
+    #[error("the channel to the keeper failed")]
+    Channel(#[source] io::Error),
+    /// The keeper's answer is not one (a bug, or a keeper of another version).
+    #[error("the keeper's answer is malformed")]
+    Malformed(#[from] Malformed),
+}
+
+impl Asker {
+    /// An asker over `channels` (connected `SOCK_SEQPACKET` sockets) with `deadline` for each
+    /// signature, waiting for a free channel included.
+    ///
+    /// # Errors
+    /// When the receive time-out cannot be set on a channel.
+    pub fn new(channels: Vec<OwnedFd>, deadline: Duration) -> io::Result<Self> {
+        for channel in &channels {
+            for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+                sockopt::set_socket_timeout(channel, direction, Some(deadline))?;
+            }
+        }
+        Ok(Self {
+            sessions: channels.len(),
+            free: Mutex::new(channels),
+            returned: Condvar::new(),
+            next_id: AtomicU64::new(1),
+            deadline,
+        })
+    }
+
+    /// How many signatures can be under way at once.
+    pub fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    /// Asks for a signature over `input` with the key at `key`. Blocks: call it from the lane.
+    ///
+    /// # Errors
+    /// [`AskError`]; the channel is usable again after each of them.
+    pub fn sign(&self, key: KeyIndex, scheme: Scheme, input: &[u8]) -> Result<Signed, AskError> {
+        let until = Instant::now() + self.deadline;
+        let channel = self.take(until)?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.exchange(&channel, Request { id, key, scheme, input }, until);
+        self.give_back(channel);
+        outcome
+    }
+
+    fn take(&self, until: Instant) -> Result<OwnedFd, AskError> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(channel) = free.pop() {
+                return Ok(channel);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AskError::Deadline(self.deadline));
+            }
+            (free, _) = self
+                .returned
+                .wait_timeout(free, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, channel: OwnedFd) {
+        self.free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(channel);
+        self.returned.notify_one();
+    }
+
+    fn exchange(
+        &self,
+        channel: &OwnedFd,
+        request: Request<'_>,
+        until: Instant,
+    ) -> Result<Signed, AskError> {
+        let mut packet = [0; MAX_REQUEST];
+        let length = request.encode(&mut packet)?;
+        rustix::net::send(channel, &packet[..length], SendFlags::NOSIGNAL)
+            .map_err(|errno| self.blame(errno))?;
+        let mut packet = [0; MAX_REPLY + 1];
+        loop {
+            let (length, _) = rustix::net::recv(channel, &mut packet, RecvFlags::empty())
+                .map_err(|errno| self.blame(errno))?;
+            if length == 0 {
+                return Err(AskError::Channel(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let reply = Reply::decode(&packet[..length])?;
+            if reply.id == request.id {
+                return Ok(Signed {
+                    signature: reply.outcome?.to_vec(),
+                    keeper: reply.keeper,
+                });
+            }
+            // The late answer to a request that was given up.
+            if Instant::now() >= until {
+                return Err(AskError::Deadline(self.deadline));
+            }
+        }
+    }
+
+    fn blame(&self, errno: rustix::io::Errno) -> AskError {
+        if errno == rustix::io::Errno::AGAIN {
+            AskError::Deadline(self.deadline)
+        } else {
+            AskError::Channel(errno.into())
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The boundary around the token: what the node may ask, what may be signed, serving and asking.
+
+pub mod ask;
+pub mod message;
+pub mod purpose;

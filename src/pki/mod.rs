@@ -1,0 +1,1 @@
+//! Certificate authority whose key is in a token; requests and revocation lists.

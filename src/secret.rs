@@ -1,0 +1,1 @@
+//! The user PIN and where it comes from.
