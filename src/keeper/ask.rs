@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use super::message::{KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, Refusal, Reply, Request};
+use super::message::{
+    KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, REPLACED, Refusal, Reply, Request,
+};
 use crate::token::Scheme;
 
 /// The channels to one keeper: one for each of its signing threads.
@@ -120,11 +122,13 @@ impl Asker {
         request: Request<'_>,
         until: Instant,
     ) -> Result<Signed, AskError> {
-        let mut packet = [0; MAX_REQUEST];
-        let length = request.encode(&mut packet)?;
-        rustix::net::send(channel, &packet[..length], SendFlags::NOSIGNAL)
-            .map_err(|errno| self.blame(errno))?;
+        let mut question = [0; MAX_REQUEST];
+        let length = request.encode(&mut question)?;
+        let question = &question[..length];
         let mut packet = [0; MAX_REPLY + 1];
+        // What an earlier request left here: late answers, news of a replaced keeper.
+        while rustix::net::recv(channel, &mut packet, RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n > 0) {}
+        self.send(channel, question)?;
         loop {
             let (length, _) = rustix::net::recv(channel, &mut packet, RecvFlags::empty())
                 .map_err(|errno| self.blame(errno))?;
@@ -138,10 +142,19 @@ impl Asker {
                     keeper: reply.keeper,
                 });
             }
-            // The late answer to a request that was given up.
             if Instant::now() >= until {
                 return Err(AskError::Deadline(self.deadline));
             }
+            if reply.id == REPLACED {
+                self.send(channel, question)?;
+            }
+        }
+    }
+
+    fn send(&self, channel: &OwnedFd, packet: &[u8]) -> Result<(), AskError> {
+        match rustix::net::send(channel, packet, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(self.blame(errno)),
         }
     }
 

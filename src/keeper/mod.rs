@@ -3,3 +3,7 @@
 pub mod ask;
 pub mod message;
 pub mod purpose;
+mod refusals;
+pub(crate) mod role;
+mod serve;
+mod vault;

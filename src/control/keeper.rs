@@ -1,0 +1,75 @@
+//! Supervisor and keeper.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::role::TlsRole;
+use crate::secret::PinKind;
+use crate::telemetry::LogSetup;
+use crate::token::{KeyEvidence, KeyKind};
+
+/// To a keeper. The setup comes first, with descriptors: the PIN's, then one for each channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToKeeper {
+    Setup(Box<KeeperSetup>),
+    /// Let running signatures end, then exit.
+    Stop,
+}
+
+/// What a keeper is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeeperSetup {
+    pub(crate) log: LogSetup,
+    pub(crate) module: PathBuf,
+    /// RFC 7512 URI of the token.
+    pub(crate) token: String,
+    pub(crate) pin: PinKind,
+    /// Sessions to hold; at most one for each channel.
+    pub(crate) sessions: usize,
+    /// In the order of their [`crate::keeper::message::KeyIndex`].
+    pub(crate) keys: Vec<KeySetup>,
+}
+
+/// One key and what it is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeySetup {
+    /// Where it stands in the configuration (`token[0].server.key`).
+    pub(crate) place: String,
+    pub(crate) role: TlsRole,
+    /// RFC 7512 URI of the key, within the token.
+    pub(crate) uri: String,
+    /// SubjectPublicKeyInfo of its certificate, DER: the key must match it.
+    pub(crate) spki: Vec<u8>,
+}
+
+/// From a keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromKeeper {
+    /// Logged in, every key checked.
+    Ready(Box<KeeperReady>),
+    /// It will not serve. `latch`: trying again by itself could lock the PIN.
+    Refused { faults: Vec<Fault>, latch: bool },
+    /// The token no longer answers in this process: a new keeper is needed.
+    TokenLost { reason: String },
+}
+
+/// What a keeper found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeeperReady {
+    pub(crate) label: String,
+    pub(crate) serial: String,
+    pub(crate) manufacturer: String,
+    pub(crate) model: String,
+    /// Sessions open.
+    pub(crate) sessions: usize,
+    pub(crate) keys: Vec<KeyReady>,
+}
+
+/// One key that passed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeyReady {
+    pub(crate) kind: KeyKind,
+    pub(crate) evidence: KeyEvidence,
+}
