@@ -124,6 +124,22 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The admin socket that `file` names, without checking the rest of it.
+    pub(crate) fn admin_socket(file: &Path) -> Result<PathBuf, Vec<Fault>> {
+        #[derive(serde::Deserialize)]
+        struct Spec {
+            admin: Option<PathBuf>,
+        }
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let shown = file.display().to_string();
+        let text = files::read(&file, Privacy::Private, "").map_err(|fault| vec![fault.in_file(&*shown)])?;
+        let spec: Spec = toml_faults::parse(&text, &shown)?;
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        Ok(folder.join(spec.admin.unwrap_or_else(|| "admin.sock".into())))
+    }
+}
+
 /// Turns a `Spec` into a [`Config`], collecting faults on the way.
 struct Reader<'a> {
     text: &'a str,
