@@ -41,7 +41,7 @@ fn run() -> io::Result<()> {
     let channels = descriptors;
 
     // 2. The PIN, once, straight to the token.
-    let pin = match UserPin::read(&pin_source, setup.pin) {
+    let pin = match UserPin::read(&pin_source, setup.pin.clone()) {
         Ok(pin) => pin,
         Err(error) => {
             let fault = crate::fault::Fault::new("pin", error.to_string(), "mend the PIN's source");

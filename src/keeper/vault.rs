@@ -117,7 +117,7 @@ impl Vault {
     }
 
     fn open_session(&self) -> Result<Live, TokenError> {
-        let mut session = self.token.session()?;
+        let session = self.token.session()?;
         let keys = self
             .keys
             .iter()
@@ -132,7 +132,7 @@ impl Vault {
         let purpose = self.keys.get(index).ok_or(SignError::Refused(Refusal::UnknownKey))?;
         let signable = purpose::certificate_verify(purpose.role, request.input)
             .ok_or(SignError::Refused(Refusal::WrongPurpose))?;
-        let mut live = self.borrow()?;
+        let live = self.borrow()?;
         let key = &live.keys[index];
         if !key.kind().schemes().contains(&request.scheme) {
             self.give_back(Some(live));
@@ -157,7 +157,7 @@ impl Vault {
         request: &Request<'_>,
         signable: purpose::Signable<'_>,
     ) -> Result<Vec<u8>, SignError> {
-        let mut live = match self.open_session() {
+        let live = match self.open_session() {
             Ok(live) => live,
             Err(error) => {
                 self.give_back(None);
@@ -239,7 +239,7 @@ fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
         latch: false,
     })?;
     let module = Module::load(&setup.module).map_err(refuse)?;
-    let mut token = module.token(&uri).map_err(refuse)?;
+    let token = module.token(&uri).map_err(refuse)?;
     token.login(pin).map_err(refuse)?;
     Ok(token)
 }
@@ -251,7 +251,7 @@ fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec
         .uri
         .parse()
         .map_err(|error| vec![Fault::new(&*setup.place, format!("{error}"), "mend the URI")])?;
-    let mut session = token.session().map_err(one)?;
+    let session = token.session().map_err(one)?;
     let key = session.locate(&uri).map_err(one)?;
     let evidence = session.gate(&key)?;
     let mut nonce = [0; 32];
@@ -260,10 +260,10 @@ fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec
     // The first scheme is the one that handshakes will use most; the others must work as well.
     for scheme in key.kind().schemes() {
         let signature = session.sign(&key, *scheme, &probe).map_err(one)?;
-        if !token::verify(&setup.spki, *scheme, &probe, &signature) {
+        if let Err(error) = token::verify(&setup.spki, *scheme, &probe, &signature) {
             return Err(vec![Fault::new(
                 &*setup.place,
-                "the key does not belong to its certificate: a signature it made does not verify",
+                format!("the key does not belong to its certificate: {error}"),
                 "name the key whose request the certificate was issued for: compare `fastness spki-pin` of both",
             )]);
         }

@@ -21,6 +21,11 @@ pub(super) async fn accept(
     mut draining: watch::Receiver<bool>,
 ) {
     let most = size(node.0.limits.connections);
+    let drained = async move {
+        // An ended sender means the same: nobody wants new connections.
+        let _ = draining.wait_for(|draining| *draining).await;
+    };
+    tokio::pin!(drained);
     loop {
         let (tcp, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -32,7 +37,7 @@ pub(super) async fn accept(
                     continue;
                 }
             },
-            _ = draining.wait_for(|draining| *draining) => return,
+            () = &mut drained => return,
         };
         let Ok(slot) = Arc::clone(&pending).try_acquire_owned() else {
             node.0.handshakes.counters().count("refused_handshakes_busy");

@@ -15,7 +15,7 @@ use crate::rpc::admin::{self, admin_server};
 
 /// What an administrator asks of the main loop, and where the answer goes.
 #[derive(Debug)]
-pub(super) enum Call {
+pub(crate) enum Call {
     Status(oneshot::Sender<Result<admin::StatusResponse, Status>>),
     Peers(oneshot::Sender<Result<admin::PeersResponse, Status>>),
     Ping(

@@ -33,7 +33,7 @@ impl Role {
 
 /// What a child did.
 #[derive(Debug)]
-pub(super) enum ChildEvent<M> {
+pub(crate) enum ChildEvent<M> {
     Said(M),
     Exited(ExitStatus),
 }
@@ -65,7 +65,7 @@ impl Child {
     pub(super) fn start<S, M, E>(
         start: &Start<'_, S>,
         events: mpsc::UnboundedSender<E>,
-        report: impl Fn(ChildEvent<M>) -> E + Send + 'static,
+        report: impl Fn(ChildEvent<M>) -> E + Send + Sync + 'static,
     ) -> io::Result<Self>
     where
         S: Serialize,

@@ -15,7 +15,7 @@ use crate::config::TokenConfig;
 use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper};
 use crate::fault::Fault;
 use crate::keeper::message::{MAX_REPLY, REPLACED, Reply};
-use crate::secret::PinKind;
+use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
 
 /// Where a keeper stands.
@@ -114,7 +114,7 @@ impl Keeper {
             log: self.log,
             module: self.config.module.clone(),
             token: self.config.uri.to_string(),
-            pin: self.config.pin.kind(),
+            pin: self.config.pin.kind(&self.config.uri.to_string()),
             sessions: self.channels.len(),
             keys: self.config.keys.iter().map(|key| KeySetup {
                 place: format!("{place}.{}.key", key.role),
@@ -131,7 +131,7 @@ impl Keeper {
             &Start {
                 role: Role::Keeper,
                 environment: &self.config.environment,
-                interactive: self.config.pin.kind() == PinKind::Terminal,
+                interactive: self.prompts(),
                 setup: &setup,
                 descriptors: &descriptors,
             },
@@ -201,9 +201,8 @@ impl Keeper {
 
     /// Kills a process that did not become ready in time.
     pub(super) fn check_deadline(&mut self) {
-        let prompting = self.config.pin.kind() == PinKind::Terminal;
         if let State::Starting { since } = self.state
-            && !prompting
+            && !self.prompts()
             && since.elapsed() > START_DEADLINE
             && let Some(child) = &mut self.child
         {
@@ -219,6 +218,23 @@ impl Keeper {
         {
             child.kill();
         }
+    }
+
+    /// Why a keeper that never became ready is gone.
+    pub(super) fn exit_faults(&mut self) -> Vec<Fault> {
+        let mut faults = std::mem::take(&mut self.faults);
+        if faults.is_empty() {
+            faults.push(Fault::new(
+                format!("token[{}].module", self.index),
+                "the module ended or hung its process while it was started",
+                "see the log; try the module with `fastness token list --module …`",
+            ));
+        }
+        faults
+    }
+
+    fn prompts(&self) -> bool {
+        matches!(self.config.pin, PinSource::Prompt)
     }
 
     /// Kills it.
