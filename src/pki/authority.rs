@@ -30,6 +30,15 @@ use super::signer::Signer;
 use super::store::{self, Lock, StoreError};
 use crate::role::TlsRole;
 
+const SETTINGS: &str = "authority.toml";
+const ROOT: &str = "ca.pem";
+const ISSUED: &str = "issued.jsonl";
+const REVOKED: &str = "revoked.jsonl";
+const LIST_NUMBER: &str = "crl-number";
+/// The records of an authority that has done nothing yet. They are made with it: a record that is
+/// missing later has been lost, and a list signed without it would take revocations back.
+const FRESH: [(&str, &[u8]); 3] = [(ISSUED, b""), (REVOKED, b""), (LIST_NUMBER, b"0\n")];
+
 /// `authority.toml`: how to find the authority's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,10 +96,12 @@ impl Authority {
     /// # Errors
     /// [`Refusal::AuthorityExists`].
     pub fn vacant(dir: &Path) -> Result<(), PkiError> {
-        let records = ["ca.pem", "issued.jsonl", "revoked.jsonl", "crl-number"];
-        if records
-            .iter()
-            .any(|name| dir.join(name).symlink_metadata().is_ok())
+        let in_use = |name: &str, fresh: &[u8]| match std::fs::read(dir.join(name)) {
+            Ok(bytes) => bytes != fresh,
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
+        if dir.join(ROOT).symlink_metadata().is_ok()
+            || FRESH.iter().any(|(name, bytes)| in_use(name, bytes))
         {
             return Err(Refusal::AuthorityExists {
                 dir: dir.display().to_string(),
@@ -118,13 +129,16 @@ impl Authority {
         let root = certificate::root(signer, order)?;
         let issuer = Issuer::from_bytes(root.pem.as_bytes())?;
         let text = toml::to_string(&settings).map_err(|error| StoreError::Damaged {
-            path: dir.join("authority.toml"),
+            path: dir.join(SETTINGS),
             line: 0,
             source: error.into(),
         })?;
-        store::replace(&dir.join("authority.toml"), text.as_bytes())?;
+        store::replace(&dir.join(SETTINGS), text.as_bytes())?;
+        for (name, bytes) in FRESH {
+            store::replace(&dir.join(name), bytes)?;
+        }
         // Last: from here on the authority exists.
-        store::write_new(&dir.join("ca.pem"), root.pem.as_bytes())?;
+        store::write_new(&dir.join(ROOT), root.pem.as_bytes())?;
         Ok((
             Self {
                 dir: dir.to_owned(),
@@ -140,8 +154,8 @@ impl Authority {
     /// # Errors
     /// When `ca.pem` or `authority.toml` is missing or damaged.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
-        let issuer = Issuer::from_bytes(&store::read_at_most(&dir.join("ca.pem"), LARGEST)?)?;
-        let path = dir.join("authority.toml");
+        let issuer = Issuer::from_bytes(&store::read_at_most(&dir.join(ROOT), LARGEST)?)?;
+        let path = dir.join(SETTINGS);
         let bytes = store::read_at_most(&path, LARGEST)?;
         let settings = std::str::from_utf8(&bytes)
             .map_err(|error| error.to_string())
@@ -176,8 +190,8 @@ impl Authority {
         let lock = Lock::take(&self.dir)?;
         Ok(Books {
             authority: self,
-            issued: Ledger::open(&self.dir.join("issued.jsonl"))?,
-            revoked: Ledger::open(&self.dir.join("revoked.jsonl"))?,
+            issued: Ledger::open(&self.dir.join(ISSUED))?,
+            revoked: Ledger::open(&self.dir.join(REVOKED))?,
             _lock: lock,
         })
     }
@@ -339,21 +353,15 @@ impl Books<'_> {
     }
 
     fn next_list_number(&self) -> Result<u64, StoreError> {
-        let path = self.authority.dir.join("crl-number");
-        let last = match store::read_at_most(&path, 32) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes)
-                .trim()
-                .parse::<u64>()
-                .map_err(|error| StoreError::Damaged {
-                    path: path.clone(),
-                    line: 1,
-                    source: error.into(),
-                })?,
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                0
-            }
-            Err(error) => return Err(error),
-        };
+        let path = self.authority.dir.join(LIST_NUMBER);
+        let bytes = store::read_at_most(&path, 32)?;
+        let last: u64 = String::from_utf8_lossy(&bytes).trim().parse().map_err(
+            |error: std::num::ParseIntError| StoreError::Damaged {
+                path: path.clone(),
+                line: 1,
+                source: error.into(),
+            },
+        )?;
         let next = last.saturating_add(1);
         store::replace(&path, format!("{next}\n").as_bytes())?;
         Ok(next)
@@ -589,7 +597,7 @@ mod tests {
         let mut bench = Bench::new();
         let key = SoftwareDouble::generate(KeyKind::P256);
         let (issued, built) = bench.issue(&key, TlsRole::Server).unwrap();
-        std::fs::remove_file(bench.folder.path().join("issued.jsonl")).unwrap();
+        std::fs::write(bench.folder.path().join(ISSUED), "").unwrap();
         let authority = bench.authority();
         let mut books = authority.lock().unwrap();
         let pem = built.pem.as_bytes();
@@ -632,6 +640,22 @@ mod tests {
             number(&bench),
             Err(PkiError::Store(StoreError::Damaged { .. }))
         ));
+    }
+
+    #[test]
+    fn a_lost_record_stops_the_authority() {
+        for name in [ISSUED, REVOKED, LIST_NUMBER] {
+            let bench = Bench::new();
+            std::fs::remove_file(bench.folder.path().join(name)).unwrap();
+            let authority = bench.authority();
+            let outcome = authority
+                .lock()
+                .and_then(|mut books| books.list(&bench.key, now(), 7));
+            assert!(
+                matches!(outcome, Err(PkiError::Store(StoreError::Io { .. }))),
+                "{name}"
+            );
+        }
     }
 
     #[test]

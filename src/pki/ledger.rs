@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::store::{StoreError, failed, sync_folder};
+use super::store::{StoreError, failed};
 
 /// The entries of one file. Whoever holds it holds the folder's lock.
 #[derive(Debug)]
@@ -22,13 +22,10 @@ pub(super) struct Ledger<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Ledger<T> {
-    /// Reads the whole file; a missing one has no entries.
+    /// Reads the whole file. A missing one is an error, as it has been lost: an authority is made
+    /// with empty ones.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed("read", path)(error)),
-        };
+        let bytes = std::fs::read(path).map_err(failed("read", path))?;
         let (mut entries, mut sound, mut open_line) = (Vec::new(), 0, false);
         for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let whole = line.ends_with(b"\n");
@@ -72,18 +69,13 @@ impl<T: Serialize + DeserializeOwned> Ledger<T> {
         })?;
         line.push(b'\n');
         let write = || {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&self.path)?;
+            let mut file = OpenOptions::new().write(true).open(&self.path)?;
             file.set_len(self.sound)?;
             file.seek(SeekFrom::Start(self.sound))?;
             file.write_all(&line)?;
             file.sync_all()
         };
         write().map_err(failed("write", &self.path))?;
-        sync_folder(&self.path)?;
         self.sound += line.len() as u64;
         self.open_line = false;
         self.entries.push(entry);
@@ -135,12 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_has_no_entries_and_is_made_by_the_first() {
+    fn a_missing_file_is_an_error_and_not_an_empty_record() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.jsonl");
-        let mut ledger: Ledger<Vec<u32>> = Ledger::open(&path).unwrap();
-        assert!(ledger.entries().is_empty());
-        ledger.push(vec![1]).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"[1]\n");
+        assert!(Ledger::<Vec<u32>>::open(&folder.path().join("ledger.jsonl")).is_err());
     }
 }

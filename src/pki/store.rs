@@ -107,7 +107,7 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Makes a rename or a new file in the folder of `path` durable.
-pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
