@@ -1,1 +1,98 @@
-//! The user PIN and where it comes from.
+//! The user PIN and the SO PIN, and where they come from.
+//!
+//! A PIN is read with read(2) into one fixed buffer that is wiped, becomes one exact allocation
+//! that is wiped when dropped, and is borrowed only for a login. It is never on a command line, in
+//! the environment or in a configuration file: those are readable by others, or stay in memory.
+
+mod fault;
+mod read;
+mod source;
+
+use std::fmt;
+use std::os::fd::AsFd;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+pub use fault::{PinError, PinSourceError};
+pub use read::LONGEST_PIN;
+pub use source::PinSource;
+
+/// What kind of descriptor a PIN is read from. It travels next to a descriptor that was handed to
+/// another process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PinKind {
+    /// A file or a pipe: the PIN is all of it, but for one final line end.
+    Stream,
+    /// A terminal: someone is asked to type the PIN, without echo.
+    Terminal {
+        /// The token that the question names.
+        token: String,
+    },
+}
+
+/// The PIN of a token's user. Shows nothing, is not copied, is wiped when dropped.
+pub struct UserPin(SecretString);
+
+/// The PIN of a token's security officer, needed only to initialise a token. Like [`UserPin`].
+pub struct SoPin(SecretString);
+
+impl UserPin {
+    /// Reads the user PIN from `fd`: at most [`LONGEST_PIN`] bytes of UTF-8 without NUL, one final
+    /// line end removed. A regular file is read from its start, so it can be read again.
+    ///
+    /// # Errors
+    /// [`PinError`]; it never holds what was read.
+    pub fn read(fd: impl AsFd, kind: PinKind) -> Result<Self, PinError> {
+        read::pin(fd.as_fd(), &kind, "User PIN").map(Self)
+    }
+
+    /// Whether both are the same PIN (for "type it again"). The comparison's time tells nothing
+    /// but whether the lengths are equal.
+    pub fn matches(&self, other: &Self) -> bool {
+        same(&self.0, &other.0)
+    }
+
+    /// Hands the PIN over for a login. The token room is the only caller.
+    pub(crate) fn expose_for_login(self) -> SecretString {
+        self.0
+    }
+}
+
+impl SoPin {
+    /// Reads the SO PIN; see [`UserPin::read`].
+    ///
+    /// # Errors
+    /// [`PinError`]; it never holds what was read.
+    pub fn read(fd: impl AsFd, kind: PinKind) -> Result<Self, PinError> {
+        read::pin(fd.as_fd(), &kind, "SO PIN").map(Self)
+    }
+
+    /// Whether both are the same PIN; see [`UserPin::matches`].
+    pub fn matches(&self, other: &Self) -> bool {
+        same(&self.0, &other.0)
+    }
+
+    /// Hands the PIN over for a login. The token room is the only caller.
+    pub(crate) fn expose_for_login(self) -> SecretString {
+        self.0
+    }
+}
+
+impl fmt::Debug for UserPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserPin(…)")
+    }
+}
+
+impl fmt::Debug for SoPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SoPin(…)")
+    }
+}
+
+fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret().as_bytes().ct_eq(other.expose_secret().as_bytes()).into()
+}

@@ -1,6 +1,24 @@
 //! PKCS#11: module, locating keys by RFC 7512 URI, key gate, mechanisms, sessions. The only user of
 //! cryptoki.
 
+mod attribute;
+mod error;
+mod info;
+mod key;
+mod locate;
+mod mechanism;
+mod module;
 mod scheme;
+mod session;
+mod spki;
+pub mod uri;
+mod verify;
 
+pub use error::{LoginRefusal, ModuleFault, ReturnCode, TokenError};
+pub use info::{PinState, TokenInfo};
+pub use key::{Key, TokenKey};
+pub use module::Module;
 pub use scheme::{KeyKind, Scheme};
+pub use session::{Session, Token};
+pub use uri::{KeyId, KeyUri, TokenLabel, TokenUri};
+pub use verify::{WrongSignature, verify};

@@ -1,0 +1,177 @@
+//! The module: loaded once, initialised once, finalised when nothing uses it any more.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::slot::Slot;
+
+use super::error::{ModuleFault, ReturnCode, TokenError};
+use super::info::TokenInfo;
+use super::session::Token;
+use super::uri::TokenUri;
+
+/// How often C_Finalize and C_Initialize are tried in turn, and the pause between. SoftHSM rewrites
+/// `token.object` at each login, so of several programs that start at once one may read half of it.
+pub(super) const RESTARTS: u32 = 4;
+pub(super) const RESTART_PAUSE: Duration = Duration::from_millis(25);
+
+/// A PKCS#11 module, initialised with OS locking. PKCS#11 state belongs to the process: load a
+/// module once.
+#[derive(Debug)]
+pub struct Module {
+    pub(super) loaded: Arc<Loaded>,
+}
+
+/// What the module, its tokens and their sessions share; C_Finalize runs when the last of them is
+/// gone, so that no thread can be signing at that time (SoftHSM would crash).
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) pkcs11: Pkcs11,
+    path: PathBuf,
+    /// Logins under way or alive; while there is one, the module is not restarted.
+    pub(super) logins: AtomicUsize,
+}
+
+impl Module {
+    /// Loads the module at `path` (absolute, a regular file or a link to one) and initialises it.
+    ///
+    /// # Errors
+    /// [`TokenError::Module`], saying whether the path, the library or its initialisation is at
+    /// fault.
+    pub fn load(path: &Path) -> Result<Self, TokenError> {
+        let blame = |fault| TokenError::Module { path: path.to_owned(), fault };
+        if !path.is_absolute() {
+            return Err(blame(ModuleFault::NotAbsolute));
+        }
+        let metadata =
+            std::fs::metadata(path).map_err(|error| blame(ModuleFault::Unreadable(error)))?;
+        if !metadata.is_file() {
+            return Err(blame(ModuleFault::NotAFile));
+        }
+        let pkcs11 = Pkcs11::new(path).map_err(|error| {
+            blame(match error {
+                Error::MissingSymbol(_) => ModuleFault::NotPkcs11,
+                Error::LibraryLoading(_) => ModuleFault::NotALibrary(error),
+                other => ModuleFault::Other(other),
+            })
+        })?;
+        let loaded = Loaded { pkcs11, path: path.to_owned(), logins: AtomicUsize::new(0) };
+        loaded.initialise_patiently()?;
+        Ok(Self { loaded: Arc::new(loaded) })
+    }
+
+    /// The tokens that are there, initialised or not. A slot that fails is left out: it may have
+    /// nothing to do with us.
+    ///
+    /// # Errors
+    /// When the module cannot list its slots at all.
+    pub fn tokens(&self) -> Result<Vec<TokenInfo>, TokenError> {
+        Ok(self.loaded.tokens()?.into_iter().map(|(_, info)| info).collect())
+    }
+
+    /// The one token that `wanted` names.
+    ///
+    /// # Errors
+    /// [`TokenError::TokenMissing`] or [`TokenError::TokenDoubled`], listing what is there.
+    pub fn token(&self, wanted: &TokenUri) -> Result<Token, TokenError> {
+        let mut found = self.loaded.find(wanted);
+        for _ in 0..RESTARTS {
+            let missing = matches!(found, Err(TokenError::TokenMissing { .. } | TokenError::Call { .. }));
+            if !missing || !self.loaded.restart()? {
+                break;
+            }
+            found = self.loaded.find(wanted);
+        }
+        let (slot, info) = found?;
+        Ok(Token::new(self.loaded.clone(), slot, info))
+    }
+
+    /// Finalises the module (C_Finalize), so that another process or a later load starts clean.
+    /// Dropping it does the same without telling of errors.
+    ///
+    /// # Errors
+    /// When tokens or sessions of it are still in use, or C_Finalize fails.
+    pub fn finalize(self) -> Result<(), TokenError> {
+        if Arc::strong_count(&self.loaded) > 1 {
+            return Err(TokenError::Module {
+                path: self.loaded.path.clone(),
+                fault: ModuleFault::InUse,
+            });
+        }
+        self.loaded.pkcs11.clone().finalize().map_err(TokenError::call("finalising the module"))
+    }
+
+    /// The path it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.loaded.path
+    }
+}
+
+impl Loaded {
+    /// Tokens with the slots they are in now.
+    pub(super) fn tokens(&self) -> Result<Vec<(Slot, TokenInfo)>, TokenError> {
+        let slots = self.pkcs11.get_slots_with_token().map_err(TokenError::call("listing slots"))?;
+        let info = |slot| Some((slot, TokenInfo::of(&self.pkcs11.get_token_info(slot).ok()?)));
+        Ok(slots.into_iter().filter_map(info).collect())
+    }
+
+    pub(super) fn find(&self, wanted: &TokenUri) -> Result<(Slot, TokenInfo), TokenError> {
+        let tokens = self.tokens()?;
+        let uris = |tokens: &[(Slot, TokenInfo)]| tokens.iter().map(|(_, info)| info.name()).collect();
+        let mut matching: Vec<_> = tokens.iter().filter(|(_, info)| info.is(wanted)).cloned().collect();
+        match matching.len() {
+            1 => Ok(matching.remove(0)),
+            0 => Err(TokenError::TokenMissing {
+                wanted: Box::new(wanted.clone()),
+                present: uris(&tokens),
+            }),
+            _ => Err(TokenError::TokenDoubled {
+                wanted: Box::new(wanted.clone()),
+                matching: uris(&matching),
+            }),
+        }
+    }
+
+    /// C_Finalize and C_Initialize, unless someone is logged in; says whether it was done.
+    pub(super) fn restart(&self) -> Result<bool, TokenError> {
+        if self.logins.load(Ordering::SeqCst) > 0 {
+            return Ok(false);
+        }
+        std::thread::sleep(RESTART_PAUSE);
+        // A module that forgot its state says CRYPTOKI_NOT_INITIALIZED: what we want anyway.
+        let _ = self.pkcs11.clone().finalize();
+        self.initialise_patiently()?;
+        Ok(true)
+    }
+
+    fn initialise_patiently(&self) -> Result<(), TokenError> {
+        let mut tries = 0;
+        loop {
+            let args = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
+            let fault = match self.pkcs11.initialize(args) {
+                Ok(()) => return Ok(()),
+                Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => ModuleFault::InUse,
+                Err(Error::Pkcs11(code, _)) if tries < RESTARTS => {
+                    let _ = code;
+                    tries += 1;
+                    std::thread::sleep(RESTART_PAUSE);
+                    continue;
+                }
+                Err(Error::Pkcs11(code, _)) => ModuleFault::Initialise(ReturnCode(code)),
+                Err(other) => ModuleFault::Other(other),
+            };
+            return Err(TokenError::Module { path: self.path.clone(), fault });
+        }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // Finalised already, or never initialised: the answer changes nothing.
+        let _ = self.pkcs11.clone().finalize();
+    }
+}
