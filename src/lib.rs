@@ -5,6 +5,7 @@
 
 pub mod role;
 pub mod fault;
+pub mod toml_faults;
 pub mod secret;
 pub mod token;
 pub mod keeper;

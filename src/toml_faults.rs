@@ -1,0 +1,300 @@
+//! TOML to a `Spec`, with every fault placed at its key and line and never with the value that
+//! caused it: a mistyped key may hold a secret, and a parser's own message prints the whole line.
+
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::fault::Fault;
+
+/// Enough to mend a file in one go; a file with more faults than this is another kind of file.
+const MOST_FAULTS: usize = 50;
+
+/// Reads `text` as a `T`. `file` names it in the faults.
+///
+/// `T` should use `deny_unknown_fields` and `toml::Spanned` (whose spans [`line_of`] turns into
+/// lines). Syntax errors are reported first and alone; then unknown keys, values of the wrong type
+/// and the first missing key together.
+///
+/// # Errors
+/// Every fault found, in the order of the lines.
+pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, Vec<Fault>> {
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    if !syntax.is_empty() {
+        return Err(syntax
+            .iter()
+            .take(MOST_FAULTS)
+            .map(|error| syntax_fault(error, text, file))
+            .collect());
+    }
+    let (span, mut table) = (document.span(), document.into_inner());
+    let mut faults: Vec<Fault> = Vec::new();
+    loop {
+        let attempt = Spanned::new(span.clone(), table.clone());
+        let error = match T::deserialize(toml::de::Deserializer::from(attempt)) {
+            Ok(spec) if faults.is_empty() => return Ok(spec),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let path = error
+            .span()
+            .map(|span| path_of(&table, &span))
+            .unwrap_or_default();
+        let fault = said(error.message(), &path, &table)
+            .in_file(file)
+            .at_line(error.span().map_or(1, |span| line_of(text, span.start)));
+        // A key that was taken out because of its value is then missed: one fault, not two.
+        let known = |known: &Fault| {
+            known.key == fault.key || known.key.starts_with(&format!("{}[", fault.key))
+        };
+        if !fault.problem.contains("missing") || !faults.iter().any(known) {
+            faults.push(fault);
+        }
+        let missing = error.message().starts_with("missing field");
+        if missing || faults.len() >= MOST_FAULTS || !take_out(&mut table, &path) {
+            break;
+        }
+    }
+    faults.sort_by_key(|fault| fault.line);
+    Err(faults)
+}
+
+/// The line, counted from 1, of the byte at `offset` in `text`.
+pub fn line_of(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// The entry of `known` that `word` is most likely a misspelling of.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn syntax_fault(error: &toml::de::Error, text: &str, file: &str) -> Fault {
+    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    Fault::new(
+        "",
+        format!("not TOML: {}", error.message()),
+        "see https://toml.io/en/v1.0.0",
+    )
+    .in_file(file)
+    .at_line(line)
+}
+
+/// One step from the document to the place of an error.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// The deepest entry whose key or value has exactly this span.
+fn path_of(table: &DeTable<'_>, span: &Range<usize>) -> Vec<Step> {
+    for (key, value) in table {
+        let step = || Step::Key(key.get_ref().to_string());
+        if let Some(mut rest) = path_in(value, span) {
+            rest.insert(0, step());
+            return rest;
+        }
+        if key.span() == *span {
+            return vec![step()];
+        }
+    }
+    Vec::new()
+}
+
+fn path_in(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<Step>> {
+    let deeper = match value.get_ref() {
+        DeValue::Table(table) => Some(path_of(table, span)).filter(|path| !path.is_empty()),
+        DeValue::Array(array) => array.iter().enumerate().find_map(|(index, element)| {
+            let mut rest = path_in(element, span)?;
+            rest.insert(0, Step::Index(index));
+            Some(rest)
+        }),
+        _ => None,
+    };
+    deeper.or_else(|| (value.span() == *span).then(Vec::new))
+}
+
+/// Removes the last named entry of `path`; false when there is none.
+fn take_out(table: &mut DeTable<'_>, path: &[Step]) -> bool {
+    let Some(last) = path.iter().rposition(|step| matches!(step, Step::Key(_))) else {
+        return false;
+    };
+    let (Some((Step::Key(first), rest)), Some(Step::Key(name))) =
+        (path[..last].split_first(), path.get(last))
+    else {
+        return match path.first() {
+            Some(Step::Key(name)) if last == 0 => table.remove(name.as_str()).is_some(),
+            _ => false,
+        };
+    };
+    let mut place = table.get_mut(first.as_str());
+    for step in rest {
+        place = match (place.map(Spanned::get_mut), step) {
+            (Some(DeValue::Table(table)), Step::Key(key)) => table.get_mut(key.as_str()),
+            (Some(DeValue::Array(array)), Step::Index(index)) => array.get_mut(*index),
+            _ => None,
+        };
+    }
+    match place.map(Spanned::get_mut) {
+        Some(DeValue::Table(table)) => table.remove(name.as_str()).is_some(),
+        _ => false,
+    }
+}
+
+fn written(path: &[Step]) -> String {
+    let mut text = String::new();
+    for step in path {
+        match step {
+            Step::Key(key) if text.is_empty() => text.push_str(key),
+            Step::Key(key) => text.extend([".", key]),
+            Step::Index(index) => text.push_str(&format!("[{index}]")),
+        }
+    }
+    text
+}
+
+/// serde's message in our words, without the value in it.
+fn said(message: &str, path: &[Step], table: &DeTable<'_>) -> Fault {
+    let key = written(path);
+    let quoted = |text: &str| -> Vec<String> {
+        text.split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    };
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let names = quoted(rest);
+        let known = names.get(1..).unwrap_or_default();
+        let word = names.first().map_or("", String::as_str);
+        let mend = match nearest(word, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        return Fault::new(key, "unknown key", mend);
+    }
+    if let Some(rest) = message.strip_prefix("missing field ") {
+        let name = quoted(rest).pop().unwrap_or_default();
+        let mut place = path.to_vec();
+        place.push(Step::Key(name));
+        return Fault::new(written(&place), "is missing", "add it");
+    }
+    if let Some((_, expected)) = message.rsplit_once(", expected ") {
+        let what = kind_at(table, path).map_or_else(
+            || "not acceptable here".to_owned(),
+            |kind| format!("not acceptable here (found: {kind})"),
+        );
+        return Fault::new(key, what, format!("expected {expected}"));
+    }
+    // Anything else may quote the value.
+    Fault::new(key, "not acceptable here", "see the manual for this key")
+}
+
+fn kind_at(table: &DeTable<'_>, path: &[Step]) -> Option<&'static str> {
+    let Some((Step::Key(first), rest)) = path.split_first() else {
+        return None;
+    };
+    let mut place = table.get(first.as_str())?;
+    for step in rest {
+        place = match (place.get_ref(), step) {
+            (DeValue::Table(table), Step::Key(key)) => table.get(key.as_str())?,
+            (DeValue::Array(array), Step::Index(index)) => array.get(*index)?,
+            _ => return None,
+        };
+    }
+    Some(place.get_ref().type_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its shape matters")]
+    struct Spec {
+        listen: String,
+        port: Option<u16>,
+        #[serde(default)]
+        token: Vec<Token>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its shape matters")]
+    struct Token {
+        module: String,
+        slots: Option<Vec<u8>>,
+    }
+
+    fn faults(text: &str) -> Vec<(usize, String, String)> {
+        let faults = parse::<Spec>(text, "node.toml").unwrap_err();
+        assert!(!format!("{faults:?}").contains("hunter2"), "{faults:?}");
+        faults
+            .into_iter()
+            .map(|fault| (fault.line.unwrap_or(0), fault.key, fault.mend))
+            .collect()
+    }
+
+    #[test]
+    fn a_good_text_is_read() {
+        assert!(parse::<Spec>("listen = 'x'\n[[token]]\nmodule = 'm'\n", "node.toml").is_ok());
+    }
+
+    #[test]
+    fn all_unknown_keys_are_reported_at_once_with_the_nearest_known_one() {
+        let found = faults(
+            "lisen = 'hunter2'\nlisten = 'x'\n[[token]]\nmodule = 'm'\n[[token]]\nmodul = 'hunter2'\nmodule = 'm'\nzzzzzz = 1\n",
+        );
+        assert_eq!(
+            found,
+            [
+                (1, "lisen".into(), "did you mean `listen`?".into()),
+                (6, "token[1].modul".into(), "did you mean `module`?".into()),
+                (
+                    8,
+                    "token[1].zzzzzz".into(),
+                    "known here: module, slots".into()
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_is_reported_without_the_value() {
+        let found = faults(
+            "listen = 4\nport = 'hunter2'\n[[token]]\nmodule = 'm'\nslots = [1, 'hunter2']\n",
+        );
+        assert_eq!(
+            found,
+            [
+                (1, "listen".into(), "expected a string".into()),
+                (2, "port".into(), "expected u16".into()),
+                (5, "token[0].slots[1]".into(), "expected u8".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_key_names_its_table() {
+        let found = faults("listen = 'x'\n[[token]]\nmodule = 'm'\n[[token]]\n");
+        assert_eq!(found, [(4, "token[1].module".into(), "add it".into())]);
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_line_and_not_its_text() {
+        let found = faults("listen = 'x'\npin = hunter2\n");
+        assert_eq!(found.first().map(|fault| fault.0), Some(2));
+        let found = faults("listen = 'x'\nlisten = 'hunter2'\n");
+        assert_eq!(found.first().map(|fault| fault.0), Some(2));
+    }
+}
