@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::provider::with_groups;
+use super::signing::SignedBy;
 use crate::policy::Grant;
 
 /// A peer that was allowed in, and the stream to it.
@@ -40,8 +41,8 @@ pub struct ConnectionFacts {
     pub suite: &'static str,
     /// `h2`
     pub alpn: &'static str,
-    /// Process id of the keeper that made our signature.
-    pub signed_by: u32,
+    /// Who made our signature.
+    pub signed_by: SignedBy,
     /// Our end.
     pub local: SocketAddr,
     /// The peer's end.

@@ -27,6 +27,8 @@ pub struct TokenKey {
     pub kind: KeyKind,
     /// Its public key as the token tells it: a DER `SubjectPublicKeyInfo`.
     pub spki: Vec<u8>,
+    /// Label of its token.
+    pub token: Arc<str>,
     /// Whom to ask for signatures.
     pub asker: Arc<Asker>,
 }

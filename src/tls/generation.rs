@@ -68,6 +68,10 @@ impl TrustAnchors {
         }
         Ok(Self(Arc::new(roots)))
     }
+
+    pub(super) fn roots(&self) -> &RootCertStore {
+        &self.0
+    }
 }
 
 impl Generation {

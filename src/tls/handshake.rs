@@ -185,7 +185,7 @@ impl Handshakes {
         while state.is_handshaking() {
             wire.receive().await?;
             let input = std::mem::take(&mut wire.input);
-            let step = if VERIFY_IN_THE_LANE || record.keeper().is_none() {
+            let step = if VERIFY_IN_THE_LANE || record.signed_by().is_none() {
                 self.lane
                     .run(move || exchange::advance(state, &input))
                     .await?
@@ -222,7 +222,7 @@ impl Handshakes {
                 .negotiated_cipher_suite()
                 .map_or("unknown", |suite| suite_name(suite.suite())),
             alpn: "h2",
-            signed_by: record.keeper().ok_or(HandshakeError::NotMutual)?,
+            signed_by: record.signed_by().cloned().ok_or(HandshakeError::NotMutual)?,
             local: tcp.local_addr()?,
             remote: tcp.peer_addr()?,
             at: SystemTime::now(),

@@ -4,6 +4,7 @@
 //! is from everyone but the byte stream that it returns.
 
 mod blame;
+mod chain;
 mod connection;
 mod credential;
 mod exchange;
@@ -15,8 +16,10 @@ mod signing;
 mod verifier;
 
 pub use blame::HandshakeError;
+pub use chain::ChainError;
 pub use connection::{Connection, ConnectionFacts};
 pub use credential::{Credential, CredentialError, TokenKey};
 pub use generation::{Generation, GenerationError, TrustAnchors};
 pub use handshake::Handshakes;
 pub use lane::{Lane, LaneError};
+pub use signing::SignedBy;

@@ -13,15 +13,24 @@ use super::credential::{Credential, TokenKey};
 use crate::keeper::ask::AskError;
 use crate::token::{KeyKind, Scheme};
 
-/// Which keeper process made the signature of one handshake. A TLS 1.3 handshake has exactly one
-/// CertificateVerify of ours (RFC 8446 §4.4.3), so it is written once.
+/// Who made our signature in a handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedBy {
+    /// Process id of the keeper.
+    pub keeper: u32,
+    /// Label of the token that holds the key.
+    pub token: Arc<str>,
+}
+
+/// Who made the signature of one handshake. A TLS 1.3 handshake has exactly one CertificateVerify
+/// of ours (RFC 8446 §4.4.3), so it is written once.
 #[derive(Debug, Default)]
-pub(super) struct SignatureRecord(OnceLock<u32>);
+pub(super) struct SignatureRecord(OnceLock<SignedBy>);
 
 impl SignatureRecord {
-    /// Process id of the keeper that signed; `None` as long as nobody has.
-    pub(super) fn keeper(&self) -> Option<u32> {
-        self.0.get().copied()
+    /// Who signed; `None` as long as nobody has.
+    pub(super) fn signed_by(&self) -> Option<&SignedBy> {
+        self.0.get()
     }
 }
 
@@ -115,7 +124,10 @@ impl Signer for TokenSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         match self.key.asker.sign(self.key.index, self.scheme, message) {
             Ok(signed) => {
-                self.record.0.get_or_init(|| signed.keeper);
+                self.record.0.get_or_init(|| SignedBy {
+                    keeper: signed.keeper,
+                    token: self.key.token.clone(),
+                });
                 Ok(signed.signature)
             }
             Err(error) => {
