@@ -72,6 +72,13 @@ impl TestAuthority {
         params.not_after = date_time_ymd(profile.years.1, 1, 1);
         let uri = |uri: &String| SanType::URI(uri.as_str().try_into().unwrap());
         params.subject_alt_names = profile.uris.iter().map(uri).collect();
+        // Names that are no URI are for other people's clients; we neither want nor mind them.
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress([127, 0, 0, 1].into()));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName("localhost".try_into().unwrap()));
         params.extended_key_usages = profile.usages.clone();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.custom_extensions = profile.extensions.clone();

@@ -12,6 +12,10 @@ mod handshake;
 mod lane;
 mod provider;
 mod signing;
+#[cfg(test)]
+mod test_keeper;
+#[cfg(test)]
+mod tests;
 mod verifier;
 
 pub use blame::HandshakeError;
