@@ -17,6 +17,7 @@ mod test_keeper;
 #[cfg(test)]
 mod tests;
 mod verifier;
+mod wire;
 
 pub use blame::HandshakeError;
 pub use connection::{Connection, ConnectionFacts};
