@@ -102,10 +102,9 @@ impl Handshakes {
     }
 
     async fn accepted(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
-        let generation = self.generation();
-        let record = Arc::new(SignatureRecord::default());
-        let missing = HandshakeError::NoCredential(TlsRole::Server);
-        let config = generation.accepting(&record).ok_or(missing)?;
+        if self.generation().server().is_none() {
+            return Err(HandshakeError::NoCredential(TlsRole::Server));
+        }
         let mut wire = Wire::new(tcp);
 
         // A stranger gets no signature before it has said something that we could agree to.
@@ -126,6 +125,10 @@ impl Handshakes {
             return Err(HandshakeError::NotH2);
         }
 
+        let generation = self.generation();
+        let record = Arc::new(SignatureRecord::default());
+        let missing = HandshakeError::NoCredential(TlsRole::Server);
+        let config = generation.accepting(&record).ok_or(missing)?;
         let answering = config.clone();
         let step = self
             .lane
