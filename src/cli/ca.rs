@@ -69,10 +69,19 @@ fn fresh_serial() -> Result<Serial, CommandError> {
     Ok(Serial::from_random(random))
 }
 
-/// Refuses a file that is in the way before anyone types a PIN for nothing.
-fn refuse_existing(path: &Path) -> Result<(), CommandError> {
-    match path.symlink_metadata() {
-        Ok(_) => Err(PkiError::from(StoreError::Exists(path.to_owned())).into()),
-        Err(_) => Ok(()),
+/// Refuses a file that is in the way, and a folder that is not there, before anyone types a PIN for
+/// nothing.
+fn check_out(path: &Path, overwrite: bool) -> Result<(), CommandError> {
+    if !overwrite && path.symlink_metadata().is_ok() {
+        return Err(PkiError::from(StoreError::Exists(path.to_owned())).into());
     }
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    if folder.is_some_and(|folder| !folder.is_dir()) || path.file_name().is_none() {
+        let text = format!(
+            "--out {}: its folder does not exist, make it first",
+            path.display()
+        );
+        return Err(CommandError::Usage(text));
+    }
+    Ok(())
 }

@@ -20,8 +20,9 @@ Examples:
   fastness spki-pin 'pkcs11:token=node-a;object=server' \\
       --module /usr/lib/softhsm/libsofthsm2.so --pin file:node-a.pin
 
-Prints sha256/ and the base64 of the SHA-256 of the public key (RFC 7469), as peer policies list it.
-It is the same for the key, for every request and for every certificate of that key.";
+Prints sha256/ and the base64 of the SHA-256 of the public key (RFC 7469), as peer
+policies list it. It is the same for the key, for every request and for every
+certificate of that key.";
 
 /// Arguments of `fastness spki-pin`.
 #[derive(Debug, clap::Args)]

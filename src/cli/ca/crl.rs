@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{key_of, now, refuse_existing};
+use super::{check_out, key_of, now};
 use crate::cli::unechoed::unechoed;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::{Authority, Moment, PkiError, replace, write_new};
@@ -15,8 +15,9 @@ const EXAMPLE: &str = "\
 Example:
   fastness ca crl --dir ca --pin file:ca.pin --out ca.crl --force
 
-Sign a new list after each revocation, and before the last one ends: a reader that sees no current
-list trusts nobody. Readers of the file see the old list or the new one, never half of it.";
+Sign a new list after each revocation, and before the last one ends: a reader that
+has no current list trusts nobody. Readers of the file see the old list or the new
+one, never half of it.";
 
 /// Arguments of `fastness ca crl`.
 #[derive(Debug, clap::Args)]
@@ -50,9 +51,7 @@ struct Report {
 }
 
 pub(super) fn run(args: CrlArgs, format: Format) -> Result<(), CommandError> {
-    if !args.force {
-        refuse_existing(&args.out)?;
-    }
+    check_out(&args.out, args.force)?;
     let authority = Authority::open(&args.dir)?;
     let signer = key_of(&authority, &args.pin)?;
     let now = now()?;

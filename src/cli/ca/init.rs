@@ -19,9 +19,9 @@ Example:
   fastness ca init --dir ca --module /usr/lib/softhsm/libsofthsm2.so \\
       --key 'pkcs11:token=ca;object=root' --pin file:ca.pin --name 'Mesh root'
 
-The key must be in the token already (fastness token keygen). The folder gets ca.pem, which every
-peer takes as trust anchor, and the authority's records; no secret. Back it up: without its records
-nothing can be revoked by serial number.";
+The key must be in the token already (fastness token keygen). The folder gets
+ca.pem, which every peer takes as trust anchor, and the authority's records; no
+secret. Back it up: what is not recorded cannot be revoked by its serial number.";
 
 /// Arguments of `fastness ca init`.
 #[derive(Debug, clap::Args)]
