@@ -233,6 +233,67 @@ fn a_revoked_certificate_is_refused_with_the_next_list_and_the_others_are_not() 
 }
 
 #[test]
+fn webpki_accepts_what_is_issued_and_refuses_what_is_revoked() {
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+    use rustls::server::WebPkiClientVerifier;
+    use std::sync::Arc;
+
+    let kinds = KINDS.map(|(kind, _)| kind);
+    let bench = Bench::new(&kinds);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    bench.request("a", "p256");
+    bench.request("b", "p384");
+    for kind in kinds {
+        bench.authority(kind, kind);
+        bench.issue(kind, "a", "server", "--dns node-a").succeeded();
+        bench.issue(kind, "b", "client", "").succeeded();
+        let read = |name: &str| CertificateDer::from_pem_slice(&bench.read(name)).unwrap();
+        let (server, client) = (read("a.pem"), read("b.pem"));
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(read(&format!("{kind}/ca.pem"))).unwrap();
+        let roots = Arc::new(roots);
+        let accepted = || {
+            bench.list(kind, "--force").succeeded();
+            let list = bench.read(&format!("{kind}.crl"));
+            let list = CertificateRevocationListDer::from_pem_slice(&list).unwrap();
+            let servers =
+                WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+                    .with_crls([list.clone()])
+                    .enforce_revocation_expiration()
+                    .build()
+                    .unwrap();
+            let clients =
+                WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+                    .with_crls([list])
+                    .enforce_revocation_expiration()
+                    .build()
+                    .unwrap();
+            let name = "node-a".try_into().unwrap();
+            let now = UnixTime::now();
+            [
+                servers
+                    .verify_server_cert(&server, &[], &name, &[], now)
+                    .is_ok(),
+                clients.verify_client_cert(&client, &[], now).is_ok(),
+                // The wrong role.
+                clients.verify_client_cert(&server, &[], now).is_ok(),
+            ]
+        };
+        assert_eq!(accepted(), [true, true, false], "{kind}");
+        bench
+            .fastness(&format!("ca revoke --dir {kind} --certificate a.pem"))
+            .succeeded();
+        assert_eq!(accepted(), [false, true, false], "{kind}");
+        for name in ["a.pem", "b.pem"] {
+            std::fs::remove_file(bench.path(name)).unwrap();
+        }
+    }
+}
+
+#[test]
 fn revoking_twice_unknown_or_foreign_certificates_is_refused() {
     let bench = Bench::new(&["p256", "p384"]);
     bench.authority("ca", "p256");
@@ -351,6 +412,34 @@ fn requests_are_taken_in_pem_or_der_and_signed_with_pss_or_longer_hashes() {
             .succeeded();
         bench.issue("ca", name, "client", "").succeeded();
         bench.verify("ca", name, "-purpose sslclient").succeeded();
+    }
+}
+
+#[test]
+fn a_request_signed_in_a_token_verifies_and_is_certified() {
+    let kinds = KINDS.map(|(kind, _)| kind);
+    let bench = Bench::new(&kinds);
+    bench.authority("ca", "p256");
+    for (index, kind) in kinds.into_iter().enumerate() {
+        bench
+            .fastness(&format!(
+                "token csr --module {MODULE} --key pkcs11:token=ca;object={kind} --pin file:pin \
+                 --subject node/{kind} --out {kind}.csr"
+            ))
+            .succeeded();
+        let verified = bench.openssl(&format!("req -in {kind}.csr -noout -verify -subject"));
+        assert!(verified.stderr.contains("verify OK"), "{verified:?}");
+        assert!(
+            verified.stdout.contains(&format!("CN = node/{kind}")),
+            "{verified:?}"
+        );
+        let outcome = bench.issue("ca", kind, ["server", "client"][index % 2], "");
+        if kind == "p256" {
+            outcome.refused("the authority's own key");
+        } else {
+            outcome.succeeded();
+            bench.verify("ca", kind, "").succeeded();
+        }
     }
 }
 

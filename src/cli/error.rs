@@ -3,8 +3,9 @@
 use std::io;
 
 use crate::pki::{PkiError, Serial, SignerError};
-use crate::secret::PinError;
+use crate::secret::{PinError, PinSourceError};
 use crate::token::TokenError;
+use crate::token::uri::UriError;
 
 /// What stopped a command. Nothing was handed out; what was recorded stays recorded.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,12 @@ pub enum CommandError {
     /// A name or a time on the command line cannot stand in a certificate.
     #[error(transparent)]
     Name(PkiError),
+    /// The PKCS#11 URI of a key; the text is not repeated, as it may hold a PIN.
+    #[error("the key's PKCS#11 URI: {0}")]
+    KeyUri(UriError),
+    /// `--pin` names no source; the text is not repeated, as it may be a PIN.
+    #[error("--pin: {0}")]
+    PinSource(PinSourceError),
     /// The PIN could not be read from its source.
     #[error(transparent)]
     Pin(#[from] PinError),

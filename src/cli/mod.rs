@@ -2,17 +2,18 @@
 
 pub mod ca;
 mod error;
+mod quiet;
 mod report;
 pub mod spki_pin;
-mod unechoed;
+pub mod token;
 
 pub use error::CommandError;
 
-/// How a command prints its result.
+/// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Sentences and tables for people.
+    /// For people.
     Human,
-    /// One JSON object for programs.
+    /// One JSON value on standard output.
     Json,
 }

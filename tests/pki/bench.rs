@@ -157,6 +157,7 @@ impl Bench {
         let mut command = self.command(env!("CARGO_BIN_EXE_fastness"));
         command
             .args(arguments.split_whitespace())
+            .stdout(std::process::Stdio::null())
             .spawn()
             .expect("fastness starts")
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{check_out, fresh_serial, key_of, now};
-use crate::cli::unechoed::unechoed;
+use crate::cli::quiet::Quiet;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::certificate::LeafOrder;
 use crate::pki::request::Request;
@@ -34,8 +34,8 @@ pub struct IssueArgs {
     dir: PathBuf,
     /// Where the PIN of the authority's token comes from: prompt, file:PATH, fd:N or
     /// credential:NAME
-    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
-    pin: PinSource,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pin: Quiet<PinSource>,
     /// The node's certificate request (PKCS#10, PEM or DER)
     #[arg(long, value_name = "FILE")]
     csr: PathBuf,
@@ -80,7 +80,7 @@ pub(super) fn run(args: IssueArgs, format: Format) -> Result<(), CommandError> {
     let authority = Authority::open(&args.dir)?;
     let request = read_at_most(&args.csr, LARGEST).map_err(PkiError::from)?;
     let request = Request::from_bytes(&request)?;
-    let signer = key_of(&authority, &args.pin)?;
+    let signer = key_of(&authority, args.pin)?;
     let order = LeafOrder {
         role: args.profile.into(),
         id: args.id,
