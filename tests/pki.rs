@@ -616,6 +616,24 @@ fn a_wrong_pin_issues_nothing_and_a_bare_one_is_not_repeated() {
 }
 
 #[test]
+fn a_key_that_can_do_more_than_sign_does_not_become_an_authority() {
+    let bench = Bench::new(&[]);
+    let generated = bench.tool(
+        "pkcs11-tool",
+        &format!(
+            "--module {MODULE} --login --pin {PIN} --token-label ca --keypairgen \
+             --key-type EC:prime256v1 --label loose --id 01 --extractable"
+        ),
+    );
+    generated.succeeded();
+    let outcome = bench.fastness(&format!(
+        "ca init --dir ca --module {MODULE} --key pkcs11:token=ca;object=loose --pin file:pin --name X"
+    ));
+    outcome.refused("EXTRACTABLE");
+    assert!(!bench.exists("ca/ca.pem"));
+}
+
+#[test]
 fn another_key_under_the_authoritys_name_is_refused() {
     let bench = Bench::new(&["p256", "p384"]);
     bench.authority("ca", "p256");

@@ -86,27 +86,16 @@ impl Bench {
                 "--init-token --free --label ca --so-pin 31415926 --pin 271828",
             )
             .succeeded();
-        for (index, kind) in kinds.iter().enumerate() {
-            bench.generate_in_token(kind, index + 1);
-        }
+        kinds.iter().for_each(|kind| bench.generate_in_token(kind));
         bench
     }
 
-    /// With pkcs11-tool, which has nothing of ours in it.
-    fn generate_in_token(&self, kind: &str, id: usize) {
-        let key_type = match kind {
-            "p256" => "EC:prime256v1",
-            "p384" => "EC:secp384r1",
-            "rsa2048" => "rsa:2048",
-            "rsa3072" => "rsa:3072",
-            "ed25519" => "EC:edwards25519",
-            other => panic!("no such kind: {other}"),
-        };
-        let arguments = format!(
-            "--module {MODULE} --login --pin {PIN} --token-label ca --keypairgen \
-             --key-type {key_type} --label {kind} --id {id:02}"
-        );
-        self.tool("pkcs11-tool", &arguments).succeeded();
+    fn generate_in_token(&self, kind: &str) {
+        self.fastness(&format!(
+            "token keygen --module {MODULE} --token pkcs11:token=ca --pin file:pin \
+             --purpose ca --label {kind} --kind {kind}"
+        ))
+        .succeeded();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -114,11 +103,11 @@ impl Bench {
     }
 
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+        std::fs::read(self.path(name)).expect(name)
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path(name), bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        std::fs::write(self.path(name), bytes).expect(name);
     }
 
     pub(crate) fn exists(&self, name: &str) -> bool {
@@ -138,9 +127,7 @@ impl Bench {
             .command(program)
             .args(arguments.split_whitespace())
             .output();
-        output
-            .unwrap_or_else(|error| panic!("{program}: {error}"))
-            .into()
+        output.expect(program).into()
     }
 
     pub(crate) fn openssl(&self, arguments: &str) -> Outcome {
