@@ -129,12 +129,9 @@ impl Token {
 /// Gate and a real signature.
 fn examine(session: &Session, name: &KeyUri) -> Result<(Key, KeyEvidence), TokenError> {
     let key = session.locate(name)?;
-    let evidence = session.gate(&key).map_err(|faults| TokenError::KeyUnusable {
-        key: name.to_string(),
-        problem: format!(
-            "the token did not make it as asked, so it was not kept: {}",
-            faults.iter().map(|fault| fault.problem.as_str()).collect::<Vec<_>>().join("; ")
-        ),
+    let evidence = session.gate(&key).map_err(|faults| TokenError::KeyRefused {
+        key: format!("{name}, which the token did not make as asked and which was not kept,"),
+        faults,
     })?;
     session.prove(&key)?;
     Ok((key, evidence))
@@ -193,7 +190,7 @@ fn check_free(session: &Session, label: &str, id: &KeyId) -> Result<(), TokenErr
     match taken {
         None => Ok(()),
         Some(what) => Err(TokenError::KeyUnusable {
-            key: format!("\"{}\" (id {id})", label.escape_debug()),
+            key: format!("\"{}\"", label.escape_debug()),
             problem: format!("the token has an object with this {what} already; choose another, or destroy that one first"),
         }),
     }

@@ -80,8 +80,11 @@ impl Module {
     pub fn token(&self, wanted: &TokenUri) -> Result<Token, TokenError> {
         let mut found = self.loaded.find(wanted);
         for _ in 0..RESTARTS {
-            let missing = matches!(found, Err(TokenError::TokenMissing { .. } | TokenError::Call { .. }));
-            if !missing || !self.loaded.restart()? {
+            let again = match &found {
+                Ok((_, info)) => info.may_be_half_read(),
+                Err(error) => matches!(error, TokenError::TokenMissing { .. } | TokenError::Call { .. }),
+            };
+            if !again || !self.loaded.restart()? {
                 break;
             }
             found = self.loaded.find(wanted);
@@ -155,8 +158,7 @@ impl Loaded {
             let fault = match self.pkcs11.initialize(args) {
                 Ok(()) => return Ok(()),
                 Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => ModuleFault::InUse,
-                Err(Error::Pkcs11(code, _)) if tries < RESTARTS => {
-                    let _ = code;
+                Err(Error::Pkcs11(..)) if tries < RESTARTS => {
                     tries += 1;
                     std::thread::sleep(RESTART_PAUSE);
                     continue;

@@ -94,16 +94,14 @@ impl Token {
         }
         let mut outcome = self.try_login(place.slot, &pin);
         for _ in 0..RESTARTS {
-            if !matches!(outcome, Err(TokenError::Call { .. })) || !self.loaded.restart()? {
+            let again = outcome.as_ref().is_err_and(may_pass);
+            if !again || !self.loaded.restart()? {
                 break;
             }
-            place.slot = match self.loaded.find(&self.uri()?) {
-                Ok((slot, _)) => slot,
-                // Half-written: once more.
-                Err(TokenError::TokenMissing { .. } | TokenError::Call { .. }) => continue,
-                Err(other) => return Err(other),
-            };
-            outcome = self.try_login(place.slot, &pin);
+            outcome = self.loaded.find(&self.uri()?).and_then(|(slot, _)| {
+                place.slot = slot;
+                self.try_login(slot, &pin)
+            });
         }
         place.login = Some(outcome?);
         Ok(())
@@ -111,9 +109,10 @@ impl Token {
 
     fn try_login(&self, slot: Slot, pin: &SecretString) -> Result<Login, TokenError> {
         let info = self.loaded.pkcs11.get_token_info(slot).map_err(TokenError::call("login"))?;
-        let info = TokenInfo::of(&info);
-        if !info.is(&self.uri()?) {
-            return Err(TokenError::TokenMissing { wanted: Box::new(self.uri()?), present: vec![info.name()] });
+        let (info, uri) = (TokenInfo::of(&info), self.uri()?);
+        if !info.is(&uri) {
+            let present = vec![info.name()];
+            return Err(TokenError::TokenMissing { wanted: Box::new(uri), present });
         }
         if let Some(refusal) = info.login_refusal() {
             return Err(self.refused(refusal));
@@ -225,6 +224,16 @@ impl Session {
         }
         outcome
     }
+}
+
+/// Whether a failed login said nothing about the PIN and may be the token's half-written file.
+fn may_pass(error: &TokenError) -> bool {
+    matches!(
+        error,
+        TokenError::Call { .. }
+            | TokenError::TokenMissing { .. }
+            | TokenError::Login { refusal: LoginRefusal::NoPinSet | LoginRefusal::NotInitialised, .. }
+    )
 }
 
 impl Drop for Login {

@@ -104,8 +104,12 @@ impl KeyLine {
             }
         };
         let mut text = format!("Key \"{}\", {kind}\n  {uri}\n  SPKI pin {spki_pin}", label.escape_debug());
-        for fault in faults {
-            text += &format!("\n  REFUSED: {}\n    mend: {}", fault.problem, fault.mend);
+        for (index, fault) in faults.iter().enumerate() {
+            text += &format!("\n  REFUSED: {}", fault.problem);
+            // Faults that are mended together say so once.
+            if faults.get(index + 1).is_none_or(|next| next.mend != fault.mend) {
+                text += &format!("\n    mend: {}", fault.mend);
+            }
         }
         if let Some(evidence) = evidence {
             text += "\n  Passes the key gate";
