@@ -1,15 +1,46 @@
 //! Fastness: a hardened node runtime. Mutual-TLS gRPC between peers, every private key inside a
 //! PKCS#11 token, and the process that faces the network holds neither key, PIN nor module.
+//!
+//! `fastness run` is a supervisor that starts itself again as one keeper for each token and as the
+//! node that faces peers. [`run`] is the same for a binary with gRPC services of its own.
+//!
+//! In reading order:
 
-#![warn(missing_docs)]
+pub mod role; // Server or client: which side of a handshake something is for.
+pub mod fault; // One thing wrong, with its place and its mend.
+pub mod toml_faults; // TOML files, with every fault placed.
+pub mod cli; // The command line, one file a command.
+pub mod config; // node.toml: a spec becomes a Config, valid by construction.
+mod supervisor; // The first process: binds, reads, starts, watches, restarts.
+mod control; // What the supervisor and its roles say to each other.
+pub mod keeper; // The boundary around the token: the message, what may be signed, serving, asking.
+pub mod token; // PKCS#11. The only user of cryptoki.
+pub mod secret; // The user PIN and where it comes from.
+pub mod policy; // Who may speak to us: a pure decision over bytes.
+pub mod tls; // The token key, the verifier and the handshakes. The only user of rustls.
+pub mod node; // The network process.
+pub mod rpc; // Generated from proto/.
+pub mod pki; // Certificate authority whose key is in a token.
+mod sandbox; // What a role gives up before it serves.
+pub mod telemetry; // The log.
 
-pub mod role;
-pub mod fault;
-pub mod toml_faults;
-pub mod secret;
-pub mod token;
-pub mod keeper;
-pub mod policy;
-pub mod tls;
-pub mod pki;
-pub mod cli;
+use std::process::ExitCode;
+
+use tonic::service::Routes;
+
+pub use node::{Node, PeerConnection, UnknownPeer};
+
+/// The whole of a `main`: the command line of `fastness`, with your gRPC services behind its mutual
+/// TLS, its token keys and its peer policy.
+///
+/// `services` is called once, in the node's process, and may keep the [`Node`] to call peers.
+///
+/// ```no_run
+/// # use tonic::service::Routes;
+/// fn main() -> std::process::ExitCode {
+///     fastness::run(|_node| Routes::default()) // add your services here
+/// }
+/// ```
+pub fn run(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
+    cli::main(services)
+}

@@ -1,7 +1,57 @@
-//! The command line: one file a command.
+//! The command line: one file a command, exit codes in [`Exit`].
 
+mod admin;
+pub mod ca;
+mod check;
+mod error;
+mod exit;
+mod manual;
+mod output;
 mod quiet;
+mod report;
+mod run;
+pub mod spki_pin;
 pub mod token;
+mod unechoed;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tonic::service::Routes;
+
+use crate::node::Node;
+use crate::supervisor::child::Role;
+
+pub use error::CommandError;
+pub use exit::Exit;
+pub(crate) use output::Failure;
+
+/// A hardened node: mutual-TLS gRPC between peers, every private key inside a PKCS#11 token.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fastness",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_long_help = "\
+First steps:
+  fastness token init --module M --label node-a --so-pin file:so --pin file:pin
+  fastness token keygen --module M --token 'pkcs11:token=node-a' --pin file:pin --label server --purpose server
+  fastness token csr --module M --key 'pkcs11:token=node-a;object=server' --pin file:pin --out server.csr
+  fastness ca issue --dir ca --csr server.csr --profile server --id spiffe://mesh.example/node/a --out server.pem
+  fastness check --config node.toml
+  fastness run --config node.toml
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 faults (printed), 4 PIN, 5 token, 6 no running node, 7 peer."
+)]
+struct Cli {
+    /// For people, or one JSON value for programs.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -10,4 +60,94 @@ pub enum Format {
     Human,
     /// One JSON value on standard output.
     Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the node: supervisor, one keeper for each token, and the node that faces peers.
+    ///
+    /// Logs to standard error. SIGTERM or Ctrl-C drains and stops; SIGHUP reloads certificates, trust
+    /// anchors and peer policy.
+    Run(ConfigArgs),
+    /// Verify everything that `run` would: configuration, module, token, PIN source, keys,
+    /// certificates, policy, ports.
+    ///
+    /// All faults are printed at once, each with its key, line and mend. Exit code 0 only if `run`
+    /// would start. The PIN is tried exactly once.
+    Check(ConfigArgs),
+    /// Show the running node: processes, keys, connections.
+    Status(admin::SocketArgs),
+    /// Show the peers of the policy in force and the connections to them.
+    Peers(admin::SocketArgs),
+    /// Make a round trip to a peer and show how it sees us.
+    Ping(admin::PingArgs),
+    /// Let the running node read certificates, trust anchors and peer policy again.
+    ///
+    /// On any fault the old ones stay in force and the fault is printed.
+    Reload(admin::SocketArgs),
+    /// Let running calls end, then stop the node.
+    Drain(admin::SocketArgs),
+    /// Tokens and their keys: init, keygen, list, csr, destroy.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// A certificate authority whose key is in a token.
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Print the pin of a certificate, a request or a token key.
+    SpkiPin(spki_pin::SpkiPinArgs),
+    /// Print a completion script for a shell.
+    ///
+    /// For bash: fastness completions bash > ~/.local/share/bash-completion/completions/fastness
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff: `fastness man | man -l -`.
+    Man,
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct ConfigArgs {
+    /// The configuration file.
+    #[arg(long, short, default_value = "node.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs the command line of this process; `services` are the gRPC services that the node serves
+/// beside its own, built in the node's process only.
+pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
+    match std::env::args_os().nth(1) {
+        Some(role) if role == Role::Keeper.argument() => return crate::keeper::role::main(),
+        Some(role) if role == Role::Node.argument() => return crate::node::role::main(services),
+        _ => {}
+    }
+    let cli = Cli::parse();
+    match dispatch(cli.command, cli.format) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            failure.print(cli.format);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run::run(&args.config),
+        Command::Check(args) => check::run(&args.config, format),
+        Command::Status(args) => admin::status(&args, format),
+        Command::Peers(args) => admin::peers(&args, format),
+        Command::Ping(args) => admin::ping(&args, format),
+        Command::Reload(args) => admin::reload(&args, format),
+        Command::Drain(args) => admin::drain(&args, format),
+        Command::Token(command) => Ok(token::run(command, format)?),
+        Command::Ca(command) => Ok(ca::run(command, format)?),
+        Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "fastness", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man => manual::print(),
+    }
 }

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Format;
+use super::{Exit, Failure, Format};
 use super::quiet::Quiet;
+use crate::fault::chain;
 use crate::pki::PkiError;
 use crate::secret::{PinError, PinKind, PinSource, PinSourceError, UserPin};
 use crate::token::uri::UriError;
@@ -117,6 +118,18 @@ pub enum TokenCommandError {
     /// Standard output.
     #[error("cannot write the result: {0}")]
     Output(io::Error),
+}
+
+impl From<TokenCommandError> for Failure {
+    fn from(error: TokenCommandError) -> Self {
+        let exit = match &error {
+            error if error.is_about_the_pin() => Exit::Pin,
+            TokenCommandError::Usage(_) | TokenCommandError::Uri(..) => Exit::Usage,
+            TokenCommandError::Token(_) => Exit::Token,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, chain(&error))
+    }
 }
 
 impl From<io::Error> for TokenCommandError {

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use super::message::{KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, Refusal, Reply, Request};
+use super::breaker::Breaker;
+use super::message::{
+    KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, REPLACED, Refusal, Reply, Request,
+};
 use crate::token::Scheme;
 
 /// The channels to one keeper: one for each of its signing threads.
@@ -22,6 +25,7 @@ pub struct Asker {
     next_id: AtomicU64,
     deadline: Duration,
     sessions: usize,
+    breaker: Breaker,
 }
 
 /// A signature and who made it.
@@ -68,12 +72,23 @@ impl Asker {
             returned: Condvar::new(),
             next_id: AtomicU64::new(1),
             deadline,
+            breaker: Breaker::new(),
         })
     }
 
     /// How many signatures can be under way at once.
     pub fn sessions(&self) -> usize {
         self.sessions
+    }
+
+    /// Whether this token is worth asking now; when none is, asking is still allowed.
+    pub fn is_usable(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
+    /// Takes the supervisor's word on whether the token signs.
+    pub fn supervisor_says(&self, signs: bool) {
+        self.breaker.supervisor_says(signs);
     }
 
     /// Asks for a signature over `input` with the key at `key`. Blocks: call it from the lane.
@@ -86,6 +101,15 @@ impl Asker {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let outcome = self.exchange(&channel, Request { id, key, scheme, input }, until);
         self.give_back(channel);
+        match &outcome {
+            Ok(_) => self.breaker.succeeded(),
+            Err(AskError::Deadline(_)) => self.breaker.failed(true),
+            Err(AskError::Refused(Refusal::Token) | AskError::Channel(_) | AskError::Malformed(_)) => {
+                self.breaker.failed(false);
+            }
+            // What we asked was wrong: that says nothing about the token.
+            Err(AskError::Refused(_)) => {}
+        }
         outcome
     }
 
@@ -120,11 +144,13 @@ impl Asker {
         request: Request<'_>,
         until: Instant,
     ) -> Result<Signed, AskError> {
-        let mut packet = [0; MAX_REQUEST];
-        let length = request.encode(&mut packet)?;
-        rustix::net::send(channel, &packet[..length], SendFlags::NOSIGNAL)
-            .map_err(|errno| self.blame(errno))?;
+        let mut question = [0; MAX_REQUEST];
+        let length = request.encode(&mut question)?;
+        let question = &question[..length];
         let mut packet = [0; MAX_REPLY + 1];
+        // What an earlier request left here: late answers, news of a replaced keeper.
+        while rustix::net::recv(channel, &mut packet, RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n > 0) {}
+        self.send(channel, question)?;
         loop {
             let (length, _) = rustix::net::recv(channel, &mut packet, RecvFlags::empty())
                 .map_err(|errno| self.blame(errno))?;
@@ -138,10 +164,19 @@ impl Asker {
                     keeper: reply.keeper,
                 });
             }
-            // The late answer to a request that was given up.
             if Instant::now() >= until {
                 return Err(AskError::Deadline(self.deadline));
             }
+            if reply.id == REPLACED {
+                self.send(channel, question)?;
+            }
+        }
+    }
+
+    fn send(&self, channel: &OwnedFd, packet: &[u8]) -> Result<(), AskError> {
+        match rustix::net::send(channel, packet, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(self.blame(errno)),
         }
     }
 

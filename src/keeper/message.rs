@@ -16,6 +16,9 @@ pub const MAX_REQUEST: usize = REQUEST_HEADER + LONGEST_INPUT;
 /// Longest reply: header and an RSA-4096 signature.
 pub const MAX_REPLY: usize = REPLY_HEADER + LONGEST_SIGNATURE;
 
+/// The id of a reply that answers no request: the keeper was replaced and what it had is lost.
+pub const REPLACED: u64 = 0;
+
 const REQUEST_HEADER: usize = 8 + 1 + 2;
 const REPLY_HEADER: usize = 8 + 4 + 1;
 const LONGEST_INPUT: usize = 146;

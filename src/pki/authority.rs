@@ -17,18 +17,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::armour::LARGEST;
+use super::as_text;
 use super::certificate::{self, Built, Issuer, LeafOrder, RootOrder};
 use super::crl::{self, BuiltList, ListOrder, Reason, Revoked};
 use super::error::{PkiError, Refusal};
 use super::ledger::Ledger;
 use super::moment::Moment;
-use super::names::{AuthorityName, SpiffeId};
-use super::pin;
+use super::names::AuthorityName;
 use super::request::Request;
 use super::serial::Serial;
 use super::signer::Signer;
 use super::store::{self, Lock, StoreError};
+use crate::policy::{PeerId, SpkiPin};
 use crate::role::TlsRole;
+use crate::token::KeyUri;
 
 const SETTINGS: &str = "authority.toml";
 const ROOT: &str = "ca.pem";
@@ -48,7 +50,7 @@ pub struct Settings {
     /// Path of the PKCS#11 module.
     pub module: PathBuf,
     /// RFC 7512 URI of the key.
-    pub key: String,
+    pub key: KeyUri,
 }
 
 /// A line of `issued.jsonl`.
@@ -60,7 +62,8 @@ pub struct Issued {
     /// The role that the key is certified for.
     pub profile: TlsRole,
     /// The identity.
-    pub id: SpiffeId,
+    #[serde(with = "as_text")]
+    pub id: PeerId,
     /// Host names beside it.
     pub dns: Vec<String>,
     /// Addresses beside it.
@@ -68,7 +71,8 @@ pub struct Issued {
     /// End of validity.
     pub not_after: Moment,
     /// Pin of the key.
-    pub spki_pin: String,
+    #[serde(with = "as_text")]
+    pub spki_pin: SpkiPin,
     /// When it was issued.
     pub issued_at: Moment,
 }
@@ -177,6 +181,11 @@ impl Authority {
         &self.settings
     }
 
+    /// The file of its certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.join(ROOT)
+    }
+
     /// Its certificate, as issuer.
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
@@ -209,8 +218,8 @@ impl Books<'_> {
         request: &Request,
         order: &LeafOrder,
     ) -> Result<(Issued, Built), PkiError> {
-        let spki_pin = pin::of_spki(request.public_key().spki_der());
-        self.check_key(&spki_pin, order.role)?;
+        let spki_pin = SpkiPin::of_spki(request.public_key().spki_der());
+        self.check_key(spki_pin, order.role)?;
         if self.issuance(&order.serial).is_some() {
             return Err(Refusal::SerialUsed {
                 serial: order.serial.clone(),
@@ -233,7 +242,7 @@ impl Books<'_> {
         Ok((line, built))
     }
 
-    fn check_key(&self, spki_pin: &str, role: TlsRole) -> Result<(), Refusal> {
+    fn check_key(&self, spki_pin: SpkiPin, role: TlsRole) -> Result<(), Refusal> {
         for earlier in self
             .issued
             .entries()
@@ -371,8 +380,8 @@ impl Books<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::request;
     use crate::pki::software_double::SoftwareDouble;
+    use crate::pki::{pin, request};
     use crate::token::KeyKind;
 
     struct Bench {
@@ -404,7 +413,7 @@ mod tests {
             let settings = Settings {
                 name: "Root".parse().unwrap(),
                 module: "/module.so".into(),
-                key: "pkcs11:token=ca;object=ca".to_owned(),
+                key: "pkcs11:token=ca;object=ca".parse().unwrap(),
             };
             let order = RootOrder {
                 name: settings.name.clone(),

@@ -23,11 +23,12 @@ use x509_cert::{Certificate, Version};
 use super::armour::{self, Content};
 use super::error::{PkiError, Refusal};
 use super::moment::Moment;
-use super::names::{AuthorityName, DnsName, NameError, SpiffeId};
+use super::names::{AuthorityName, DnsName, NameError};
 use super::public_key::PublicKey;
 use super::serial::Serial;
 use super::signer::Signer;
 use super::{algorithm, signed, subject};
+use crate::policy::{EndEntity, PeerId, SpkiPin};
 use crate::role::TlsRole;
 
 /// How far back certificates begin, for peers whose clock is behind.
@@ -54,7 +55,7 @@ pub struct LeafOrder {
     /// The one role that it is for: the extended key usage.
     pub role: TlsRole,
     /// The identity: the URI in the subject alternative name.
-    pub id: SpiffeId,
+    pub id: PeerId,
     /// Host names beside it.
     pub dns: Vec<DnsName>,
     /// Addresses beside it.
@@ -72,6 +73,8 @@ pub struct LeafOrder {
 pub struct Built {
     /// The certificate in PEM.
     pub pem: String,
+    /// The certificate in DER.
+    pub der: Vec<u8>,
     /// Its end.
     pub not_after: Moment,
 }
@@ -217,7 +220,17 @@ pub fn leaf(
         public_key: public_key.info().clone(),
         extensions: extensions().map_err(PkiError::Encoding)?,
     };
-    finish(&content, signer, &issuer.public_key, not_after)
+    let built = finish(&content, signer, &issuer.public_key, not_after)?;
+    match EndEntity::read(&built.der) {
+        Ok(read)
+            if read.id() == &order.id
+                && read.role() == order.role
+                && read.pin() == SpkiPin::of_spki(public_key.spki_der()) =>
+        {
+            Ok(built)
+        }
+        _ => Err(PkiError::ReadBack("what a peer's policy sees")),
+    }
 }
 
 /// The serial number of a certificate in a file's bytes, when `issuer` signed it.
@@ -277,6 +290,7 @@ fn finish(
     }
     Ok(Built {
         pem: armour::pem(Certificate::PEM_LABEL, &der)?,
+        der,
         not_after,
     })
 }

@@ -9,6 +9,7 @@
 
 mod algorithm;
 mod armour;
+mod as_text;
 pub mod authority;
 pub mod certificate;
 pub mod crl;
@@ -30,9 +31,10 @@ mod software_double;
 
 pub use algorithm::identifier;
 pub use armour::LARGEST;
+pub use authority::{Authority, Issued, Settings};
 pub use error::{PkiError, Refusal};
 pub use moment::{Moment, MomentError};
-pub use names::{AuthorityName, DnsName, NameError, SpiffeId};
+pub use names::{AuthorityName, DnsName, NameError};
 pub use public_key::{KeyError, PublicKey};
 pub use serial::{Serial, SerialError};
 pub use signer::{Signer, SignerError};

@@ -1,16 +1,11 @@
-//! Names that an operator puts into certificates, valid by construction.
+//! Names that an operator puts into certificates, valid by construction. (Identities are
+//! [`PeerId`](crate::policy::PeerId).)
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-/// A workload's identity: `spiffe://trust-domain/path` (SPIFFE-ID §2; a path is required of an end
-/// entity by X509-SVID §5.2).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct SpiffeId(String);
 
 /// A host name for the subject alternative name: lower case, letters, digits and hyphens in labels
 /// of at most 63 characters, no wildcard (RFC 5280 §4.2.1.6, RFC 1034 §3.5).
@@ -26,14 +21,6 @@ pub struct AuthorityName(String);
 /// A name that cannot stand in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// See [`SpiffeId`].
-    #[error("'{text}' is not a SPIFFE id: {problem} (example: spiffe://mesh.example/node/a)")]
-    SpiffeId {
-        /// What was given, shortened.
-        text: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
     /// See [`DnsName`].
     #[error("'{text}' is not a host name: {problem} (example: node-a.mesh.example)")]
     DnsName {
@@ -53,77 +40,11 @@ pub enum NameError {
     TooMany(usize),
 }
 
-/// SPIFFE-ID §2.3.
-const LONGEST_SPIFFE_ID: usize = 2048;
-/// SPIFFE-ID §2.1.
-const LONGEST_TRUST_DOMAIN: usize = 255;
 /// ub-common-name (RFC 5280 §A.1), in characters.
 pub(super) const LONGEST_COMMON_NAME: usize = 64;
 /// RFC 1035 §2.3.4, without the root's label.
 const LONGEST_DNS_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
-
-impl SpiffeId {
-    /// The id as a text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The part after `spiffe://`.
-    pub(super) fn trust_domain_and_path(&self) -> &str {
-        self.0.strip_prefix("spiffe://").unwrap_or(&self.0)
-    }
-}
-
-impl FromStr for SpiffeId {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match spiffe_fault(text) {
-            None => Ok(Self(text.to_owned())),
-            Some(problem) => Err(NameError::SpiffeId {
-                text: shortened(text),
-                problem,
-            }),
-        }
-    }
-}
-
-fn spiffe_fault(text: &str) -> Option<&'static str> {
-    if text.len() > LONGEST_SPIFFE_ID {
-        return Some("it is longer than 2048 bytes");
-    }
-    let Some(rest) = text.strip_prefix("spiffe://") else {
-        return Some("it does not start with 'spiffe://'");
-    };
-    let Some((trust_domain, path)) = rest.split_once('/') else {
-        return Some("it has no path");
-    };
-    let common = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
-    if trust_domain.is_empty() || trust_domain.len() > LONGEST_TRUST_DOMAIN {
-        return Some("the trust domain is empty or longer than 255 bytes");
-    }
-    if !trust_domain
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || common(byte))
-    {
-        return Some("a trust domain has only lower-case letters, digits, '.', '-' and '_'");
-    }
-    for segment in path.split('/') {
-        match segment {
-            "" => return Some("a path segment is empty, or the id ends with '/'"),
-            "." | ".." => return Some("'.' and '..' are not path segments"),
-            _ if !segment
-                .bytes()
-                .all(|byte| byte.is_ascii_alphabetic() || common(byte)) =>
-            {
-                return Some("a path segment has only letters, digits, '.', '-' and '_'");
-            }
-            _ => {}
-        }
-    }
-    None
-}
 
 impl DnsName {
     /// The name as a text.
@@ -232,58 +153,11 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(SpiffeId, DnsName, AuthorityName);
+as_text!(DnsName, AuthorityName);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_by_the_specification_are_accepted() {
-        let longest = format!("spiffe://a/{}", "b".repeat(2048 - 11));
-        for text in [
-            "spiffe://mesh.example/node/a",
-            "spiffe://mesh_1.example-x/Node.A/b_c/-",
-            "spiffe://a/...",
-            &longest,
-        ] {
-            assert!(text.parse::<SpiffeId>().is_ok(), "{text}");
-        }
-    }
-
-    #[test]
-    fn ids_against_the_specification_are_refused() {
-        let long = format!("spiffe://a/{}", "b".repeat(2049 - 11));
-        let domain = format!("spiffe://{}/a", "d".repeat(256));
-        for text in [
-            "",
-            "mesh.example/node/a",
-            "https://mesh.example/a",
-            "SPIFFE://mesh.example/a",
-            "spiffe:/mesh.example/a",
-            "spiffe:///a",
-            "spiffe://mesh.example",
-            "spiffe://mesh.example/",
-            "spiffe://mesh.example/a/",
-            "spiffe://mesh.example//a",
-            "spiffe://mesh.example/./a",
-            "spiffe://mesh.example/a/..",
-            "spiffe://Mesh.example/a",
-            "spiffe://mesh.example:443/a",
-            "spiffe://user@mesh.example/a",
-            "spiffe://mesh.example/a?b=c",
-            "spiffe://mesh.example/a#b",
-            "spiffe://mesh.example/a%20b",
-            "spiffe://mesh.example/a b",
-            "spiffe://mesh.example/ä",
-            "spiffe://mesh.example/a\0",
-            "spiffe://mesh.example/a\n",
-            &long,
-            &domain,
-        ] {
-            assert!(text.parse::<SpiffeId>().is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn host_names_are_checked_and_written_in_lower_case() {
@@ -319,10 +193,7 @@ mod tests {
 
     #[test]
     fn an_error_does_not_carry_control_characters_to_the_terminal() {
-        let error = "spiffe://\x1b[31m"
-            .parse::<SpiffeId>()
-            .unwrap_err()
-            .to_string();
+        let error = "a\x1b[31m".parse::<DnsName>().unwrap_err().to_string();
         assert!(!error.contains('\x1b'));
     }
 }

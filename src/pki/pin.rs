@@ -1,8 +1,5 @@
-//! The SPKI pin of a public key: what a peer policy lists.
+//! The SPKI pin (RFC 7469 §2.4) of what stands in a file: what a peer policy lists.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use der::{Decode, Encode};
 use spki::SubjectPublicKeyInfoRef;
 use x509_cert::Certificate;
@@ -10,11 +7,7 @@ use x509_cert::Certificate;
 use super::armour::{self, Content};
 use super::error::PkiError;
 use super::request::Request;
-
-/// The pin of a DER SubjectPublicKeyInfo: `sha256/` and the base64 of its SHA-256 (RFC 7469 §2.4).
-pub fn of_spki(der: &[u8]) -> String {
-    format!("sha256/{}", STANDARD.encode(digest(&SHA256, der)))
-}
+use crate::policy::SpkiPin;
 
 /// What a pin was computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +25,7 @@ pub enum Source {
 ///
 /// # Errors
 /// When the bytes are none of these, or a request is not signed by its own key.
-pub fn of_bytes(bytes: &[u8]) -> Result<(Source, String), PkiError> {
+pub fn of_bytes(bytes: &[u8]) -> Result<(Source, SpkiPin), PkiError> {
     let object = armour::read(bytes)?;
     match object.content {
         Content::Certificate => {
@@ -40,16 +33,19 @@ pub fn of_bytes(bytes: &[u8]) -> Result<(Source, String), PkiError> {
                 Certificate::from_der(&object.der).map_err(PkiError::malformed("certificate"))?;
             let spki = certificate.tbs_certificate().subject_public_key_info();
             let spki = spki.to_der().map_err(PkiError::Encoding)?;
-            Ok((Source::Certificate, of_spki(&spki)))
+            Ok((Source::Certificate, SpkiPin::of_spki(&spki)))
         }
         Content::Request => {
             let request = Request::from_der(&object.der)?;
-            Ok((Source::Request, of_spki(request.public_key().spki_der())))
+            Ok((
+                Source::Request,
+                SpkiPin::of_spki(request.public_key().spki_der()),
+            ))
         }
         Content::PublicKey => {
             SubjectPublicKeyInfoRef::from_der(&object.der)
                 .map_err(PkiError::malformed("public key"))?;
-            Ok((Source::PublicKey, of_spki(&object.der)))
+            Ok((Source::PublicKey, SpkiPin::of_spki(&object.der)))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use crate::token::KeyKind;
+use crate::token::{KeyKind, TokenKey};
 
 /// A private key that signs certificates, requests or revocation lists without ever being seen.
 ///
@@ -32,5 +32,19 @@ impl SignerError {
     /// Wraps the reason.
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into())
+    }
+}
+
+impl Signer for TokenKey {
+    fn spki_der(&self) -> &[u8] {
+        self.spki_der()
+    }
+
+    fn kind(&self) -> KeyKind {
+        self.kind()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignerError> {
+        self.sign(message).map_err(SignerError::new)
     }
 }

@@ -7,7 +7,8 @@ use der::{Decode, Encode};
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 
-use super::names::{LONGEST_COMMON_NAME, SpiffeId};
+use super::names::LONGEST_COMMON_NAME;
+use crate::policy::PeerId;
 
 /// The name `CN=text`, as a UTF8String (RFC 5280 §4.1.2.4).
 pub(super) fn common_name(text: &str) -> der::Result<Name> {
@@ -22,12 +23,12 @@ pub(super) fn common_name(text: &str) -> der::Result<Name> {
 /// An end entity's name: its id without `spiffe://` when that has room in a common name, else as
 /// many whole segments from the end as have, else a digest of the id. It always has a `/`, which an
 /// authority's name never has.
-pub(super) fn of_identity(id: &SpiffeId) -> der::Result<Name> {
+pub(super) fn of_identity(id: &PeerId) -> der::Result<Name> {
     common_name(&short_form(id))
 }
 
-fn short_form(id: &SpiffeId) -> String {
-    let whole = id.trust_domain_and_path();
+fn short_form(id: &PeerId) -> String {
+    let whole = id.as_str().strip_prefix("spiffe://").unwrap_or_default();
     if whole.len() <= LONGEST_COMMON_NAME {
         return whole.to_owned();
     }
@@ -39,7 +40,7 @@ fn short_form(id: &SpiffeId) -> String {
     tail.map_or_else(|| digest_of(id), str::to_owned)
 }
 
-fn digest_of(id: &SpiffeId) -> String {
+fn digest_of(id: &PeerId) -> String {
     let hash = digest(&SHA256, id.as_str().as_bytes());
     let hex: String = hash
         .as_ref()

@@ -50,6 +50,15 @@ impl PinSource {
         }
     }
 
+    /// The same source, a relative path taken from `folder`.
+    #[must_use]
+    pub fn relative_to(self, folder: &Path) -> Self {
+        match self {
+            Self::File(path) => Self::File(folder.join(path)),
+            other => other,
+        }
+    }
+
     /// How the descriptor of [`open`](Self::open) is to be read; a prompt names `token`.
     pub fn kind(&self, token: &str) -> PinKind {
         match self {

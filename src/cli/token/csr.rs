@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, key_uri, log_in, say};
 use crate::cli::Format;
-use crate::pki::{PkiError, Signer, SignerError, pin, replace, request, write_new};
+use crate::pki::{PkiError, replace, request, write_new};
+use crate::policy::SpkiPin;
 use crate::token::{KeyKind, KeyUri, TokenKey};
 
 /// `fastness token csr`
@@ -53,24 +54,10 @@ pub(super) fn run(args: CsrArgs, format: Format) -> Result<(), TokenCommandError
     let output = Output {
         uri: key.key().uri().clone(),
         kind: key.kind(),
-        spki_pin: pin::of_spki(key.spki_der()),
+        spki_pin: SpkiPin::of_spki(key.spki_der()).to_string(),
         out: args.out,
     };
     say::result(format, &output, || {
         format!("Certificate request written to {}.\n  {}\n  SPKI pin {}", output.out.display(), output.uri, output.spki_pin)
     })
-}
-
-impl Signer for TokenKey {
-    fn spki_der(&self) -> &[u8] {
-        self.spki_der()
-    }
-
-    fn kind(&self) -> KeyKind {
-        self.kind()
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignerError> {
-        self.sign(message).map_err(SignerError::new)
-    }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, log_in, say, token_uri};
 use crate::cli::Format;
-use crate::pki::pin;
+use crate::policy::SpkiPin;
 use crate::token::{KeyEvidence, KeyId, KeyKind, KeySpec, KeyUri, TokenUri};
 
 /// `fastness token keygen`
@@ -88,7 +88,7 @@ pub(super) fn run(args: KeygenArgs, format: Format) -> Result<(), TokenCommandEr
         id: key.id().to_string(),
         purpose: args.purpose,
         kind: key.kind(),
-        spki_pin: pin::of_spki(key.spki_der()),
+        spki_pin: SpkiPin::of_spki(key.spki_der()).to_string(),
         left_out: &made.left_out,
         evidence: &made.evidence,
     };

@@ -6,7 +6,7 @@ use super::keygen::Purpose;
 use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, log_in, say, token_uri};
 use crate::cli::Format;
 use crate::fault::Fault;
-use crate::pki::pin;
+use crate::policy::SpkiPin;
 use crate::token::{Key, KeyEvidence, KeyKind, KeyUri, PinState, Session, TokenInfo, TokenUri};
 
 /// `fastness token list`
@@ -95,7 +95,7 @@ impl UsableKey {
             id: key.id().to_string(),
             purpose: Purpose::of_label(key.label()),
             kind: key.kind(),
-            spki_pin: pin::of_spki(key.spki_der()),
+            spki_pin: SpkiPin::of_spki(key.spki_der()).to_string(),
             evidence,
             faults,
         }

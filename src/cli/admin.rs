@@ -1,0 +1,218 @@
+//! The commands that speak to a running node: status, peers, ping, reload, drain.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+
+use super::{Exit, Failure, Format, output};
+use crate::config::Config;
+use crate::rpc::admin::{
+    Connection, DrainRequest, PeersRequest, PingRequest, PingResponse, ReloadRequest,
+    StatusRequest, StatusResponse, admin_client::AdminClient,
+};
+
+/// Where the running node listens for its administrator.
+#[derive(Debug, clap::Args)]
+pub(super) struct SocketArgs {
+    /// The admin socket; taken from the configuration when not given.
+    #[arg(long, value_name = "PATH")]
+    admin: Option<PathBuf>,
+    /// The configuration of the running node.
+    #[arg(long, short, default_value = "node.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// `fastness ping`
+#[derive(Debug, clap::Args)]
+pub(super) struct PingArgs {
+    /// Name or SPIFFE id of a peer, as the peer policy lists it.
+    peer: String,
+    /// Stream so many bytes each way as well: 1024, 64KiB, 64MiB, 1GiB.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
+    transfer: u64,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+type Client = AdminClient<Channel>;
+
+/// Runs `call` with a client of the node behind `socket`.
+fn with_node<T>(socket: &SocketArgs, call: impl AsyncFnOnce(Client) -> Result<T, Status>) -> Result<T, Failure> {
+    let path = match &socket.admin {
+        Some(path) => path.clone(),
+        None => Config::admin_socket(&socket.config)
+            .map_err(|faults| Failure::faults("cannot find the admin socket: name it with --admin", faults))?,
+    };
+    super::run::runtime()?.block_on(async {
+        let channel = connect(&path).await.map_err(|error| {
+            Failure::new(
+                Exit::NoNode,
+                format!("no node answers at {}: {error}; is `fastness run` running, as this user?", path.display()),
+            )
+        })?;
+        call(AdminClient::new(channel)).await.map_err(|status| {
+            let exit = match status.code() {
+                Code::NotFound => Exit::Usage,
+                Code::FailedPrecondition => Exit::Peer,
+                Code::Unavailable | Code::Unknown => Exit::NoNode,
+                _ => Exit::Failed,
+            };
+            Failure::new(exit, status.message())
+        })
+    })
+}
+
+async fn connect(path: &Path) -> Result<Channel, std::io::Error> {
+    let stream = UnixStream::connect(path).await?;
+    let mut stream = Some(TokioIo::new(stream));
+    Endpoint::from_static("http://admin.invalid")
+        .connect_with_connector(tower::service_fn(move |_: Uri| {
+            let stream = stream.take().ok_or_else(|| std::io::Error::other("the node closed the admin socket"));
+            std::future::ready(stream)
+        }))
+        .await
+        .map_err(std::io::Error::other)
+}
+
+/// `fastness status`
+pub(super) fn status(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
+    let status = with_node(socket, async |mut node| node.status(StatusRequest {}).await)?.into_inner();
+    if format == Format::Json {
+        return output::json(&status);
+    }
+    print_status(&status);
+    Ok(())
+}
+
+fn print_status(status: &StatusResponse) {
+    println!("{}  {}", status.node_id, status.state);
+    if !status.reason.is_empty() {
+        println!("  {}", status.reason);
+    }
+    println!("  listening on {}", status.listening.join(", "));
+    for process in &status.processes {
+        println!("  {:<10}  pid {:<8} started again {} times", process.role, process.pid, process.restarts);
+    }
+    for key in &status.keys {
+        println!(
+            "  {} key  {} in token {} ({}), until {}\n              {}",
+            key.role, key.kind, key.token_label, key.token_manufacturer, key.not_after, key.spki_pin
+        );
+    }
+    println!("  {} connections", status.connections.len());
+    for connection in &status.connections {
+        print_connection(connection);
+    }
+}
+
+fn print_connection(connection: &Connection) {
+    println!(
+        "    {} ({}) at {}: {} {} {}, {} pin, signed by pid {} in token {}, {} s old",
+        connection.peer_id,
+        connection.peer_role,
+        connection.address,
+        connection.tls_version,
+        connection.group,
+        connection.cipher_suite,
+        connection.pin_label,
+        connection.signed_by_pid,
+        connection.signed_in_token,
+        connection.age_seconds
+    );
+}
+
+/// `fastness peers`
+pub(super) fn peers(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
+    let peers = with_node(socket, async |mut node| node.peers(PeersRequest {}).await)?.into_inner();
+    if format == Format::Json {
+        return output::json(&peers);
+    }
+    for peer in &peers.peers {
+        println!(
+            "{:<12} {:<10} {} in, {} out  {}  {}",
+            peer.name,
+            peer.dial_state,
+            peer.connections_in,
+            peer.connections_out,
+            peer.id,
+            peer.addresses.join(", ")
+        );
+        if !peer.last_error.is_empty() {
+            println!("             {}", peer.last_error);
+        }
+    }
+    Ok(())
+}
+
+/// `fastness ping`
+pub(super) fn ping(args: &PingArgs, format: Format) -> Result<(), Failure> {
+    let request = PingRequest { peer: args.peer.clone(), transfer_bytes: args.transfer };
+    let pong = with_node(&args.socket, async |mut node| node.ping(request).await)?.into_inner();
+    if format == Format::Json {
+        return output::json(&pong);
+    }
+    print_ping(&args.peer, &pong);
+    Ok(())
+}
+
+fn print_ping(peer: &str, pong: &PingResponse) {
+    let round_trip = Duration::from_nanos(pong.round_trip_nanos);
+    println!("{peer} is {}: round trip {round_trip:?}", pong.peer_node_id);
+    if let Some(connection) = &pong.connection {
+        println!("  our side:");
+        print_connection(connection);
+    }
+    if let Some(seen) = &pong.seen_as {
+        println!(
+            "  it sees us as {} at {}: {} {} {}, {} pin {}",
+            seen.peer_id, seen.address, seen.tls_version, seen.group, seen.cipher_suite, seen.pin_label, seen.spki_pin
+        );
+    }
+    if pong.bytes_sent > 0 {
+        let seconds = Duration::from_nanos(pong.transfer_nanos).as_secs_f64();
+        println!(
+            "  {} bytes there, {} bytes back in {seconds:.3} s",
+            pong.bytes_sent, pong.bytes_received
+        );
+    }
+}
+
+/// `fastness reload`
+pub(super) fn reload(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
+    let reloaded = with_node(socket, async |mut node| node.reload(ReloadRequest {}).await)
+        .map_err(|failure| if failure.exit == Exit::Peer { Failure { exit: Exit::Faults, ..failure } } else { failure })?
+        .into_inner();
+    match format {
+        Format::Json => output::json(&reloaded)?,
+        Format::Human => println!("reloaded: generation {} is in force", reloaded.generation),
+    }
+    Ok(())
+}
+
+/// `fastness drain`
+pub(super) fn drain(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
+    let drained = with_node(socket, async |mut node| node.drain(DrainRequest {}).await)?.into_inner();
+    match format {
+        Format::Json => output::json(&drained)?,
+        Format::Human => println!("the node lets its calls end and stops"),
+    }
+    Ok(())
+}
+
+/// `1024`, `64KiB`, `64MiB`, `1GiB`, in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let factor: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("use a number, or one with KiB, MiB or GiB behind it".into()),
+    };
+    let number: u64 = digits.parse().map_err(|error| format!("{error}"))?;
+    number.checked_mul(factor).ok_or_else(|| "too large".into())
+}

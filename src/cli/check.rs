@@ -1,0 +1,40 @@
+//! `fastness check`: everything that `run` verifies, without serving.
+
+use std::path::Path;
+
+use super::{Failure, Format, output};
+use crate::config::Config;
+use crate::supervisor;
+
+/// Verifies the configuration in `file` and everything behind it.
+pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
+    let refuse = "`fastness run` would not start: mend the faults above";
+    let config = Config::load(file).map_err(|faults| Failure::faults(refuse, faults))?;
+    let runtime = super::run::runtime()?;
+    let tokens = runtime.block_on(supervisor::check(config.clone()))?;
+    if format == Format::Json {
+        return output::json(&serde_json::json!({
+            "ok": true,
+            "faults": [],
+            "id": config.id.to_string(),
+            "tokens": tokens,
+        }));
+    }
+    println!("{}: `fastness run` would start", config.file.display());
+    println!("  node        {}", config.id);
+    for (settings, token) in config.tokens.iter().zip(&tokens) {
+        println!(
+            "  token       {} (serial {}, {}), {} sessions",
+            token.label, token.serial, token.manufacturer, token.sessions
+        );
+        for (key, found) in settings.keys.iter().zip(&token.keys) {
+            println!(
+                "  {:<11} {}, cannot be read or wrapped, signs, matches its certificate (valid until {})",
+                format!("{} key", key.role),
+                found.kind,
+                key.not_after
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! What a command says when it fails: for people on standard error, for programs as JSON on standard
+//! output, and always an exit code.
+
+use std::io;
+
+use super::{Exit, Format};
+use crate::fault::Fault;
+
+/// A failed command.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// One line for people.
+    pub(crate) message: String,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Failure {
+    /// A failure that one line explains.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), faults: Vec::new() }
+    }
+
+    /// Faults in what the operator gave us.
+    pub(crate) fn faults(message: impl Into<String>, faults: Vec<Fault>) -> Self {
+        Self { exit: Exit::Faults, message: message.into(), faults }
+    }
+
+    /// Prints it.
+    pub(crate) fn print(&self, format: Format) {
+        if format == Format::Json {
+            let value = serde_json::json!({
+                "ok": false,
+                "exit": self.exit as u8,
+                "message": self.message,
+                "faults": self.faults,
+            });
+            println!("{value}");
+            return;
+        }
+        for fault in &self.faults {
+            eprintln!("{fault}");
+        }
+        eprintln!("fastness: {}", self.message);
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+/// Prints `value` as one line of JSON.
+pub(super) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(io::Error::from)?;
+    println!("{text}");
+    Ok(())
+}

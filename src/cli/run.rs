@@ -1,0 +1,41 @@
+//! `fastness run`
+
+use std::path::Path;
+
+use super::{Exit, Failure};
+use crate::config::Config;
+use crate::supervisor::{self, SupervisorError};
+use crate::telemetry;
+
+/// Runs a node until it is told to stop.
+pub(super) fn run(file: &Path) -> Result<(), Failure> {
+    let config = Config::load(file).map_err(|faults| {
+        Failure::faults("the node does not start: mend the faults above, then try `fastness check`", faults)
+    })?;
+    telemetry::start("supervisor", config.log);
+    let runtime = runtime()?;
+    runtime.block_on(supervisor::run(config)).map_err(Failure::from)
+}
+
+/// The supervisor's runtime: its children must be started from the thread that lives as long as it.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+impl From<SupervisorError> for Failure {
+    fn from(error: SupervisorError) -> Self {
+        match error {
+            SupervisorError::Faults(faults) => {
+                Failure::faults("the node does not start: mend the faults above", faults)
+            }
+            SupervisorError::Pin(faults) => Failure {
+                exit: Exit::Pin,
+                message: "the PIN was tried once and is not tried again: mend it before the next start".into(),
+                faults,
+            },
+            SupervisorError::System(error) => {
+                Failure::new(Exit::Failed, format!("the supervisor cannot work: {error}"))
+            }
+        }
+    }
+}

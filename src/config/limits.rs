@@ -1,0 +1,120 @@
+//! Every bound on what a peer may take, with its default, its range and its reason.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::fault::Fault;
+
+/// The bounds in force. Sizes are bytes, times are milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// From the first byte to the last of a handshake. A peer that needs longer is cut off.
+    pub handshake_deadline_ms: u64,
+    /// Handshakes under way at once; one more is closed before it costs anything.
+    pub pending_handshakes: u64,
+    /// Established connections at once, all peers together.
+    pub connections: u64,
+    /// One signature, waiting for a free session included.
+    pub sign_deadline_ms: u64,
+    /// Longest gRPC message received.
+    pub message_bytes: u64,
+    /// Calls at once on one connection (RFC 9113 §5.1.2).
+    pub streams: u64,
+    /// HTTP/2 header list (RFC 9113 §10.5.1).
+    pub header_list_bytes: u64,
+    /// Largest HTTP/2 frame we accept. 256 KiB nearly doubles bulk throughput over the default.
+    pub frame_bytes: u64,
+    /// HTTP/2 flow-control window of one stream (RFC 9113 §6.9).
+    pub stream_window_bytes: u64,
+    /// HTTP/2 flow-control window of a connection.
+    pub connection_window_bytes: u64,
+    /// A silent connection is probed after this time, and closed when the probe is not answered
+    /// within it.
+    pub keepalive_ms: u64,
+    /// A connection is closed gracefully at this age, so that no accepted certificate lives on in
+    /// an old connection.
+    pub connection_age_ms: u64,
+    /// How long running calls may take to end after SIGTERM.
+    pub drain_ms: u64,
+    /// How long dialling may take before the handshake.
+    pub connect_ms: u64,
+}
+
+impl Limits {
+    /// The handshake's deadline.
+    pub fn handshake_deadline(&self) -> Duration {
+        Duration::from_millis(self.handshake_deadline_ms)
+    }
+
+    /// A signature's deadline.
+    pub fn sign_deadline(&self) -> Duration {
+        Duration::from_millis(self.sign_deadline_ms)
+    }
+}
+
+/// `usize` of a limit: every limit's upper bound fits.
+pub(crate) fn size(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// `u32` of a limit: every limit's upper bound fits.
+pub(crate) fn size32(limit: u64) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+macro_rules! limits {
+    ($($name:ident: $default:literal, $least:literal ..= $most:literal;)*) => {
+        /// `[limits]`
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct LimitsSpec {
+            $($name: Option<Spanned<u64>>,)*
+        }
+
+        impl LimitsSpec {
+            /// The limits that the file sets, the defaults for the others. `fault` is told what is
+            /// out of range and where it stands.
+            pub(super) fn resolve(self, mut fault: impl FnMut(usize, Fault)) -> Limits {
+                Limits {
+                    $($name: match self.$name {
+                        None => $default,
+                        Some(value) if ($least..=$most).contains(value.get_ref()) => *value.get_ref(),
+                        Some(value) => {
+                            fault(value.span().start, Fault::new(
+                                concat!("limits.", stringify!($name)),
+                                "out of range",
+                                concat!("from ", $least, " to ", $most, "; ", $default, " is the default"),
+                            ));
+                            $default
+                        }
+                    },)*
+                }
+            }
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+    };
+}
+
+limits! {
+    handshake_deadline_ms: 10000, 100 ..= 120000;
+    pending_handshakes: 512, 1 ..= 65536;
+    connections: 4096, 1 ..= 1000000;
+    sign_deadline_ms: 5000, 10 ..= 60000;
+    message_bytes: 67108864, 1024 ..= 2147483647;
+    streams: 256, 1 ..= 65536;
+    header_list_bytes: 16384, 1024 ..= 1048576;
+    frame_bytes: 262144, 16384 ..= 16777215;
+    stream_window_bytes: 1048576, 65535 ..= 2147483647;
+    connection_window_bytes: 4194304, 65535 ..= 2147483647;
+    keepalive_ms: 20000, 1000 ..= 3600000;
+    connection_age_ms: 86400000, 1000 ..= 31536000000;
+    drain_ms: 10000, 0 ..= 3600000;
+    connect_ms: 5000, 10 ..= 120000;
+}

@@ -1,0 +1,364 @@
+//! `node.toml` and the files it names: a `Spec` is what they say, a [`Config`] is what we trust,
+//! valid by construction. Every fault is reported at once, with its key, its line and the mend.
+
+mod certificate;
+mod files;
+mod limits;
+mod spec;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use toml::Spanned;
+
+use crate::fault::Fault;
+use crate::policy::{PeerId, PeerPolicy, ResolvedHosts, SpkiPin};
+use crate::role::TlsRole;
+use crate::secret::PinSource;
+use crate::telemetry::LogSetup;
+use crate::tls::TrustAnchors;
+use crate::token::{KeyUri, TokenUri};
+use crate::toml_faults;
+
+pub use limits::Limits;
+pub(crate) use limits::{size, size32};
+
+use certificate::OwnChain;
+use files::Privacy;
+use spec::{KeySpec, Spec, TokenSpec};
+
+/// Sessions of a token when the configuration does not say.
+const SESSIONS: u8 = 4;
+/// More sessions than any HSM we know gives to one client.
+const MOST_SESSIONS: u8 = 64;
+/// One more than this and somebody makes a mistake.
+const MOST_LISTENERS: usize = 16;
+
+/// A node's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) file: PathBuf,
+    pub(crate) id: PeerId,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) admin: PathBuf,
+    pub(crate) tokens: Vec<TokenConfig>,
+    /// PEM text.
+    pub(crate) trust_anchors: String,
+    /// The peer policy's text, checked.
+    pub(crate) peers: String,
+    /// Addresses found for the host names in it.
+    pub(crate) resolved: ResolvedHosts,
+    pub(crate) limits: Limits,
+    pub(crate) log: LogSetup,
+}
+
+/// One token and the keys in it.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenConfig {
+    pub(crate) module: PathBuf,
+    pub(crate) uri: TokenUri,
+    pub(crate) pin: PinSource,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) sessions: u8,
+    /// The server key, then the client key.
+    pub(crate) keys: Vec<KeyConfig>,
+}
+
+impl TokenConfig {
+    /// Whether `self` asks for the same token and the same keys as `other`.
+    pub(crate) fn same_keys(&self, other: &Self) -> bool {
+        self.module == other.module
+            && self.uri == other.uri
+            && self.pin == other.pin
+            && self.environment == other.environment
+            && self.sessions == other.sessions
+            && self.keys.len() == other.keys.len()
+            && self
+                .keys
+                .iter()
+                .zip(&other.keys)
+                .all(|(a, b)| a.role == b.role && a.uri == b.uri && a.spki == b.spki)
+    }
+}
+
+/// One key, its purpose and its certificate chain.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyConfig {
+    pub(crate) role: TlsRole,
+    pub(crate) uri: KeyUri,
+    /// PEM text, end entity first.
+    pub(crate) chain: String,
+    /// SubjectPublicKeyInfo of the end entity, DER.
+    pub(crate) spki: Vec<u8>,
+    pub(crate) pin: SpkiPin,
+    /// RFC 3339
+    pub(crate) not_after: String,
+}
+
+impl Config {
+    /// Reads and checks `file` and every file that it names.
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub fn load(file: &Path) -> Result<Self, Vec<Fault>> {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let shown = file.display().to_string();
+        let in_file = |fault: Fault| fault.in_file(&*shown);
+        let text = files::read(&file, Privacy::Private, "")
+            .map_err(|fault| vec![in_file(fault)])?;
+        let spec: Spec = toml_faults::parse(&text, &shown)?;
+        let mut reader = Reader {
+            text: &text,
+            folder: file.parent().unwrap_or(Path::new("/")),
+            now: SystemTime::now(),
+            faults: Vec::new(),
+        };
+        let config = reader.config(spec, file.clone());
+        match config {
+            Some(config) if reader.faults.is_empty() => Ok(config),
+            _ => Err(reader.faults.into_iter().map(in_file).collect()),
+        }
+    }
+}
+
+impl Config {
+    /// The admin socket that `file` names, without checking the rest of it.
+    pub(crate) fn admin_socket(file: &Path) -> Result<PathBuf, Vec<Fault>> {
+        #[derive(serde::Deserialize)]
+        struct Spec {
+            admin: Option<PathBuf>,
+        }
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let shown = file.display().to_string();
+        let text = files::read(&file, Privacy::Private, "").map_err(|fault| vec![fault.in_file(&*shown)])?;
+        let spec: Spec = toml_faults::parse(&text, &shown)?;
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        Ok(folder.join(spec.admin.unwrap_or_else(|| "admin.sock".into())))
+    }
+}
+
+/// Turns a `Spec` into a [`Config`], collecting faults on the way.
+struct Reader<'a> {
+    text: &'a str,
+    /// Relative paths start here.
+    folder: &'a Path,
+    now: SystemTime,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn config(&mut self, spec: Spec, file: PathBuf) -> Option<Config> {
+        let id = self.parse::<PeerId>(&spec.id, "id", "such as spiffe://mesh.example/node/a");
+        let listen = self.listen(&spec.listen);
+        let trust_anchors = self.read(&spec.trust_anchors, Privacy::Public, "trust_anchors");
+        let anchors = trust_anchors.as_deref().and_then(|pem| match TrustAnchors::from_pem(pem) {
+            Ok(anchors) => Some(anchors),
+            Err(error) => {
+                self.fault(
+                    &spec.trust_anchors,
+                    Fault::new("trust_anchors", error.to_string(), "name a PEM file of root certificates"),
+                );
+                None
+            }
+        });
+        let peers = self.peers(&spec.peers);
+        let mut limit_faults = Vec::new();
+        let limits = spec.limits.resolve(|offset, fault| limit_faults.push((offset, fault)));
+        for (offset, fault) in limit_faults {
+            self.fault_at(offset, fault);
+        }
+        let mut tokens = Vec::new();
+        match spec.token.as_slice() {
+            [] => self.faults.push(Fault::new("token", "is missing", "add a [[token]] with module, uri, pin, server and client")),
+            [_] => {}
+            [_, second, ..] => self.fault(second, Fault::new("token[1]", "a second token is not supported yet", "keep one [[token]]")),
+        }
+        for (index, token) in spec.token.into_iter().enumerate() {
+            tokens.extend(self.token(index, token.into_inner(), id.as_ref(), anchors.as_ref()));
+        }
+        let admin = match spec.admin {
+            Some(path) => self.folder.join(path.get_ref()),
+            None => self.folder.join("admin.sock"),
+        };
+        let (peers, resolved) = peers?;
+        Some(Config {
+            file,
+            id: id?,
+            listen,
+            admin,
+            tokens,
+            trust_anchors: trust_anchors?,
+            peers,
+            resolved,
+            limits,
+            log: LogSetup {
+                level: spec.log.level.unwrap_or(LogSetup::default().level),
+                format: spec.log.format.unwrap_or(LogSetup::default().format),
+            },
+        })
+    }
+
+    fn listen(&mut self, addresses: &Spanned<Vec<Spanned<String>>>) -> Vec<SocketAddr> {
+        let mend = "such as \"0.0.0.0:7443\"";
+        let count = addresses.get_ref().len();
+        if count == 0 || count > MOST_LISTENERS {
+            self.fault(addresses, Fault::new("listen", format!("names {count} addresses"), format!("one to {MOST_LISTENERS}, {mend}")));
+        }
+        let mut found = Vec::new();
+        for (index, address) in addresses.get_ref().iter().enumerate() {
+            found.extend(self.parse::<SocketAddr>(address, &format!("listen[{index}]"), mend));
+        }
+        found
+    }
+
+    /// The policy's text, and the addresses of the host names in it.
+    fn peers(&mut self, path: &Spanned<PathBuf>) -> Option<(String, ResolvedHosts)> {
+        let text = self.read(path, Privacy::Private, "peers")?;
+        let shown = self.folder.join(path.get_ref()).display().to_string();
+        match PeerPolicy::parse(&text) {
+            Ok(policy) => {
+                let resolved = policy.hosts().map(|host| (host.to_owned(), resolve(host))).collect();
+                Some((text, resolved))
+            }
+            Err(faults) => {
+                self.faults.extend(faults.into_iter().map(|fault| fault.in_file(&*shown)));
+                None
+            }
+        }
+    }
+
+    fn token(
+        &mut self,
+        index: usize,
+        spec: TokenSpec,
+        id: Option<&PeerId>,
+        trust_anchors: Option<&TrustAnchors>,
+    ) -> Option<TokenConfig> {
+        let place = format!("token[{index}]");
+        if !spec.module.get_ref().is_absolute() {
+            self.fault(&spec.module, Fault::new(format!("{place}.module"), "is not an absolute path", "such as /usr/lib/softhsm/libsofthsm2.so"));
+        } else if !spec.module.get_ref().is_file() {
+            self.fault(&spec.module, Fault::new(
+                format!("{place}.module"),
+                format!("{} is not there", spec.module.get_ref().display()),
+                "install the module, or name its path: SoftHSM's is /usr/lib/softhsm/libsofthsm2.so",
+            ));
+        }
+        let uri = self.parse::<TokenUri>(&spec.uri, &format!("{place}.uri"), "such as pkcs11:token=node-a;serial=0123456789abcdef");
+        let pin = self.parse::<PinSource>(&spec.pin, &format!("{place}.pin"), "file:PATH, fd:N, credential:NAME or prompt");
+        let pin = pin.map(|source| source.relative_to(self.folder));
+        if let Some(Err(error)) = pin.as_ref().map(PinSource::open) {
+            self.fault(&spec.pin, Fault::new(format!("{place}.pin"), error.to_string(), "mend the PIN's source"));
+        }
+        let sessions = spec.sessions.as_ref().map_or(SESSIONS, |sessions| *sessions.get_ref());
+        if let Some(stated) = &spec.sessions
+            && !(1..=MOST_SESSIONS).contains(&sessions)
+        {
+            self.fault(stated, Fault::new(format!("{place}.sessions"), "out of range", format!("from 1 to {MOST_SESSIONS}")));
+        }
+        let mut keys = Vec::new();
+        for (role, key) in [(TlsRole::Server, &spec.server), (TlsRole::Client, &spec.client)] {
+            keys.extend(self.key(&place, role, key.get_ref(), uri.as_ref(), id, trust_anchors));
+        }
+        if let [server, client] = keys.as_slice()
+            && server.spki == client.spki
+        {
+            self.fault(&spec.client, Fault::new(
+                format!("{place}.client"),
+                "server and client certificate have the same key",
+                "a key has one purpose: make a second one with `fastness token keygen --purpose client`",
+            ));
+        }
+        let folder = self.folder;
+        let environment = spec.environment.into_iter().map(|(name, value)| {
+            let path = folder.join(&value);
+            // A module's settings file may stand beside the configuration.
+            let value = if !value.is_empty() && path.exists() { path.display().to_string() } else { value };
+            (name, value)
+        });
+        Some(TokenConfig {
+            module: spec.module.into_inner(),
+            uri: uri?,
+            pin: pin?,
+            environment: environment.collect(),
+            sessions,
+            keys,
+        })
+    }
+
+    fn key(
+        &mut self,
+        place: &str,
+        role: TlsRole,
+        spec: &KeySpec,
+        token: Option<&TokenUri>,
+        id: Option<&PeerId>,
+        trust_anchors: Option<&TrustAnchors>,
+    ) -> Option<KeyConfig> {
+        let key = format!("{place}.{role}.key");
+        let uri = self.parse::<KeyUri>(&spec.key, &key, &format!("such as pkcs11:object={role}"));
+        let uri = match (uri, token) {
+            (Some(uri), Some(token)) => match uri.within(token) {
+                Ok(uri) => Some(uri),
+                Err(error) => {
+                    self.fault(&spec.key, Fault::new(&*key, error.to_string(), "leave the token out of the key's URI"));
+                    None
+                }
+            },
+            _ => None,
+        };
+        let certificate = format!("{place}.{role}.certificate");
+        let chain = self.read(&spec.certificate, Privacy::Public, &certificate)?;
+        match certificate::check(&chain, role, id, trust_anchors, self.now, &certificate) {
+            Ok(OwnChain { spki, pin, not_after }) => Some(KeyConfig { role, uri: uri?, chain, spki, pin, not_after }),
+            Err(faults) => {
+                for fault in faults {
+                    self.fault(&spec.certificate, fault);
+                }
+                None
+            }
+        }
+    }
+
+    fn read(&mut self, path: &Spanned<PathBuf>, privacy: Privacy, key: &str) -> Option<String> {
+        match files::read(&self.folder.join(path.get_ref()), privacy, key) {
+            Ok(text) => Some(text),
+            Err(fault) => {
+                self.fault(path, fault);
+                None
+            }
+        }
+    }
+
+    fn parse<T: FromStr<Err: std::fmt::Display>>(&mut self, text: &Spanned<String>, key: &str, mend: &str) -> Option<T> {
+        match text.get_ref().parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fault(text, Fault::new(key, format!("{error}"), mend));
+                None
+            }
+        }
+    }
+
+    fn fault<T>(&mut self, place: &Spanned<T>, fault: Fault) {
+        self.fault_at(place.span().start, fault);
+    }
+
+    fn fault_at(&mut self, offset: usize, fault: Fault) {
+        self.faults.push(fault.at_line(toml_faults::line_of(self.text, offset)));
+    }
+}
+
+/// Addresses of `host:port`; none when the name does not resolve now.
+fn resolve(host: &str) -> Vec<SocketAddr> {
+    match host.to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            tracing::warn!(host, %error, "a peer's address does not resolve; it cannot be dialled until a reload finds it");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What `node.toml` says, before anything in it is believed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::limits::LimitsSpec;
+use crate::telemetry::{LogFormat, LogLevel};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spec {
+    /// SPIFFE-form identity: the URI SAN of both certificates.
+    pub(super) id: Spanned<String>,
+    /// `IP:port`, one or more.
+    pub(super) listen: Spanned<Vec<Spanned<String>>>,
+    /// PEM file of the trust anchors.
+    pub(super) trust_anchors: Spanned<PathBuf>,
+    /// The peer policy's file.
+    pub(super) peers: Spanned<PathBuf>,
+    /// The admin socket; `admin.sock` beside the configuration by default.
+    pub(super) admin: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) token: Vec<Spanned<TokenSpec>>,
+    #[serde(default)]
+    pub(super) limits: LimitsSpec,
+    #[serde(default)]
+    pub(super) log: LogSpec,
+}
+
+/// One `[[token]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TokenSpec {
+    /// PKCS#11 module, an absolute path.
+    pub(super) module: Spanned<PathBuf>,
+    /// RFC 7512 URI of the token.
+    pub(super) uri: Spanned<String>,
+    /// `file:PATH`, `fd:N`, `credential:NAME` or `prompt`.
+    pub(super) pin: Spanned<String>,
+    /// The only environment that the module sees.
+    #[serde(default)]
+    pub(super) environment: BTreeMap<String, String>,
+    /// Sessions to sign with.
+    pub(super) sessions: Option<Spanned<u8>>,
+    pub(super) server: Spanned<KeySpec>,
+    pub(super) client: Spanned<KeySpec>,
+}
+
+/// A key and the certificate chain that belongs to it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeySpec {
+    /// RFC 7512 URI of the private key, within the token.
+    pub(super) key: Spanned<String>,
+    /// PEM file: end entity first, then intermediates.
+    pub(super) certificate: Spanned<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogSpec {
+    pub(super) level: Option<LogLevel>,
+    pub(super) format: Option<LogFormat>,
+}

@@ -1,0 +1,100 @@
+//! Supervisor and keeper.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::role::TlsRole;
+use crate::secret::PinKind;
+use crate::telemetry::LogSetup;
+use crate::token::{KeyEvidence, KeyKind};
+
+/// To a keeper. The setup comes first, with descriptors: the PIN's, then one for each channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToKeeper {
+    Setup(Box<KeeperSetup>),
+    /// How are you.
+    Poll,
+    /// Let running signatures end, then exit.
+    Stop,
+}
+
+/// What a keeper is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeeperSetup {
+    pub(crate) log: LogSetup,
+    pub(crate) module: PathBuf,
+    /// RFC 7512 URI of the token.
+    pub(crate) token: String,
+    pub(crate) pin: PinKind,
+    /// Sessions to hold; at most one for each channel.
+    pub(crate) sessions: usize,
+    /// In the order of their [`crate::keeper::message::KeyIndex`].
+    pub(crate) keys: Vec<KeySetup>,
+}
+
+/// One key and what it is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeySetup {
+    /// Where it stands in the configuration (`token[0].server.key`).
+    pub(crate) place: String,
+    pub(crate) role: TlsRole,
+    /// RFC 7512 URI of the key, within the token.
+    pub(crate) uri: String,
+    /// SubjectPublicKeyInfo of its certificate, DER: the key must match it.
+    pub(crate) spki: Vec<u8>,
+}
+
+/// From a keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromKeeper {
+    /// Logged in, every key checked.
+    Ready(Box<KeeperReady>),
+    /// It will not serve. `latch`: trying again by itself could lock the PIN.
+    Refused { faults: Vec<Fault>, latch: bool },
+    /// The answer to a poll.
+    Vitals(Box<Vitals>),
+    /// The token no longer answers in this process: a new keeper is needed.
+    TokenLost { reason: String },
+}
+
+/// How a keeper is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Vitals {
+    /// How long the longest call into the module has been under way.
+    pub(crate) longest_call: Duration,
+    /// Sessions open.
+    pub(crate) sessions: usize,
+    /// Signatures made since it started.
+    pub(crate) signatures: u64,
+    /// Requests refused since it started.
+    pub(crate) refusals: u64,
+    /// Sessions closed after an error, by return code.
+    pub(crate) evictions: BTreeMap<String, u64>,
+    /// Why the token's health is bad; `None` when it is good.
+    pub(crate) trouble: Option<String>,
+}
+
+/// What a keeper found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeeperReady {
+    pub(crate) label: String,
+    pub(crate) serial: String,
+    pub(crate) manufacturer: String,
+    pub(crate) model: String,
+    /// Sessions open.
+    pub(crate) sessions: usize,
+    pub(crate) keys: Vec<KeyReady>,
+}
+
+/// One key that passed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeyReady {
+    pub(crate) kind: KeyKind,
+    /// SubjectPublicKeyInfo as the token tells it, DER.
+    pub(crate) spki: Vec<u8>,
+    pub(crate) evidence: KeyEvidence,
+}

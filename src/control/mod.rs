@@ -1,0 +1,12 @@
+//! What the supervisor and its roles say to each other, over the channel that each role has as its
+//! standard input. Everything a role will ever need comes with the first message; nothing is passed
+//! into a sealed process.
+
+pub(crate) mod frame;
+mod keeper;
+mod node;
+
+pub(crate) use keeper::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper, Vitals};
+pub(crate) use node::{
+    Answer, CredentialSetup, FromNode, Generation, NodeSetup, Order, TokenSetup, ToNode,
+};

@@ -1,0 +1,108 @@
+//! Supervisor and node.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Limits;
+use crate::fault::Fault;
+use crate::keeper::message::KeyIndex;
+use crate::policy::ResolvedHosts;
+use crate::role::TlsRole;
+use crate::rpc::admin;
+use crate::telemetry::LogSetup;
+use crate::token::KeyKind;
+
+/// To a node. The setup comes first, with descriptors: the listeners', then those of each token's
+/// channels.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToNode {
+    Setup(Box<NodeSetup>),
+    Order { id: u64, order: Order },
+    /// Which of the tokens sign now, in their order.
+    Tokens { sign: Vec<bool> },
+    /// Stop accepting, let calls end, then exit.
+    Drain,
+}
+
+/// What a node is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeSetup {
+    pub(crate) log: LogSetup,
+    /// Our own SPIFFE-form identity.
+    pub(crate) id: String,
+    /// Number of listening sockets that came along.
+    pub(crate) listeners: usize,
+    pub(crate) tokens: Vec<TokenSetup>,
+    pub(crate) limits: Limits,
+    pub(crate) generation: Generation,
+}
+
+/// One token's keeper, as the node sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TokenSetup {
+    pub(crate) label: String,
+    /// Number of channels that came along.
+    pub(crate) channels: usize,
+}
+
+/// Everything that a reload replaces, as one whole.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Generation {
+    pub(crate) number: u64,
+    /// Trust anchors, PEM.
+    pub(crate) trust_anchors: String,
+    /// The peer policy's text.
+    pub(crate) peers: String,
+    /// Host names in the policy with the addresses that the supervisor found for them.
+    pub(crate) resolved: ResolvedHosts,
+    pub(crate) credentials: Vec<CredentialSetup>,
+}
+
+/// A certificate chain and the key behind it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CredentialSetup {
+    pub(crate) role: TlsRole,
+    /// Which of the tokens.
+    pub(crate) token: usize,
+    pub(crate) key: KeyIndex,
+    pub(crate) kind: KeyKind,
+    /// SubjectPublicKeyInfo as the token tells it, DER.
+    pub(crate) spki: Vec<u8>,
+    /// The end entity first, PEM.
+    pub(crate) chain: String,
+}
+
+/// Something the supervisor wants an answer to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Order {
+    Connections,
+    Peers,
+    Ping { peer: String, transfer_bytes: u64 },
+    Reload(Box<Generation>),
+}
+
+/// The answer to an [`Order`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Connections {
+        connections: Vec<admin::Connection>,
+        counters: std::collections::HashMap<String, u64>,
+    },
+    Peers(Vec<admin::Peer>),
+    Ping(Box<admin::PingResponse>),
+    Reloaded,
+    /// No peer has this name or id.
+    UnknownPeer { known: Vec<String> },
+    /// The peer could not be reached, or refused us.
+    Unreachable(String),
+    Refused(Vec<Fault>),
+}
+
+/// From a node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromNode {
+    /// It serves.
+    Ready,
+    /// It will not serve.
+    Refused { faults: Vec<Fault> },
+    Answer { id: u64, answer: Answer },
+}

@@ -1,0 +1,139 @@
+//! Serving signatures: one thread a channel, one request at a time.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::health::Probe;
+use super::message::{MAX_REPLY, MAX_REQUEST, Refusal, Reply, Request};
+use super::refusals::Refusals;
+use super::vault::{SignError, Vault};
+use crate::control::{FromKeeper, frame};
+
+/// The supervisor's channel, for threads that have something to say.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    channel: Mutex<UnixStream>,
+    told_lost: AtomicBool,
+}
+
+impl Supervisor {
+    pub(super) fn new(channel: UnixStream) -> Arc<Self> {
+        Arc::new(Self { channel: Mutex::new(channel), told_lost: AtomicBool::new(false) })
+    }
+
+    /// Sends one message. A supervisor that is gone takes this process with it.
+    pub(super) fn tell(&self, message: &FromKeeper) {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = frame::send(&*channel, message) {
+            tracing::error!(%error, "cannot tell the supervisor");
+        }
+    }
+
+    /// Says, once, that this process will not sign again.
+    pub(super) fn token_lost(&self, reason: String) {
+        if !self.told_lost.swap(true, Ordering::Relaxed) {
+            self.tell(&FromKeeper::TokenLost { reason });
+        }
+    }
+}
+
+/// Starts one signing thread for each of `channels`.
+pub(super) fn start(
+    vault: &Arc<Vault>,
+    channels: Vec<OwnedFd>,
+    refusals: &Arc<Refusals>,
+    probe: &Arc<Probe>,
+    supervisor: &Arc<Supervisor>,
+) -> io::Result<()> {
+    for (number, channel) in channels.into_iter().enumerate() {
+        let server = Server {
+            vault: Arc::clone(vault),
+            refusals: Arc::clone(refusals),
+            probe: Arc::clone(probe),
+            supervisor: Arc::clone(supervisor),
+        };
+        thread::Builder::new()
+            .name(format!("sign-{number}"))
+            .stack_size(256 << 10)
+            .spawn(move || server.serve(&channel))?;
+    }
+    Ok(())
+}
+
+struct Server {
+    vault: Arc<Vault>,
+    refusals: Arc<Refusals>,
+    probe: Arc<Probe>,
+    supervisor: Arc<Supervisor>,
+}
+
+impl Server {
+    /// Answers requests until the channel is gone. Nothing a request contains ends this loop.
+    fn serve(&self, channel: &impl AsFd) {
+        let keeper = std::process::id();
+        // One byte more than the longest request, so that a longer packet shows as malformed.
+        let mut packet = [0; MAX_REQUEST + 1];
+        let mut answer = [0; MAX_REPLY];
+        loop {
+            let length = match rustix::net::recv(channel, &mut packet, RecvFlags::empty()) {
+                Ok((0, _)) => return,
+                Ok((length, _)) => length,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => {
+                    tracing::error!(%errno, "a channel to the node failed");
+                    return;
+                }
+            };
+            let (id, outcome) = self.answer(&packet[..length]);
+            let reply = Reply {
+                id,
+                keeper,
+                outcome: outcome.as_deref().map_err(|refusal| *refusal),
+            };
+            let Ok(length) = reply.encode(&mut answer) else {
+                tracing::error!("the token's signature is longer than any we know");
+                continue;
+            };
+            // A node that does not read its answers loses them; it never stalls the keeper.
+            let _ = rustix::net::send(
+                channel,
+                &answer[..length],
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            );
+        }
+    }
+
+    fn answer(&self, packet: &[u8]) -> (u64, Result<Vec<u8>, Refusal>) {
+        let request = match Request::decode(packet) {
+            Ok(request) => request,
+            Err(_malformed) => {
+                self.refusals.note(Refusal::Malformed);
+                return (u64::MAX, Err(Refusal::Malformed));
+            }
+        };
+        let outcome = match self.vault.sign(&request) {
+            Ok(signature) => Ok(signature),
+            Err(SignError::Refused(refusal)) => {
+                self.refusals.note(refusal);
+                Err(refusal)
+            }
+            Err(SignError::Token(error)) => {
+                tracing::warn!(%error, "no signature");
+                self.probe.suspect();
+                Err(Refusal::Token)
+            }
+            Err(SignError::Lost(error)) => {
+                tracing::error!(%error, "this process will not sign again");
+                self.supervisor.token_lost(error.to_string());
+                Err(Refusal::Token)
+            }
+        };
+        (request.id, outcome)
+    }
+}

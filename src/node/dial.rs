@@ -1,0 +1,192 @@
+//! One pooled connection to each peer, made again with jittered backoff when it is lost.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::live::Stream;
+use super::{Inner, Node};
+use crate::config::size32;
+use crate::fault::chain;
+use crate::policy::PeerId;
+use crate::tls::HandshakeError;
+
+/// Dials one peer.
+pub(super) struct Dialer {
+    channel: Channel,
+    state: Arc<Mutex<DialState>>,
+}
+
+/// What is known of the last tries.
+#[derive(Debug, Default)]
+struct DialState {
+    failures: u32,
+    not_before: Option<Instant>,
+    last_error: String,
+}
+
+/// Why a dial failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("the node is stopping")]
+    Stopping,
+    #[error("the peer is no longer in the policy")]
+    Unlisted,
+    #[error("the policy has no address for this peer, or its name does not resolve")]
+    NoAddress,
+    #[error("waiting {0:?} before the next try; the last one failed: {1}")]
+    Backoff(Duration, String),
+    #[error("{0} did not accept the connection within the limit")]
+    Slow(SocketAddr),
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, #[source] std::io::Error),
+    #[error("no handshake with {0}: {text}", text = chain(.1))]
+    Handshake(SocketAddr, #[source] HandshakeError),
+}
+
+/// The wait after the first failure, and the longest one.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+impl Dialer {
+    pub(super) fn new(peer: PeerId, node: &Node) -> Arc<Self> {
+        let limits = &node.0.limits;
+        let state = Arc::new(Mutex::new(DialState::default()));
+        let keepalive = Duration::from_millis(limits.keepalive_ms);
+        // The authority is never looked up: where to go is the policy's word.
+        let endpoint = Endpoint::from_static("http://peer.invalid")
+            .initial_stream_window_size(size32(limits.stream_window_bytes))
+            .initial_connection_window_size(size32(limits.connection_window_bytes))
+            .max_frame_size(size32(limits.frame_bytes))
+            .http2_max_header_list_size(size32(limits.header_list_bytes))
+            .http2_keep_alive_interval(keepalive)
+            .keep_alive_timeout(keepalive)
+            .keep_alive_while_idle(true);
+        let attempts = Attempts {
+            peer,
+            node: Arc::downgrade(&node.0),
+            state: Arc::clone(&state),
+        };
+        let connector = tower::service_fn(move |_: Uri| {
+            let attempts = attempts.clone();
+            async move { attempts.next().await.map(TokioIo::new) }
+        });
+        Arc::new(Self {
+            channel: endpoint.connect_with_connector_lazy(connector),
+            state,
+        })
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The last error, empty when the last try worked, and whether a wait is on.
+    pub(super) fn trouble(&self) -> (String, bool) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = state.not_before.is_some_and(|at| at > Instant::now());
+        (state.last_error.clone(), waiting)
+    }
+}
+
+#[derive(Clone)]
+struct Attempts {
+    peer: PeerId,
+    /// Weak: the node owns the dialer.
+    node: Weak<Inner>,
+    state: Arc<Mutex<DialState>>,
+}
+
+impl Attempts {
+    async fn next(&self) -> Result<Stream, DialError> {
+        if let Some((left, error)) = self.wait() {
+            return Err(DialError::Backoff(left, error));
+        }
+        let outcome = self.connect().await;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &outcome {
+            Ok(_) => *state = DialState::default(),
+            Err(error) => {
+                let wait = jittered(FIRST_WAIT.saturating_mul(1 << state.failures.min(7)));
+                state.failures = state.failures.saturating_add(1);
+                state.not_before = Some(Instant::now() + wait.min(LONGEST_WAIT));
+                state.last_error = error.to_string();
+                tracing::warn!(peer = %self.peer, %error, "dialling failed");
+            }
+        }
+        outcome
+    }
+
+    fn wait(&self) -> Option<(Duration, String)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = state.not_before?.checked_duration_since(Instant::now())?;
+        Some((left, state.last_error.clone()))
+    }
+
+    async fn connect(&self) -> Result<Stream, DialError> {
+        let node = Node(self.node.upgrade().ok_or(DialError::Stopping)?);
+        let addresses: Vec<SocketAddr> = {
+            let generation = node.generation();
+            let peer = generation.policy().peer(&self.peer).ok_or(DialError::Unlisted)?;
+            peer.socket_addresses().collect()
+        };
+        let mut last = DialError::NoAddress;
+        for address in addresses {
+            match connect_to(&node, &self.peer, address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+async fn connect_to(node: &Node, peer: &PeerId, address: SocketAddr) -> Result<Stream, DialError> {
+    let patience = Duration::from_millis(node.0.limits.connect_ms);
+    let tcp = tokio::time::timeout(patience, TcpStream::connect(address))
+        .await
+        .unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
+    let tcp = match tcp {
+        Ok(tcp) => tcp,
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Err(DialError::Slow(address)),
+        Err(error) => return Err(DialError::Connect(address, error)),
+    };
+    // Without it a small frame waits for the acknowledgement of the one before: 40 ms a call.
+    tcp.set_nodelay(true).map_err(|error| DialError::Connect(address, error))?;
+    let connection = node
+        .0
+        .handshakes
+        .dial(peer, address, tcp)
+        .await
+        .map_err(|error| DialError::Handshake(address, error))?;
+    let facts = &connection.facts;
+    tracing::info!(
+        peer = %facts.peer.id(),
+        address = %facts.remote,
+        role = "we dialled",
+        tls = facts.version,
+        group = facts.group,
+        suite = facts.suite,
+        pin = %facts.peer.label(),
+        signed_by = facts.signed_by.keeper,
+        token = &*facts.signed_by.token,
+        "connected"
+    );
+    Ok(node.adopt(connection))
+}
+
+/// Half to all of `wait`, so that peers that lost each other do not come back in step.
+fn jittered(wait: Duration) -> Duration {
+    let mut random = [0];
+    // Without random numbers the wait is the longest: late, never in step by force.
+    let share = match aws_lc_rs::rand::fill(&mut random) {
+        Ok(()) => random[0],
+        Err(_) => u8::MAX,
+    };
+    wait / 2 + wait / 2 * u32::from(share) / u32::from(u8::MAX)
+}

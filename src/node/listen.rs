@@ -1,0 +1,91 @@
+//! Accepting: no handshake runs in the accept loop, and nothing that waits is unbounded.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use super::Node;
+use super::live::Stream;
+use crate::config::size;
+use crate::fault::chain;
+use crate::tls::HandshakeError;
+
+/// Accepts on `listener` until `draining` turns true; established connections go to `accepted`.
+pub(super) async fn accept(
+    node: Node,
+    listener: TcpListener,
+    pending: Arc<Semaphore>,
+    accepted: mpsc::Sender<io::Result<Stream>>,
+    mut draining: watch::Receiver<bool>,
+) {
+    let most = size(node.0.limits.connections);
+    let drained = async move {
+        // An ended sender means the same: nobody wants new connections.
+        let _ = draining.wait_for(|draining| *draining).await;
+    };
+    tokio::pin!(drained);
+    loop {
+        let (tcp, address) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Most often out of descriptors: wait for some to be closed.
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut drained => return,
+        };
+        let Ok(slot) = Arc::clone(&pending).try_acquire_owned() else {
+            node.0.counters.count("refused_handshakes_busy");
+            continue;
+        };
+        if node.0.live.count() >= most {
+            node.0.counters.count("refused_connections_full");
+            continue;
+        }
+        let _ = tcp.set_nodelay(true);
+        let (node, accepted) = (node.clone(), accepted.clone());
+        tokio::spawn(async move {
+            match node.0.handshakes.accept(tcp).await {
+                Ok(connection) => establish(&node, connection, slot, &accepted).await,
+                Err(error) => refuse(&node, &error, address),
+            }
+        });
+    }
+}
+
+async fn establish(
+    node: &Node,
+    connection: crate::tls::Connection,
+    slot: OwnedSemaphorePermit,
+    accepted: &mpsc::Sender<io::Result<Stream>>,
+) {
+    drop(slot);
+    let facts = &connection.facts;
+    tracing::info!(
+        peer = %facts.peer.id(),
+        address = %facts.remote,
+        role = "it dialled us",
+        tls = facts.version,
+        group = facts.group,
+        suite = facts.suite,
+        pin = %facts.peer.label(),
+        signed_by = facts.signed_by.keeper,
+        token = &*facts.signed_by.token,
+        "connected"
+    );
+    // The server is gone only when we are draining.
+    let _ = accepted.send(Ok(node.adopt(connection))).await;
+}
+
+fn refuse(node: &Node, error: &HandshakeError, address: SocketAddr) {
+    let code = error.code();
+    node.0.counters.count(&format!("refused_{}", code.replace('-', "_")));
+    tracing::warn!(%address, code, error = chain(error), "refused");
+}

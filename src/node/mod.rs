@@ -1,0 +1,134 @@
+//! The network process: listens, dials, keeps count of live connections, drains. It holds no key, no
+//! PIN and no PKCS#11 module, and reads no file: everything it knows came from its supervisor.
+
+mod dial;
+mod generation;
+mod listen;
+mod live;
+mod orders;
+mod peer_service;
+mod ping;
+pub(crate) mod role;
+mod serve;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use crate::config::Limits;
+use crate::policy::PeerId;
+use crate::telemetry::Counters;
+use crate::tls::{Connection, Generation, GenerationError, Handshakes, Lane};
+
+pub use live::PeerConnection;
+
+use dial::Dialer;
+use generation::Signer;
+use live::Live;
+
+/// A running node, as the services it serves see it: who it is, and a channel to each peer.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    id: PeerId,
+    limits: Limits,
+    handshakes: Handshakes,
+    generations: watch::Sender<Arc<Generation>>,
+    counters: Counters,
+    signers: Vec<Signer>,
+    /// Whether any token signs.
+    signs: watch::Sender<bool>,
+    live: Arc<Live>,
+    dialers: Mutex<HashMap<PeerId, Arc<Dialer>>>,
+}
+
+/// No peer of the policy in force has this name or identity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such peer; the policy lists: {}", known.join(", "))]
+pub struct UnknownPeer {
+    /// The names that the policy knows.
+    pub known: Vec<String>,
+}
+
+impl Node {
+    fn new(
+        id: PeerId,
+        limits: Limits,
+        lane: Lane,
+        first: Generation,
+        signers: Vec<Signer>,
+    ) -> Result<Self, GenerationError> {
+        let (generations, newest) = watch::channel(Arc::new(first));
+        let handshakes = Handshakes::new(Arc::new(lane), newest, limits.handshake_deadline())?;
+        Ok(Self(Arc::new(Inner {
+            id,
+            limits,
+            handshakes,
+            generations,
+            counters: Counters::default(),
+            signers,
+            signs: watch::channel(true).0,
+            live: Arc::default(),
+            dialers: Mutex::default(),
+        })))
+    }
+
+    /// Our own SPIFFE-form identity.
+    pub fn id(&self) -> &PeerId {
+        &self.0.id
+    }
+
+    /// A channel to the peer with this name or identity. All channels to a peer share one
+    /// connection, made at the first call, and made again with backoff when it is lost. A call
+    /// fails with `UNAVAILABLE` when the peer cannot be reached or either side refuses the other.
+    ///
+    /// # Errors
+    /// [`UnknownPeer`] when the policy in force lists no such peer.
+    pub fn channel(&self, peer: &str) -> Result<Channel, UnknownPeer> {
+        self.dialer(peer).map(|dialer| dialer.channel())
+    }
+
+    fn dialer(&self, peer: &str) -> Result<Arc<Dialer>, UnknownPeer> {
+        let generation = self.generation();
+        let policy = generation.policy();
+        let by_id = || peer.parse().ok().and_then(|id| policy.peer(&id));
+        let Some(found) = policy.named(peer).or_else(by_id) else {
+            let known = policy.peers().iter().map(|peer| peer.name().to_owned());
+            return Err(UnknownPeer { known: known.collect() });
+        };
+        let mut dialers = self.0.dialers.lock().unwrap_or_else(PoisonError::into_inner);
+        let dialer = dialers
+            .entry(found.id().clone())
+            .or_insert_with(|| Dialer::new(found.id().clone(), self));
+        Ok(Arc::clone(dialer))
+    }
+
+    /// Certificates, trust anchors and policy in force.
+    fn generation(&self) -> Arc<Generation> {
+        self.0.handshakes.generation()
+    }
+
+    /// Puts a generation in force that was checked whole.
+    fn swap(&self, generation: Generation) {
+        self.0.generations.send_replace(Arc::new(generation));
+    }
+
+    /// Takes the supervisor's word on which tokens sign.
+    fn on_tokens(&self, sign: &[bool]) {
+        for (signer, signs) in self.0.signers.iter().zip(sign) {
+            signer.asker.supervisor_says(*signs);
+        }
+        self.0.signs.send_if_modified(|any| {
+            let new = sign.contains(&true);
+            std::mem::replace(any, new) != new
+        });
+    }
+
+    /// Registers an established connection; the record goes with the returned stream.
+    fn adopt(&self, connection: Connection) -> live::Stream {
+        self.0.live.adopt(connection)
+    }
+}

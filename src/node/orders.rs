@@ -1,0 +1,104 @@
+//! The supervisor's orders, answered while everything else goes on.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+use super::{Node, generation, ping};
+use crate::control::{Answer, FromNode, Order, ToNode, frame};
+use crate::role::TlsRole;
+use crate::rpc::admin;
+
+/// Says that the node is ready, then follows orders until the supervisor says drain or is gone.
+pub(super) async fn follow(
+    node: Node,
+    control: StdUnixStream,
+    drain: watch::Sender<bool>,
+) -> io::Result<()> {
+    control.set_nonblocking(true)?;
+    let (mut orders, mut writer) = UnixStream::from_std(control)?.into_split();
+    let (answers, mut queued) = mpsc::unbounded_channel::<FromNode>();
+    let _ = answers.send(FromNode::Ready);
+    tokio::spawn(async move {
+        while let Some(answer) = queued.recv().await {
+            let written = match frame::encode(&answer) {
+                Ok(frame) => writer.write_all(&frame).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                tracing::error!(%error, "cannot answer the supervisor");
+                break;
+            }
+        }
+    });
+    while let Some(order) = frame::receive_async::<ToNode>(&mut orders).await? {
+        match order {
+            ToNode::Order { id, order } => {
+                let (node, answers) = (node.clone(), answers.clone());
+                tokio::spawn(async move {
+                    let answer = carry_out(&node, order).await;
+                    let _ = answers.send(FromNode::Answer { id, answer });
+                });
+            }
+            ToNode::Tokens { sign } => node.on_tokens(&sign),
+            ToNode::Drain => {
+                let _ = drain.send(true);
+            }
+            ToNode::Setup(_) => tracing::error!("a second setup: ignored"),
+        }
+    }
+    // The supervisor is gone, and its death signal is on its way.
+    let _ = drain.send(true);
+    Ok(())
+}
+
+async fn carry_out(node: &Node, order: Order) -> Answer {
+    match order {
+        Order::Connections => Answer::Connections {
+            connections: node.0.live.list(),
+            counters: node.0.counters.snapshot(),
+        },
+        Order::Peers => Answer::Peers(peers(node)),
+        Order::Ping { peer, transfer_bytes } => ping::ping(node, &peer, transfer_bytes).await,
+        Order::Reload(sent) => match generation::build(&sent, &node.0.signers) {
+            Ok(new) => {
+                node.swap(new);
+                Answer::Reloaded
+            }
+            Err(faults) => Answer::Refused(faults),
+        },
+    }
+}
+
+fn peers(node: &Node) -> Vec<admin::Peer> {
+    let mut counts: HashMap<(String, TlsRole), u32> = HashMap::new();
+    for connection in node.0.live.list() {
+        let role = if connection.peer_role == "server" { TlsRole::Server } else { TlsRole::Client };
+        *counts.entry((connection.peer_name, role)).or_default() += 1;
+    }
+    let generation = node.generation();
+    let dialers = node.0.dialers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let describe = |peer: &crate::policy::Peer| {
+        let count = |role| counts.get(&(peer.name().to_owned(), role)).copied().unwrap_or_default();
+        let (last_error, waiting) = dialers.get(peer.id()).map(|dialer| dialer.trouble()).unwrap_or_default();
+        admin::Peer {
+            name: peer.name().into(),
+            id: peer.id().to_string(),
+            addresses: peer.addresses().iter().map(|address| address.as_str().into()).collect(),
+            dial_state: match (count(TlsRole::Server), waiting) {
+                (1.., _) => "connected",
+                (0, true) => "backoff",
+                (0, false) => "idle",
+            }
+            .into(),
+            last_error,
+            connections_in: count(TlsRole::Client),
+            connections_out: count(TlsRole::Server),
+        }
+    };
+    generation.policy().peers().iter().map(describe).collect()
+}

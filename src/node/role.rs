@@ -1,0 +1,160 @@
+//! The node's life, as one story: hear what to do, take the sockets and channels, build the runtimes
+//! and the first generation, serve until told to drain.
+
+use std::io;
+use std::net::TcpListener as StdTcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::generation::{self, Signer};
+use super::peer_service::PeerService;
+use super::{Node, listen, orders, serve};
+use crate::config::size;
+use crate::control::{FromNode, NodeSetup, ToNode, frame};
+use crate::fault::Fault;
+use crate::keeper::ask::Asker;
+use crate::rpc::peer::peer_server::PeerServer;
+use crate::tls::Lane;
+use crate::{sandbox, telemetry};
+
+/// Established connections that wait for the server to take them.
+const ACCEPTED: usize = 64;
+
+/// Runs this process as the node: standard input is its supervisor, `services` are the
+/// application's.
+pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
+    match run(services) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the node ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
+    // 1. The supervisor's channel, and everything this process will ever be given.
+    let control = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let (message, descriptors) = frame::receive_with_descriptors::<ToNode>(&control)?;
+    let ToNode::Setup(setup) = message else {
+        return Err(io::Error::other("the first order was not the setup"));
+    };
+    telemetry::start("node", setup.log);
+    sandbox::bind_to_parent()?;
+    let mut descriptors = descriptors.into_iter();
+    let listeners: Vec<StdTcpListener> =
+        descriptors.by_ref().take(setup.listeners).map(StdTcpListener::from).collect();
+    let signers = signers(&setup, &mut descriptors)?;
+
+    // 2. The first generation: certificates, trust anchors and policy, checked whole.
+    let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
+    let first = match generation::build(&setup.generation, &signers) {
+        Ok(first) => first,
+        Err(faults) => return refuse(faults),
+    };
+    let id = match setup.id.parse() {
+        Ok(id) => id,
+        Err(error) => return refuse(vec![Fault::new("id", format!("{error}"), "mend it")]),
+    };
+
+    // 3. The runtimes: one that serves, and the lane, where handshakes and signatures run.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let sessions = signers.iter().map(|signer| signer.asker.sessions()).sum();
+    let lane = Lane::start(sessions)?;
+    let node = Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
+    let routes = services(&node);
+    let served = runtime.block_on(serve(node, routes, listeners, control));
+    // Signatures under way must not keep a drained node.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    served
+}
+
+fn signers(setup: &NodeSetup, descriptors: &mut impl Iterator<Item = OwnedFd>) -> io::Result<Vec<Signer>> {
+    let mut signers = Vec::new();
+    for token in &setup.tokens {
+        let channels: Vec<OwnedFd> = descriptors.take(token.channels).collect();
+        if channels.len() != token.channels {
+            return Err(io::Error::other("fewer channels came than the setup says"));
+        }
+        signers.push(Signer {
+            label: token.label.as_str().into(),
+            asker: Arc::new(Asker::new(channels, setup.limits.sign_deadline())?),
+        });
+    }
+    Ok(signers)
+}
+
+/// 4. Accept, serve and answer the supervisor until it says drain or is gone.
+async fn serve(
+    node: Node,
+    routes: Routes,
+    listeners: Vec<StdTcpListener>,
+    control: StdUnixStream,
+) -> io::Result<()> {
+    let limits = node.0.limits.clone();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(health, node.0.signs.subscribe()));
+    let peer_service = PeerService { node_id: node.id().clone() };
+    let routes = routes
+        .add_service(health_service)
+        .add_service(PeerServer::new(peer_service).max_decoding_message_size(2 << 20));
+
+    let (drain, draining) = watch::channel(false);
+    let (accepted, incoming) = mpsc::channel(ACCEPTED);
+    let pending = Arc::new(Semaphore::new(size(limits.pending_handshakes)));
+    for listener in listeners {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::spawn(listen::accept(
+            node.clone(),
+            listener,
+            Arc::clone(&pending),
+            accepted.clone(),
+            draining.clone(),
+        ));
+    }
+    drop(accepted);
+    let orders = tokio::spawn(orders::follow(node, control, drain));
+    let mut stopped = draining.clone();
+    let stopping = async move {
+        // An ended sender means that the supervisor is gone.
+        let _ = stopped.wait_for(|draining| *draining).await;
+    };
+    let serving = serve::serve(routes, incoming, &limits, stopping);
+    let mut draining = draining;
+    let patience = async move {
+        let _ = draining.wait_for(|draining| *draining).await;
+        tokio::time::sleep(Duration::from_millis(limits.drain_ms)).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(io::Error::other)?,
+        () = patience => tracing::warn!("calls still running at the end of the drain are cut off"),
+    }
+    orders.abort();
+    Ok(())
+}
+
+/// `grpc.health.v1`: serving as long as any token signs.
+async fn report_health(health: HealthReporter, mut signs: watch::Receiver<bool>) {
+    loop {
+        let status = match *signs.borrow_and_update() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        for service in ["", <PeerServer<PeerService> as NamedService>::NAME] {
+            health.set_service_status(service, status).await;
+        }
+        if signs.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The administrator's socket: gRPC over a unix socket, for root and for our own user only.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
+use tonic::{Request, Response, Status};
+
+use super::Event;
+use crate::fault::Fault;
+use crate::rpc::admin::{self, admin_server};
+
+/// What an administrator asks of the main loop, and where the answer goes.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Status(oneshot::Sender<Result<admin::StatusResponse, Status>>),
+    Peers(oneshot::Sender<Result<admin::PeersResponse, Status>>),
+    Ping(
+        admin::PingRequest,
+        oneshot::Sender<Result<admin::PingResponse, Status>>,
+    ),
+    Reload(oneshot::Sender<Result<admin::ReloadResponse, Status>>),
+    Drain(oneshot::Sender<Result<admin::DrainResponse, Status>>),
+}
+
+/// The bound socket; its file goes with it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    path: PathBuf,
+    listener: Option<UnixListener>,
+}
+
+impl Socket {
+    /// Binds `path`, mode 0600. A socket file that nobody listens on is taken over; anything else
+    /// in the place is a fault.
+    pub(super) fn bind(path: &Path) -> Result<Self, Fault> {
+        let shown = path.display();
+        let fault = |problem: String, mend: &str| Fault::new("admin", problem, mend);
+        if let Ok(metadata) = std::fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(fault(format!("{shown} exists and is not a socket"), "name another path"));
+            }
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(fault(
+                    format!("another process listens on {shown}"),
+                    "this node already runs: stop it, or use `fastness reload`",
+                ));
+            }
+            let _ = std::fs::remove_file(path);
+        }
+        let bind = || -> io::Result<UnixListener> {
+            let listener = std::os::unix::net::UnixListener::bind(path)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        };
+        let listener = bind().map_err(|error| {
+            fault(
+                format!("cannot listen on {shown}: {error}"),
+                "the folder must exist and be writable, and the path shorter than 108 bytes",
+            )
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            listener: Some(listener),
+        })
+    }
+
+    /// Serves it until the process ends.
+    pub(super) fn serve(&mut self, events: mpsc::UnboundedSender<Event>) {
+        let Some(listener) = self.listener.take() else { return };
+        let incoming = UnixListenerStream::new(listener).filter(|stream| match stream {
+            Ok(stream) => allowed(stream),
+            Err(_) => true,
+        });
+        let service = admin_server::AdminServer::new(Service { events });
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .concurrency_limit_per_connection(8)
+                .add_service(service)
+                .serve_with_incoming(incoming),
+        );
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Root and our own user may administrate (unix(7), `SO_PEERCRED`).
+fn allowed(stream: &UnixStream) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => true,
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid(), "admin connection refused: not root, not our user");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "admin connection refused: no peer credentials");
+            false
+        }
+    }
+}
+
+struct Service {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Service {
+    async fn ask<T>(
+        &self,
+        call: impl FnOnce(oneshot::Sender<Result<T, Status>>) -> Call,
+    ) -> Result<Response<T>, Status> {
+        let (answer, receiver) = oneshot::channel();
+        let gone = || Status::unavailable("the supervisor is stopping");
+        if self.events.send(Event::Admin(call(answer))).is_err() {
+            return Err(gone());
+        }
+        receiver.await.unwrap_or_else(|_| Err(gone())).map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl admin_server::Admin for Service {
+    async fn status(
+        &self,
+        _: Request<admin::StatusRequest>,
+    ) -> Result<Response<admin::StatusResponse>, Status> {
+        self.ask(Call::Status).await
+    }
+
+    async fn peers(
+        &self,
+        _: Request<admin::PeersRequest>,
+    ) -> Result<Response<admin::PeersResponse>, Status> {
+        self.ask(Call::Peers).await
+    }
+
+    async fn ping(
+        &self,
+        request: Request<admin::PingRequest>,
+    ) -> Result<Response<admin::PingResponse>, Status> {
+        self.ask(|answer| Call::Ping(request.into_inner(), answer)).await
+    }
+
+    async fn reload(
+        &self,
+        _: Request<admin::ReloadRequest>,
+    ) -> Result<Response<admin::ReloadResponse>, Status> {
+        self.ask(Call::Reload).await
+    }
+
+    async fn drain(
+        &self,
+        _: Request<admin::DrainRequest>,
+    ) -> Result<Response<admin::DrainResponse>, Status> {
+        self.ask(Call::Drain).await
+    }
+}

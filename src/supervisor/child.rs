@@ -1,0 +1,146 @@
+//! One role as a process: started from our own binary, watched, spoken to, ended.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::{ExitStatus, Stdio};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::frame;
+
+/// The role a process plays; its hidden command on our own command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Keeper,
+    Node,
+}
+
+impl Role {
+    /// The argument that starts our binary in this role.
+    pub(crate) fn argument(self) -> &'static str {
+        match self {
+            Self::Keeper => "role-keeper",
+            Self::Node => "role-node",
+        }
+    }
+}
+
+/// What a child did.
+#[derive(Debug)]
+pub(crate) enum ChildEvent<M> {
+    Said(M),
+    Exited(ExitStatus),
+}
+
+/// A running child. Dropping it kills the process.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: u32,
+    frames: mpsc::Sender<Vec<u8>>,
+    kill: Option<oneshot::Sender<()>>,
+}
+
+/// How a child is started.
+pub(super) struct Start<'a, S> {
+    pub(super) role: Role,
+    pub(super) environment: &'a BTreeMap<String, String>,
+    /// In the terminal's foreground group, so that it can prompt for a PIN.
+    pub(super) interactive: bool,
+    pub(super) setup: &'a S,
+    pub(super) descriptors: &'a [BorrowedFd<'a>],
+}
+
+/// Orders waiting for a child that does not read; beyond, it counts as hung.
+const QUEUED_FRAMES: usize = 64;
+
+impl Child {
+    /// Starts our own binary again in a role, gives it its setup and descriptors, and reports all
+    /// that it says, and at last its exit, through `report`.
+    pub(super) fn start<S, M, E>(
+        start: &Start<'_, S>,
+        events: mpsc::UnboundedSender<E>,
+        report: impl Fn(ChildEvent<M>) -> E + Send + Sync + 'static,
+    ) -> io::Result<Self>
+    where
+        S: Serialize,
+        M: DeserializeOwned + Send + 'static,
+        E: Send + 'static,
+    {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0("fastness")
+            .arg(start.role.argument())
+            .env_clear()
+            .envs(start.environment)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
+        if !start.interactive {
+            // Ctrl-C reaches us alone: we drain, then end them.
+            command.process_group(0);
+        }
+        let mut process = command.spawn()?;
+        drop(command);
+        frame::send_with_descriptors(&ours, start.setup, start.descriptors)?;
+        ours.set_nonblocking(true)?;
+        let (mut reader, mut writer) = UnixStream::from_std(ours)?.into_split();
+
+        let (frames, mut queued) = mpsc::channel::<Vec<u8>>(QUEUED_FRAMES);
+        tokio::spawn(async move {
+            while let Some(frame) = queued.recv().await {
+                if writer.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let (kill, killed) = oneshot::channel();
+        let pid = process.id().unwrap_or_default();
+        tokio::spawn(async move {
+            let reading = async {
+                while let Ok(Some(message)) = frame::receive_async::<M>(&mut reader).await {
+                    if events.send(report(ChildEvent::Said(message))).is_err() {
+                        break;
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            let status = tokio::select! {
+                () = reading => unreachable!("reading never ends by itself"),
+                status = process.wait() => status,
+                _ = killed => {
+                    // The child may have gone by itself in this moment.
+                    let _ = process.start_kill();
+                    process.wait().await
+                }
+            };
+            if let Ok(status) = status {
+                let _ = events.send(report(ChildEvent::Exited(status)));
+            }
+        });
+        Ok(Self {
+            pid,
+            frames,
+            kill: Some(kill),
+        })
+    }
+
+    /// Sends an order. False when the child does not read: it hangs.
+    #[must_use]
+    pub(super) fn tell<T: Serialize>(&self, message: &T) -> bool {
+        frame::encode(message).is_ok_and(|frame| self.frames.try_send(frame).is_ok())
+    }
+
+    /// Ends the process with SIGKILL; its exit is reported.
+    pub(super) fn kill(&mut self) {
+        if let Some(kill) = self.kill.take() {
+            let _ = kill.send(());
+        }
+    }
+}

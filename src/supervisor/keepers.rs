@@ -1,0 +1,365 @@
+//! The keepers: one process for each configured token, started, watched and replaced. The channels
+//! outlive the process: both ends stay here, so a new keeper goes on where the old one stopped.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use tokio::sync::mpsc;
+
+use super::Event;
+use super::backoff::Backoff;
+use super::child::{Child, ChildEvent, Role, Start};
+use crate::config::TokenConfig;
+use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper, Vitals};
+use crate::fault::Fault;
+use crate::keeper::message::{MAX_REPLY, REPLACED, Refusal, Reply};
+use crate::secret::PinSource;
+use crate::telemetry::LogSetup;
+
+/// Where a keeper stands.
+#[derive(Debug)]
+pub(super) enum State {
+    Starting {
+        since: Instant,
+    },
+    /// `polled`: since when a poll waits for its answer.
+    Ready {
+        polled: Option<Instant>,
+    },
+    /// Gone; started again at a time that the main loop knows.
+    Waiting,
+    /// Not started again by itself: a further try could lock the PIN.
+    Latched,
+}
+
+/// One token's keeper over all its processes.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    index: usize,
+    config: TokenConfig,
+    log: LogSetup,
+    sign_deadline: Duration,
+    channels: Vec<Channel>,
+    child: Option<Child>,
+    /// Grows with each process; events of earlier ones are not ours.
+    incarnation: u64,
+    state: State,
+    /// What the last keeper that was ready found.
+    known: Option<KeeperReady>,
+    /// What the running one last said of itself.
+    pub(super) vitals: Vitals,
+    faults: Vec<Fault>,
+    pub(super) restarts: u32,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+struct Channel {
+    node: OwnedFd,
+    keeper: OwnedFd,
+}
+
+/// How long module, login and key checks may take before the keeper counts as hung.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// A keeper answers a poll from a thread that never calls the module; one that does not within this
+/// time is stopped or starved.
+const POLL_DEADLINE: Duration = Duration::from_secs(3);
+
+impl Keeper {
+    /// The keeper of the `index`th token, not yet started.
+    pub(super) fn new(
+        index: usize,
+        config: TokenConfig,
+        log: LogSetup,
+        sign_deadline: Duration,
+    ) -> io::Result<Self> {
+        let channels = (0..config.sessions).map(|_| Channel::new()).collect::<io::Result<_>>()?;
+        Ok(Self {
+            index,
+            config,
+            log,
+            sign_deadline,
+            channels,
+            child: None,
+            incarnation: 0,
+            state: State::Waiting,
+            known: None,
+            vitals: Vitals::default(),
+            faults: Vec::new(),
+            restarts: 0,
+            backoff: Backoff::default(),
+        })
+    }
+
+    /// The node's ends of the channels.
+    pub(super) fn node_ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.channels.iter().map(|channel| channel.node.as_fd())
+    }
+
+    /// Process id, when it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(|child| child.pid)
+    }
+
+    /// What it, or one before it, found in the token.
+    pub(super) fn known(&self) -> Option<&KeeperReady> {
+        self.known.as_ref()
+    }
+
+    /// Whether it signs now.
+    pub(super) fn signs(&self) -> bool {
+        matches!(self.state, State::Ready { .. }) && self.vitals.trouble.is_none()
+    }
+
+    /// Whether its token was opened and checked, healthy or not.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Ready { .. })
+    }
+
+    /// Why it does not sign, for people.
+    pub(super) fn trouble(&self) -> String {
+        let token = self.known.as_ref().map_or(self.config.uri.to_string(), |known| known.label.clone());
+        let what = match (&self.state, &self.vitals.trouble) {
+            (State::Latched, _) => "its PIN was refused and is not tried again by itself",
+            (State::Ready { .. }, Some(trouble)) => trouble,
+            (State::Ready { .. }, None) => return String::new(),
+            (State::Starting { .. } | State::Waiting, _) => "its keeper is being started again",
+        };
+        match self.faults.first() {
+            Some(fault) => format!("token {token}: {what}: {}", fault.problem),
+            None => format!("token {token}: {what}"),
+        }
+    }
+
+    /// Takes the PIN's source again and starts a process.
+    pub(super) fn start(&mut self, events: &mpsc::UnboundedSender<Event>) -> Result<(), Fault> {
+        let place = format!("token[{}]", self.index);
+        let pin = self.config.pin.open().map_err(|error| {
+            Fault::new(format!("{place}.pin"), error.to_string(), "mend the PIN's source")
+        })?;
+        let setup = ToKeeper::Setup(Box::new(self.setup(&place)));
+        let mut descriptors = vec![pin.as_fd()];
+        descriptors.extend(self.channels.iter().map(|channel| channel.keeper.as_fd()));
+        self.incarnation += 1;
+        let (index, incarnation) = (self.index, self.incarnation);
+        let child = Child::start(
+            &Start {
+                role: Role::Keeper,
+                environment: &self.config.environment,
+                interactive: self.prompts(),
+                setup: &setup,
+                descriptors: &descriptors,
+            },
+            events.clone(),
+            move |event| Event::Keeper { index, incarnation, event },
+        )
+        .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
+        self.child = Some(child);
+        self.vitals = Vitals::default();
+        self.state = State::Starting { since: Instant::now() };
+        Ok(())
+    }
+
+    fn setup(&self, place: &str) -> KeeperSetup {
+        let keys = self.config.keys.iter().map(|key| KeySetup {
+            place: format!("{place}.{}.key", key.role),
+            role: key.role,
+            uri: key.uri.to_string(),
+            spki: key.spki.clone(),
+        });
+        KeeperSetup {
+            log: self.log,
+            module: self.config.module.clone(),
+            token: self.config.uri.to_string(),
+            pin: self.config.pin.kind(&self.config.uri.to_string()),
+            sessions: self.channels.len(),
+            keys: keys.collect(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub(super) fn on_event(&mut self, incarnation: u64, event: ChildEvent<FromKeeper>) -> Happened {
+        if incarnation != self.incarnation {
+            return Happened::Nothing;
+        }
+        match event {
+            ChildEvent::Said(FromKeeper::Ready(ready)) => {
+                tracing::info!(token = ready.label, pid = self.pid(), sessions = ready.sessions, "keeper ready");
+                self.faults.clear();
+                self.backoff.started();
+                self.known = Some(*ready);
+                self.state = State::Ready { polled: None };
+                Happened::Opened
+            }
+            ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
+                self.faults = faults;
+                if latch {
+                    self.state = State::Latched;
+                }
+                Happened::Nothing
+            }
+            ChildEvent::Said(FromKeeper::Vitals(vitals)) => {
+                self.take_vitals(*vitals);
+                Happened::Vitals
+            }
+            ChildEvent::Said(FromKeeper::TokenLost { reason }) => {
+                self.replace(&reason);
+                Happened::Nothing
+            }
+            ChildEvent::Exited(status) => {
+                tracing::info!(token = self.index, %status, "keeper exited");
+                self.child = None;
+                self.announce_loss();
+                if matches!(self.state, State::Latched) {
+                    return Happened::Latched;
+                }
+                self.state = State::Waiting;
+                Happened::Gone
+            }
+        }
+    }
+
+    fn take_vitals(&mut self, vitals: Vitals) {
+        if let State::Ready { polled } = &mut self.state {
+            *polled = None;
+        }
+        if vitals.trouble != self.vitals.trouble {
+            match &vitals.trouble {
+                Some(trouble) => tracing::error!(token = self.index, trouble, "the token does not sign"),
+                None => tracing::info!(token = self.index, "the token signs again"),
+            }
+        }
+        let hung = vitals.longest_call > self.sign_deadline;
+        self.vitals = vitals;
+        if hung {
+            self.replace("a call into the module hangs");
+        }
+    }
+
+    /// Kills the process; its exit starts the next one.
+    fn replace(&mut self, reason: &str) {
+        if let Some(child) = &mut self.child {
+            tracing::warn!(token = self.index, reason, "replacing the keeper");
+            child.kill();
+        }
+    }
+
+    /// When to start it again.
+    pub(super) fn retry_at(&mut self) -> Instant {
+        self.restarts += 1;
+        self.backoff.next()
+    }
+
+    /// Whether a planned start is still wanted.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.state, State::Waiting)
+    }
+
+    /// Notes why a start failed before there was a process.
+    pub(super) fn start_failed(&mut self, fault: Fault) {
+        if self.faults.first() != Some(&fault) {
+            tracing::error!("{fault}");
+        }
+        self.faults = vec![fault];
+    }
+
+    /// Asks how it is, and kills it when it has not answered for too long.
+    pub(super) fn poll(&mut self) {
+        match &mut self.state {
+            State::Starting { since } if since.elapsed() > START_DEADLINE && !matches!(self.config.pin, PinSource::Prompt) => {
+                self.replace("not ready in time");
+            }
+            State::Ready { polled: Some(since) } => {
+                if since.elapsed() > POLL_DEADLINE {
+                    self.replace("it does not answer");
+                }
+            }
+            State::Ready { polled } => {
+                *polled = Some(Instant::now());
+                if let Some(child) = &self.child
+                    && !child.tell(&ToKeeper::Poll)
+                {
+                    self.replace("it does not read its orders");
+                }
+            }
+            State::Starting { .. } | State::Waiting | State::Latched => {}
+        }
+    }
+
+    /// Asks it to let running signatures end and to exit.
+    pub(super) fn stop(&mut self) {
+        if let Some(child) = &mut self.child
+            && !child.tell(&ToKeeper::Stop)
+        {
+            child.kill();
+        }
+    }
+
+    /// Kills it.
+    pub(super) fn kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.kill();
+        }
+    }
+
+
+    /// Why a keeper that never became ready is gone.
+    pub(super) fn exit_faults(&self) -> Vec<Fault> {
+        if !self.faults.is_empty() {
+            return self.faults.clone();
+        }
+        vec![Fault::new(
+            format!("token[{}].module", self.index),
+            "the module ended or hung its process while it was started",
+            "see the log; try the module with `fastness token list --module …`",
+        )]
+    }
+
+    fn prompts(&self) -> bool {
+        matches!(self.config.pin, PinSource::Prompt)
+    }
+
+    /// Tells the node, on each channel, that whatever it had asked is lost, so that it asks again
+    /// at once and does not wait for the deadline.
+    fn announce_loss(&self) {
+        let mut packet = [0; MAX_REPLY];
+        let lost = Reply { id: REPLACED, keeper: 0, outcome: Err(Refusal::Token) };
+        let Ok(length) = lost.encode(&mut packet) else { return };
+        for channel in &self.channels {
+            // A full channel holds replies that nobody reads: nobody waits there.
+            let _ = rustix::net::send(
+                &channel.keeper,
+                &packet[..length],
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            );
+        }
+    }
+}
+
+/// What an event means for the main loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happened {
+    Nothing,
+    /// The token is open and its keys were checked.
+    Opened,
+    /// News of its health.
+    Vitals,
+    /// The process is gone and another is wanted.
+    Gone,
+    /// The process is gone and no other is started by itself.
+    Latched,
+}
+
+impl Channel {
+    fn new() -> io::Result<Self> {
+        let (node, keeper) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok(Self { node, keeper })
+    }
+}

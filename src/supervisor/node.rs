@@ -1,0 +1,185 @@
+//! The node's process: started with the listeners and the channels to the keepers, replaced on the
+//! same descriptors when it dies.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Event;
+use super::backoff::Backoff;
+use super::child::{Child, ChildEvent, Role, Start};
+use super::keepers::Keeper;
+use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
+use crate::fault::Fault;
+
+/// The node over all its processes.
+#[derive(Debug)]
+pub(super) struct Node {
+    child: Option<Child>,
+    incarnation: u64,
+    pub(super) ready: bool,
+    pub(super) faults: Vec<Fault>,
+    pub(super) restarts: u32,
+    backoff: Backoff,
+    /// What it was told about the tokens.
+    told: Option<Vec<bool>>,
+    next_order: u64,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+impl Node {
+    /// The node, not yet started.
+    pub(super) fn new() -> Self {
+        Self {
+            child: None,
+            incarnation: 0,
+            ready: false,
+            faults: Vec::new(),
+            restarts: 0,
+            backoff: Backoff::default(),
+            told: None,
+            next_order: 1,
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Process id, when it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(|child| child.pid)
+    }
+
+    /// Starts a process on these listeners and channels.
+    pub(super) fn start(
+        &mut self,
+        setup: NodeSetup,
+        listeners: &[TcpListener],
+        keepers: &[Keeper],
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> std::io::Result<()> {
+        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+        descriptors.extend(keepers.iter().flat_map(Keeper::node_ends));
+        self.incarnation += 1;
+        let incarnation = self.incarnation;
+        self.ready = false;
+        self.told = None;
+        self.child = Some(Child::start(
+            &Start {
+                role: Role::Node,
+                environment: &BTreeMap::new(),
+                interactive: false,
+                setup: &ToNode::Setup(Box::new(setup)),
+                descriptors: &descriptors,
+            },
+            events.clone(),
+            move |event| Event::Node { incarnation, event },
+        )?);
+        Ok(())
+    }
+
+    /// Takes in what happened.
+    pub(super) fn on_event(&mut self, incarnation: u64, event: ChildEvent<FromNode>) -> NodeEvent {
+        if incarnation != self.incarnation {
+            return NodeEvent::Nothing;
+        }
+        match event {
+            ChildEvent::Said(FromNode::Ready) => {
+                self.backoff.started();
+                self.faults.clear();
+                self.ready = true;
+                NodeEvent::Ready
+            }
+            ChildEvent::Said(FromNode::Refused { faults }) => {
+                for fault in &faults {
+                    tracing::error!("node refused: {fault}");
+                }
+                self.faults = faults;
+                NodeEvent::Nothing
+            }
+            ChildEvent::Said(FromNode::Answer { id, answer }) => {
+                if let Some(asked) = self.waiting.remove(&id) {
+                    // Whoever asked may have gone.
+                    let _ = asked.send(answer);
+                }
+                NodeEvent::Nothing
+            }
+            ChildEvent::Exited(status) => {
+                tracing::info!(%status, "node exited");
+                self.child = None;
+                self.ready = false;
+                self.waiting.clear();
+                NodeEvent::Gone
+            }
+        }
+    }
+
+    /// Tells it which tokens sign.
+    pub(super) fn tokens(&mut self, sign: Vec<bool>) {
+        if let Some(child) = &mut self.child
+            && self.told.as_ref() != Some(&sign)
+        {
+            if child.tell(&ToNode::Tokens { sign: sign.clone() }) {
+                self.told = Some(sign);
+            } else {
+                child.kill();
+            }
+        }
+    }
+
+    /// Why a node that never became ready is gone.
+    pub(super) fn exit_faults(&self) -> Vec<Fault> {
+        if !self.faults.is_empty() {
+            return self.faults.clone();
+        }
+        vec![Fault::new("", "the node's process ended while it was started", "see the log")]
+    }
+
+    /// When to start it again.
+    pub(super) fn retry_at(&mut self) -> Instant {
+        self.restarts += 1;
+        self.backoff.next()
+    }
+
+    /// Gives an order; the answer comes through the receiver, which fails when the node is gone.
+    pub(super) fn order(&mut self, order: Order) -> oneshot::Receiver<Answer> {
+        let (answer, receiver) = oneshot::channel();
+        let id = self.next_order;
+        self.next_order += 1;
+        if let Some(child) = &mut self.child {
+            if child.tell(&ToNode::Order { id, order }) {
+                self.waiting.retain(|_, asked| !asked.is_closed());
+                self.waiting.insert(id, answer);
+            } else {
+                tracing::error!("the node does not read its orders: killed");
+                child.kill();
+            }
+        }
+        receiver
+    }
+
+    /// Asks it to drain and exit.
+    pub(super) fn drain(&mut self) {
+        if let Some(child) = &mut self.child
+            && !child.tell(&ToNode::Drain)
+        {
+            child.kill();
+        }
+    }
+
+    /// Kills it.
+    pub(super) fn kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.kill();
+        }
+    }
+}
+
+/// What an event means for the main loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodeEvent {
+    Nothing,
+    Ready,
+    Gone,
+}

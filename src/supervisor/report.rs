@@ -1,0 +1,80 @@
+//! What `fastness status` shows of the processes, tokens and keys.
+
+use super::Supervisor;
+use super::keepers::Keeper;
+use crate::rpc::admin;
+
+impl Supervisor {
+    /// The status without the node's connections.
+    pub(super) fn report(&self) -> admin::StatusResponse {
+        let (state, reason) = self.state();
+        admin::StatusResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node_id: self.config.id.to_string(),
+            state: state.into(),
+            reason,
+            processes: self.processes(),
+            keys: self.keys(),
+            connections: Vec::new(),
+            listening: self
+                .listeners
+                .iter()
+                .filter_map(|listener| listener.local_addr().ok())
+                .map(|address| address.to_string())
+                .collect(),
+            counters: std::collections::HashMap::new(),
+        }
+    }
+
+    fn state(&self) -> (&'static str, String) {
+        if self.draining {
+            return ("draining", String::new());
+        }
+        if !self.node.ready {
+            return ("starting", "the node's process is not ready".into());
+        }
+        let troubled = self.keepers.iter().filter(|keeper| !keeper.signs());
+        let faults: Vec<_> = troubled.map(Keeper::trouble).collect();
+        if faults.is_empty() {
+            ("ready", String::new())
+        } else {
+            ("degraded", faults.join("; "))
+        }
+    }
+
+    fn processes(&self) -> Vec<admin::Process> {
+        let process = |role: &str, pid: Option<u32>, restarts| admin::Process {
+            role: role.into(),
+            pid: pid.unwrap_or_default(),
+            restarts,
+        };
+        let mut processes = vec![process("supervisor", Some(std::process::id()), 0)];
+        processes.extend(
+            self.keepers
+                .iter()
+                .map(|keeper| process("keeper", keeper.pid(), keeper.restarts)),
+        );
+        processes.push(process("node", self.node.pid(), self.node.restarts));
+        processes
+    }
+
+    fn keys(&self) -> Vec<admin::Key> {
+        let mut keys = Vec::new();
+        for (token, keeper) in self.config.tokens.iter().zip(&self.keepers) {
+            let Some(ready) = keeper.known() else { continue };
+            for (key, found) in token.keys.iter().zip(&ready.keys) {
+                keys.push(admin::Key {
+                    role: key.role.to_string(),
+                    uri: key.uri.to_string(),
+                    kind: found.kind.to_string(),
+                    spki_pin: key.pin.to_string(),
+                    token_label: ready.label.clone(),
+                    token_serial: ready.serial.clone(),
+                    token_manufacturer: ready.manufacturer.clone(),
+                    not_after: key.not_after.clone(),
+                });
+            }
+        }
+        keys
+    }
+}
