@@ -13,7 +13,8 @@ use super::gate::KeyEvidence;
 use super::key::Key;
 use super::locate;
 use super::mechanism;
-use super::session::{Access, Session, Token};
+use super::module::Access;
+use super::session::{Session, Token};
 use super::uri::{KeyId, KeyUri};
 use super::{KeyKind, ReturnCode};
 use template::Templates;
@@ -80,7 +81,7 @@ impl Token {
         loop {
             let session = self.open(Access::ReadWrite)?;
             let (public, private) = templates.build();
-            let error = match session.raw.generate_key_pair(&generation(kind).0, &public, &private) {
+            let error = match session.raw().generate_key_pair(&generation(kind).0, &public, &private) {
                 Ok(pair) => return Ok(pair),
                 Err(error) => error,
             };
@@ -113,7 +114,7 @@ impl Token {
     fn undo(&self, name: &KeyUri, pair: [ObjectHandle; 2], why: TokenError) -> TokenError {
         let undone = self.open(Access::ReadWrite).and_then(|session| {
             pair.into_iter().try_for_each(|object| {
-                session.raw.destroy_object(object).map_err(TokenError::call("destroying the new key"))
+                session.raw().destroy_object(object).map_err(TokenError::call("destroying the new key"))
             })
         });
         match undone {
@@ -158,7 +159,7 @@ fn check_support(session: &Session, kind: KeyKind) -> Result<(), TokenError> {
         }
     }
     if let Some(bits) = modulus_bits(kind) {
-        let info = session.loaded.pkcs11.get_mechanism_info(session.slot, generating);
+        let info = session.module().get_mechanism_info(session.slot, generating);
         let info = info.map_err(TokenError::call(GENERATING))?;
         // Some modules report 0 for "no bound".
         if bits < info.min_key_size() || (info.max_key_size() != 0 && bits > info.max_key_size()) {
