@@ -69,6 +69,11 @@ impl Socket {
         })
     }
 
+    /// The listener, for whoever serves it in another way.
+    pub(super) fn listener(&mut self) -> Option<UnixListener> {
+        self.listener.take()
+    }
+
     /// Serves it until the process ends.
     pub(super) fn serve(&mut self, events: mpsc::UnboundedSender<Event>) {
         let Some(listener) = self.listener.take() else { return };
@@ -93,7 +98,7 @@ impl Drop for Socket {
 }
 
 /// Root and our own user may administrate (unix(7), `SO_PEERCRED`).
-fn allowed(stream: &UnixStream) -> bool {
+pub(super) fn allowed(stream: &UnixStream) -> bool {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => true,
         Ok(peer) => {

@@ -8,8 +8,10 @@ mod keepers;
 mod node;
 mod reload;
 mod report;
+mod unlock;
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -40,6 +42,7 @@ pub(crate) enum Event {
     StartKeeper(usize),
     StartNode,
     Admin(Call),
+    Unlock(unlock::Request),
     Reloaded(u64, Box<Config>),
 }
 
@@ -72,12 +75,23 @@ impl From<Fault> for SupervisorError {
 /// How often a keeper is asked how it is.
 const POLL: Duration = Duration::from_millis(500);
 
+/// Where PINs are taken, beside the admin socket: descriptors do not travel through gRPC.
+pub(crate) fn unlock_socket(admin: &Path) -> PathBuf {
+    let mut path = admin.as_os_str().to_owned();
+    path.push(".unlock");
+    path.into()
+}
+
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let listeners = bind(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
     let (sender, mut events) = mpsc::unbounded_channel();
     socket.serve(sender.clone());
+    let mut unlocking = Socket::bind(&unlock_socket(&config.admin))?;
+    if let Some(listener) = unlocking.listener() {
+        tokio::spawn(unlock::listen(listener, sender.clone()));
+    }
     let mut supervisor = Supervisor::new(config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
@@ -221,7 +235,7 @@ impl Supervisor {
                 .keepers
                 .iter()
                 .map(|keeper| TokenSetup {
-                    label: keeper.known().map_or_else(String::new, |ready| ready.label.clone()),
+                    label: keeper.label(),
                     channels: keeper.node_ends().count(),
                 })
                 .collect(),
@@ -259,6 +273,7 @@ impl Supervisor {
                 }
             }
             Event::Admin(call) => self.on_call(call),
+            Event::Unlock(request) => self.unlock(request),
             Event::Reloaded(number, config) => {
                 tracing::info!(generation = number, "reloaded");
                 self.generation = number;
@@ -287,9 +302,7 @@ impl Supervisor {
                 self.later(at, Event::StartKeeper(index));
             }
             Happened::Latched => {
-                for fault in keeper.exit_faults() {
-                    tracing::error!("latched, no further login by itself: {fault}");
-                }
+                tracing::error!(token = keeper.label(), "no further login by itself: mend it, then run `fastness unlock`");
             }
         }
         if !self.served {
@@ -319,6 +332,9 @@ impl Supervisor {
         let Some(keeper) = self.keepers.get_mut(index) else { return };
         if self.draining || !keeper.waits() {
             return;
+        }
+        if keeper.prompts() {
+            return keeper.lock();
         }
         if let Err(fault) = keeper.start(&self.events) {
             keeper.start_failed(fault);

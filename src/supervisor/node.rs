@@ -93,7 +93,7 @@ impl Node {
             }
             ChildEvent::Said(FromNode::Refused { faults }) => {
                 for fault in &faults {
-                    tracing::error!("node refused: {fault}");
+                    tracing::error!(at = fault.key, mend = fault.mend, "the node does not start: {}", fault.problem);
                 }
                 self.faults = faults;
                 NodeEvent::Nothing
