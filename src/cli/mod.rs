@@ -7,7 +7,6 @@ mod error;
 mod exit;
 mod manual;
 mod output;
-mod quiet;
 mod report;
 mod run;
 pub mod spki_pin;
