@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use super::quiet::Quiet;
+use super::unechoed::unechoed;
 use super::{Exit, Failure, Format, admin, output};
 use crate::control::{Unlock, Unlocked, frame};
 use crate::secret::PinSource;
@@ -16,8 +16,8 @@ pub(super) struct UnlockArgs {
     token: String,
     /// Where the PIN comes from: file:PATH, fd:N, credential:NAME or prompt; the configured source
     /// when not given. The PIN goes straight to the keeper.
-    #[arg(long, value_name = "SOURCE")]
-    pin: Option<Quiet<PinSource>>,
+    #[arg(long, value_name = "SOURCE", value_parser = unechoed::<PinSource>())]
+    pin: Option<PinSource>,
     #[command(flatten)]
     socket: admin::SocketArgs,
 }
@@ -25,7 +25,7 @@ pub(super) struct UnlockArgs {
 /// Hands the PIN's descriptor to the running supervisor and waits for the keeper's verdict.
 pub(super) fn run(args: UnlockArgs, format: Format) -> Result<(), Failure> {
     let pin_failure = |error: String| Failure::new(Exit::Pin, error);
-    let source = args.pin.map(Quiet::into_inner).transpose().map_err(|error| pin_failure(error.to_string()))?;
+    let source = args.pin;
     let pin = source.as_ref().map(PinSource::open).transpose().map_err(|error| pin_failure(error.to_string()))?;
     let path = crate::supervisor::unlock_socket(&args.socket.path()?);
     let stream = UnixStream::connect(&path).map_err(|error| {
