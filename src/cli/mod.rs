@@ -1,11 +1,16 @@
 //! The command line: one file a command, exit codes in [`Exit`].
 
 mod admin;
+pub mod ca;
 mod check;
+mod error;
 mod exit;
 mod manual;
 mod output;
+mod report;
 mod run;
+pub mod spki_pin;
+mod unechoed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +21,7 @@ use tonic::service::Routes;
 use crate::node::Node;
 use crate::supervisor::child::Role;
 
+pub use error::CommandError;
 pub use exit::Exit;
 pub(crate) use output::Failure;
 
@@ -79,6 +85,11 @@ enum Command {
     Reload(admin::SocketArgs),
     /// Let running calls end, then stop the node.
     Drain(admin::SocketArgs),
+    /// A certificate authority whose key is in a token.
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Print the pin of a certificate, a request or a token key.
+    SpkiPin(spki_pin::SpkiPinArgs),
     /// Print a completion script for a shell.
     ///
     /// For bash: fastness completions bash > ~/.local/share/bash-completion/completions/fastness
@@ -125,6 +136,8 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Ping(args) => admin::ping(&args, format),
         Command::Reload(args) => admin::reload(&args, format),
         Command::Drain(args) => admin::drain(&args, format),
+        Command::Ca(command) => Ok(ca::run(command, format)?),
+        Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fastness", &mut std::io::stdout());
             Ok(())

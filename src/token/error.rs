@@ -237,6 +237,40 @@ impl TokenError {
         )
     }
 
+    /// What to do about it.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Module { fault, .. } => match fault {
+                ModuleFault::NotAbsolute | ModuleFault::Unreadable(_) | ModuleFault::NotAFile => {
+                    "give the full path of the vendor's PKCS#11 library (SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so)"
+                }
+                ModuleFault::NotALibrary(_) | ModuleFault::NotPkcs11 => {
+                    "name the vendor's PKCS#11 library, built for this machine's architecture"
+                }
+                ModuleFault::Initialise(_) | ModuleFault::Other(_) => {
+                    "check the module's own configuration and log (SoftHSM: SOFTHSM2_CONF, and that its token folder can be read and written)"
+                }
+                ModuleFault::InUse => "use the module once in a process",
+            },
+            Self::Name(..) => "mend the URI; see fastness token list",
+            Self::TokenMissing { .. } => {
+                "compare with fastness token list; is it the right module, with its right configuration?"
+            }
+            Self::TokenDoubled { .. } => "add `serial` to the URI",
+            Self::CannotInitialise(_) => "see fastness token list",
+            Self::Login { refusal, .. } => refusal.mend(),
+            Self::KeyMissing { .. } => "compare with fastness token list, or make the key with fastness token keygen",
+            Self::KeyDoubled { .. } => "add `id` to the URI, or destroy the key that should not be there",
+            Self::KeyUnusable { .. } => "make a new key inside the token with fastness token keygen",
+            Self::Unsupported { .. } => "choose another kind of key; p256 is the most widely supported",
+            Self::WrongScheme { .. } => "ask for a scheme of the key's kind",
+            Self::Call { .. } | Self::Answer { .. } | Self::SessionDead => {
+                "open a new session; if that fails too, see the token's own log and its connection"
+            }
+            Self::Partly { .. } => "look at the token with fastness token list and finish by hand",
+        }
+    }
+
     /// The PKCS#11 return code, when a call failed.
     pub fn code(&self) -> Option<ReturnCode> {
         match self {
@@ -260,6 +294,25 @@ impl TokenError {
 
     pub(super) fn answer(doing: &'static str, problem: impl Into<String>) -> Self {
         Self::Answer { doing, problem: problem.into() }
+    }
+}
+
+impl LoginRefusal {
+    /// What to do about it.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::WrongPin | Self::ImpossiblePin(_) => {
+                "correct the PIN source before the next start; each start tries once"
+            }
+            Self::Locked | Self::NoPinSet => {
+                "have the security officer set a user PIN (C_InitPIN) with the vendor's tool"
+            }
+            Self::FinalTry => "log in once by hand with the vendor's tool: that resets the counter",
+            Self::Expired => "set a new PIN with the vendor's tool",
+            Self::NotInitialised => "initialise it with fastness token init",
+            Self::Keypad => "use a token, or a configuration of it, that takes the PIN from the program",
+            Self::AlreadyLoggedIn => "log in once in a process",
+        }
     }
 }
 
