@@ -7,9 +7,11 @@ mod error;
 mod exit;
 mod manual;
 mod output;
+mod quiet;
 mod report;
 mod run;
 pub mod spki_pin;
+pub mod token;
 mod unechoed;
 
 use std::path::PathBuf;
@@ -85,6 +87,9 @@ enum Command {
     Reload(admin::SocketArgs),
     /// Let running calls end, then stop the node.
     Drain(admin::SocketArgs),
+    /// Tokens and their keys: init, keygen, list, csr, destroy.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// A certificate authority whose key is in a token.
     #[command(subcommand)]
     Ca(ca::CaCommand),
@@ -136,6 +141,7 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Ping(args) => admin::ping(&args, format),
         Command::Reload(args) => admin::reload(&args, format),
         Command::Drain(args) => admin::drain(&args, format),
+        Command::Token(command) => Ok(token::run(command, format)?),
         Command::Ca(command) => Ok(ca::run(command, format)?),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {

@@ -156,6 +156,8 @@ async fn connect_to(node: &Node, peer: &PeerId, address: SocketAddr) -> Result<S
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Err(DialError::Slow(address)),
         Err(error) => return Err(DialError::Connect(address, error)),
     };
+    // Without it a small frame waits for the acknowledgement of the one before: 40 ms a call.
+    tcp.set_nodelay(true).map_err(|error| DialError::Connect(address, error))?;
     let connection = node
         .0
         .handshakes

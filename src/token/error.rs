@@ -1,4 +1,7 @@
 //! What goes wrong with a token, by blame: the operator's names, the PIN, the key, the token.
+//!
+//! Each text is whole, its cause included, since these cross from a keeper to the log and to
+//! `check` as one line; so causes are fields, not sources that a chain would print again.
 
 use std::fmt;
 use std::io;
@@ -13,17 +16,16 @@ use super::{KeyKind, Scheme};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The module cannot be used.
-    #[error("PKCS#11 module {path}", path = path.display())]
+    #[error("PKCS#11 module {path}: {fault}", path = path.display())]
     Module {
         /// Its path.
         path: PathBuf,
         /// What is wrong with it.
-        #[source]
         fault: ModuleFault,
     },
     /// The name says too little, or contradicts itself.
-    #[error("the name {0} cannot be used")]
-    Name(String, #[source] UriError),
+    #[error("the name {0} cannot be used: {1}")]
+    Name(String, UriError),
     /// No token has this name.
     #[error("no token {wanted}; {}", there_are(.present, "tokens there"))]
     TokenMissing {
@@ -113,12 +115,11 @@ pub enum TokenError {
     #[error("this session had an error before and must be replaced")]
     SessionDead,
     /// Objects were made or removed only in part.
-    #[error("{done}")]
+    #[error("{done}; {cause}")]
     Partly {
         /// What was done, and what an operator has to look at.
         done: String,
         /// Why not the rest.
-        #[source]
         cause: Box<TokenError>,
     },
 }
@@ -130,14 +131,14 @@ pub enum ModuleFault {
     #[error("the path must be absolute")]
     NotAbsolute,
     /// Nothing there, or not readable.
-    #[error("cannot be read")]
-    Unreadable(#[source] io::Error),
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
     /// A folder, a device.
     #[error("not a regular file")]
     NotAFile,
     /// dlopen(3) refused it.
-    #[error("not a shared library that this program can load")]
-    NotALibrary(#[source] Error),
+    #[error("not a shared library that this program can load: {0}")]
+    NotALibrary(Error),
     /// A shared library without C_GetFunctionList.
     #[error("not a PKCS#11 module: it has no C_GetFunctionList")]
     NotPkcs11,
@@ -148,8 +149,8 @@ pub enum ModuleFault {
     #[error("initialised already in this process")]
     InUse,
     /// Another call failed.
-    #[error("failed")]
-    Other(#[source] Error),
+    #[error("it cannot be used: {0}")]
+    Other(Error),
 }
 
 /// Why a login did not happen.

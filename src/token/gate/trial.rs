@@ -4,7 +4,7 @@
 
 use cryptoki::error::Error;
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeInfo, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use zeroize::Zeroize;
 
 use super::evidence::{KeyEvidence, Trial};
@@ -79,9 +79,18 @@ fn read(session: &Session, key: ObjectHandle, attribute: AttributeType) -> Optio
     match session.raw.get_attributes(key, &[attribute]) {
         Err(error) => Some(refusal(error)),
         Ok(mut values) => match values.first_mut() {
-            None => Some("no value given".into()),
+            None => Some(why_no_value(session, key, attribute)),
             Some(value) => is_empty_once_wiped(value).then(|| "an empty value given".into()),
         },
+    }
+}
+
+/// cryptoki leaves out what it got no value for; the length alone has a return code of its own.
+fn why_no_value(session: &Session, key: ObjectHandle, attribute: AttributeType) -> String {
+    match session.raw.get_attribute_info(key, &[attribute]).as_deref() {
+        Ok([AttributeInfo::Sensitive]) => "CKR_ATTRIBUTE_SENSITIVE".into(),
+        Ok([AttributeInfo::TypeInvalid]) => "CKR_ATTRIBUTE_TYPE_INVALID".into(),
+        _ => "no value given".into(),
     }
 }
 
