@@ -7,8 +7,9 @@ prepare_folder() {
     folder=$(cd "$1" && pwd)
     local name
     for name in pin so-pin; do
-        # 32 hexadecimal digits: 128 bits, and plain text for every module and tool.
-        [ -s "$folder/$name" ] || od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$folder/$name"
+        # 30 hexadecimal digits: 120 bits, plain text for every module, and no longer than the 31
+        # characters that libp11 (openssl) reads of a PIN file.
+        [ -s "$folder/$name" ] || od -An -N15 -tx1 /dev/urandom | tr -d ' \n' >"$folder/$name"
     done
 }
 
