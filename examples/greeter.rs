@@ -3,6 +3,7 @@
 use fastness::{Node, PeerConnection};
 use tonic::{Request, Response, Status, service::Routes};
 
+#[expect(unreachable_pub, reason = "generated")]
 mod greeter {
     tonic::include_proto!("greeter.v1");
 }

@@ -106,7 +106,7 @@ fn run_refuses_with_the_same_words_as_check() {
         Command::new(FASTNESS).args(["run", "--config"]).arg(mesh.path("a/node.toml")).output().expect("the binary");
     assert_eq!(output.status.code(), check.status.code(), "{}", said(&output));
     for text in [said(&check), said(&output)] {
-        assert!(text.contains("no private key pkcs11:token=a;object=sever"), "{text}");
+        assert!(text.contains("no private key pkcs11:") && text.contains("object=sever;"), "{text}");
         assert!(text.contains("server"), "the keys that are there are named: {text}");
     }
 }
@@ -122,8 +122,9 @@ fn faults_are_json_too() {
         .expect("the binary");
     let value = crate::support::json(&String::from_utf8_lossy(&output.stdout));
     assert_eq!((&value["ok"], &value["exit"]), (&false.into(), &3.into()), "{value}");
-    assert_eq!(value["faults"][0]["key"], "trust_anchor", "{value}");
-    assert!(value["faults"][0]["line"].is_u64() && value["faults"][0]["mend"].is_string(), "{value}");
+    let faults = value["faults"].as_array().expect("a list");
+    let fault = faults.iter().find(|fault| fault["key"] == "trust_anchor").unwrap_or_else(|| panic!("{value}"));
+    assert_eq!((&fault["line"], &fault["mend"]), (&3.into(), &"did you mean `trust_anchors`?".into()), "{value}");
 }
 
 // --- the PIN ---------------------------------------------------------------------------------------
@@ -242,19 +243,19 @@ fn a_file_that_is_no_pkcs11_module_is_named() {
     let module = format!("{:?}", mesh.tokens("a").module);
     let text_file = mesh.write("module.so", "not a library");
     mesh.edit("a/node.toml", &module, &format!("{text_file:?}"));
-    says(&mesh, 5, &["not a shared library"]);
+    says(&mesh, 3, &["not a shared library"]);
     mesh.configure();
     let library = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path().join("libc.so.6"));
     let library = library.into_iter().find(|path| path.exists()).expect("the C library");
     mesh.edit("a/node.toml", &module, &format!("{library:?}"));
-    says(&mesh, 5, &["C_GetFunctionList"]);
+    says(&mesh, 3, &["C_GetFunctionList"]);
 }
 
 #[test]
 fn a_token_that_is_not_there_is_named_with_those_that_are() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "uri = \"pkcs11:token=a\"", "uri = \"pkcs11:token=z\"");
-    says(&mesh, 5, &["no token pkcs11:token=z", "tokens there: pkcs11:token=a"]);
+    says(&mesh, 3, &["no token pkcs11:token=z", "tokens there: ", "token=a"]);
 }
 
 #[test]
@@ -269,14 +270,8 @@ fn a_uri_with_a_slot_number_or_without_a_token_is_refused() {
 
 // --- keys --------------------------------------------------------------------------------------------
 
-/// Lets node `a` use the key `label` as its server key, with a certificate for it.
-fn use_as_server_key(mesh: &Mesh, label: &str) {
-    mesh.issue("a", label, "server", &id_of("a"), &format!("a/{label}.pem"));
-    mesh.edit("a/node.toml", "object=server\"", &format!("object={label}\""));
-    mesh.edit("a/node.toml", "\"server.pem\"", &format!("\"{label}.pem\""));
-}
-
-/// The same for a key that our own commands would not touch: certified by an authority of the test.
+/// Lets node `a` use the key `label` as its server key, certified by an authority of the test: our own
+/// commands would not touch it.
 fn certify_as_server_key(mesh: &Mesh, label: &str, spki: &[u8]) {
     let ca = FileCa::new("Second root");
     let anchors = mesh.read("ca/authority/ca.pem") + &ca.pem;
@@ -290,7 +285,7 @@ fn certify_as_server_key(mesh: &Mesh, label: &str, spki: &[u8]) {
 fn a_key_that_is_missing_is_named_with_those_that_are_there() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "object=client\"", "object=klient\"");
-    says(&mesh, 3, &["token[0].client.key", "no private key pkcs11:token=a;object=klient", "private keys there"]);
+    says(&mesh, 3, &["token[0].client.key", "no private key pkcs11:", "token=a;object=klient", "private keys there"]);
 }
 
 #[test]
@@ -299,7 +294,7 @@ fn a_name_that_two_keys_have_is_refused() {
     let token = mesh.tokens("a");
     // `keygen` would not make a second one with this label.
     run(&mut pkcs11(&mesh, "a", &["make-ec", "server", "none"]));
-    says(&mesh, 3, &["token[0].server.key", "2 private keys are pkcs11:token=a;object=server", "name one by its id"]);
+    says(&mesh, 3, &["token[0].server.key", "2 private keys are pkcs11:", "token=a;object=server;", "name one by its id"]);
     let again = token
         .fastness()
         .args(["token", "keygen", "--token", "pkcs11:token=a", "--label", "client", "--purpose", "client", "--pin"])

@@ -198,7 +198,7 @@ fn openssl_computes_the_same_spki_pin() {
 /// python-pkcs11 on the token of a node.
 pub fn pkcs11(mesh: &Mesh, name: &str, arguments: &[&str]) -> Command {
     let token = mesh.tokens(name);
-    let mut command = python("token.py");
+    let mut command = python("key_judge.py");
     command
         .envs(&token.environment)
         .arg("--module")

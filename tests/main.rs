@@ -3,6 +3,8 @@
 //!
 //! `./tests/run` installs what they need and runs them; `./tests/run NAME` runs some.
 
+#![expect(unreachable_pub, reason = "`pub` says what a test may use; the crate is one program")]
+
 mod support;
 
 mod bad_input; // Every fault is named with its place and its mend.

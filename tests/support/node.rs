@@ -22,12 +22,15 @@ pub struct Node {
     name: String,
     folder: PathBuf,
     port: u16,
+    /// Where its own lines of the log begin: an earlier node may have written there.
+    begins: usize,
     supervisor: Option<Child>,
 }
 
 impl Node {
     /// Starts `folder/node.toml`, logging to `folder/log`.
     pub fn spawn(name: &str, folder: &Path, port: u16, options: Options) -> Self {
+        let begins = fs::metadata(folder.join("log")).map_or(0, |log| usize::try_from(log.len()).expect("small"));
         let log = File::options().create(true).append(true).open(folder.join("log")).expect("a log");
         let binary = options.binary.unwrap_or_else(|| FASTNESS.into());
         // The kernel kills it with the test's thread, however that ends.
@@ -45,6 +48,7 @@ impl Node {
             name: name.into(),
             folder: folder.into(),
             port,
+            begins,
             supervisor: Some(supervisor),
         }
     }
@@ -58,7 +62,7 @@ impl Node {
     /// Waits for a line of the log with `needle` in it.
     #[track_caller]
     pub fn wait_log(&self, needle: &str) -> String {
-        self.wait_log_after(0, needle)
+        self.wait_log_after(self.begins, needle)
     }
 
     /// Waits for such a line behind the first `skip` bytes: see [`Node::log_length`].

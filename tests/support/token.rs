@@ -44,11 +44,6 @@ impl Tokens {
         }
     }
 
-    /// Whether this run is on SoftHSM.
-    pub fn is_softhsm(&self) -> bool {
-        self.environment.contains_key("SOFTHSM2_CONF")
-    }
-
     pub fn pin_source(&self) -> String {
         format!("file:{}", self.folder.join("pin").display())
     }
