@@ -8,6 +8,7 @@ mod live;
 mod orders;
 mod peer_service;
 mod ping;
+mod prewarmed;
 pub(crate) mod role;
 mod serve;
 

@@ -2,6 +2,7 @@
 //! and answers the administrator. It never loads a PKCS#11 module and never reads a PIN.
 
 mod admin;
+mod attest;
 mod backoff;
 pub(crate) mod child;
 mod keepers;
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::control::{Answer, FromKeeper, FromNode, KeeperReady, NodeSetup, Order, TokenSetup};
 use crate::fault::Fault;
 use crate::rpc::admin as rpc;
+use crate::sandbox;
 use admin::{Call, Socket};
 use child::ChildEvent;
 use keepers::{Happened, Keeper};
@@ -92,7 +94,8 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     if let Some(listener) = unlocking.listener() {
         tokio::spawn(unlock::listen(listener, sender.clone()));
     }
-    let mut supervisor = Supervisor::new(config, listeners, sender)?;
+    let confined = sandbox::confine_supervisor().map_err(Fault::from)?;
+    let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
     supervisor.drain(&mut events).await;
@@ -109,8 +112,16 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);
     }
+    let confined = match sandbox::confine_supervisor() {
+        Ok(confined) => confined,
+        Err(error) => {
+            faults.extend(sandbox::missing());
+            faults.push(error.into());
+            return Err(SupervisorError::Faults(faults));
+        }
+    };
     let (sender, mut events) = mpsc::unbounded_channel();
-    let mut supervisor = Supervisor::new(config, listeners, sender)?;
+    let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     let mut running = 0;
     for keeper in &mut supervisor.keepers {
         match keeper.start(&supervisor.events) {
@@ -185,6 +196,8 @@ struct Supervisor {
     node: Node,
     events: mpsc::UnboundedSender<Event>,
     signals: Signals,
+    /// How this process is confined.
+    report: sandbox::Report,
     /// The node has been ready once.
     served: bool,
     draining: bool,
@@ -192,6 +205,7 @@ struct Supervisor {
 
 impl Supervisor {
     fn new(
+        (_, report): (sandbox::Confined, sandbox::Report),
         config: Config,
         listeners: Vec<TcpListener>,
         events: mpsc::UnboundedSender<Event>,
@@ -214,6 +228,7 @@ impl Supervisor {
                 hangup: signal(SignalKind::hangup())?,
             },
             config,
+            report,
             served: false,
             draining: false,
         })
@@ -346,6 +361,10 @@ impl Supervisor {
     fn on_node(&mut self, incarnation: u64, event: ChildEvent<FromNode>) -> Result<(), SupervisorError> {
         match self.node.on_event(incarnation, event) {
             NodeEvent::Nothing => {}
+            NodeEvent::Sealed => {
+                self.attest_ourselves();
+                self.node.serve_if_attested();
+            }
             NodeEvent::Ready => {
                 self.served = true;
                 self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
@@ -378,6 +397,7 @@ impl Supervisor {
         match call {
             Call::Status(answer) => {
                 let mut status = self.report();
+                status.attestations = self.attest_all();
                 let connections = self.node.order(Order::Connections);
                 tokio::spawn(async move {
                     if let Some(Answer::Connections { connections, counters }) = within(connections).await {
