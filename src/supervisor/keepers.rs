@@ -157,7 +157,7 @@ impl Keeper {
     }
 
     /// Takes the PIN's source again and starts a process.
-    pub(super) fn start(&mut self, events: &mpsc::UnboundedSender<Event>) -> Result<(), Fault> {
+    pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
         let pin = self.config.pin.open().map_err(|error| {
             Fault::new(format!("token[{}].pin", self.index), error.to_string(), "mend the PIN's source")
         })?;
@@ -170,7 +170,7 @@ impl Keeper {
         &mut self,
         pin: &OwnedFd,
         kind: PinKind,
-        events: &mpsc::UnboundedSender<Event>,
+        events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
         let place = format!("token[{}]", self.index);
         let prompting = matches!(kind, PinKind::Terminal { .. });

@@ -72,6 +72,8 @@ impl From<Fault> for SupervisorError {
     }
 }
 
+/// Events that wait for the main loop; a role that says more than this waits until it is heard.
+const QUEUED_EVENTS: usize = 256;
 /// How often a keeper is asked how it is.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -86,7 +88,7 @@ pub(crate) fn unlock_socket(admin: &Path) -> PathBuf {
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let listeners = bind(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
-    let (sender, mut events) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     socket.serve(sender.clone());
     let mut unlocking = Socket::bind(&unlock_socket(&config.admin))?;
     if let Some(listener) = unlocking.listener() {
@@ -109,7 +111,7 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);
     }
-    let (sender, mut events) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     let mut supervisor = Supervisor::new(config, listeners, sender)?;
     let mut running = 0;
     for keeper in &mut supervisor.keepers {
@@ -183,7 +185,7 @@ struct Supervisor {
     listeners: Vec<TcpListener>,
     keepers: Vec<Keeper>,
     node: Node,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::Sender<Event>,
     signals: Signals,
     /// The node has been ready once.
     served: bool,
@@ -194,7 +196,7 @@ impl Supervisor {
     fn new(
         config: Config,
         listeners: Vec<TcpListener>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
         let keepers = config
             .tokens
@@ -247,7 +249,7 @@ impl Supervisor {
 
     /// Takes in events until it is told to stop. Until the node has been ready once, a fault is the
     /// end: an operator is watching, and there is nothing to keep up.
-    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), SupervisorError> {
+    async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), SupervisorError> {
         let mut tick = tokio::time::interval(POLL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.draining {
@@ -369,7 +371,7 @@ impl Supervisor {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
-            let _ = events.send(event);
+            let _ = events.send(event).await;
         });
     }
 
@@ -422,7 +424,7 @@ impl Supervisor {
     }
 
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
-    async fn drain(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
+    async fn drain(&mut self, events: &mut mpsc::Receiver<Event>) {
         if self.served {
             tracing::info!("draining");
         }
@@ -450,7 +452,7 @@ impl Supervisor {
     /// Takes in events until `done` holds, `patience` is over or a second signal says to hurry.
     async fn wait_for(
         &mut self,
-        events: &mut mpsc::UnboundedReceiver<Event>,
+        events: &mut mpsc::Receiver<Event>,
         patience: Duration,
         done: impl Fn(&Self) -> bool,
     ) {
