@@ -1,5 +1,7 @@
 //! `fastness token …` on a real SoftHSM, judged by openssl, pkcs11-tool and p11tool.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
+
 mod softhsm;
 
 use std::fs;

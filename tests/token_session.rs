@@ -1,6 +1,8 @@
 //! The token room as a library. PKCS#11 state and SOFTHSM2_CONF belong to the process, so each test
 //! starts this program once more, for itself, with a SoftHSM of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
+
 mod softhsm;
 
 use std::io::Write;

@@ -7,11 +7,11 @@ mod error;
 mod exit;
 mod manual;
 mod output;
+mod quiet;
 mod report;
 mod run;
 pub mod spki_pin;
 pub mod token;
-mod unechoed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -189,12 +189,12 @@ impl Keeper {
                 tracing::info!(token = ready.label, pid = self.pid(), sessions = ready.sessions, "keeper ready");
                 self.faults.clear();
                 self.backoff.started();
-                self.known = Some(*ready);
+                let first = self.known.replace(*ready).is_none();
                 self.state = State::Ready { polled: None };
-                Happened::Opened
+                Happened::Opened { first }
             }
             ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
-                self.faults = faults;
+                self.note(faults);
                 if latch {
                     self.state = State::Latched;
                 }
@@ -209,7 +209,12 @@ impl Keeper {
                 Happened::Nothing
             }
             ChildEvent::Exited(status) => {
-                tracing::info!(token = self.index, %status, "keeper exited");
+                let opened = self.is_open();
+                if opened {
+                    tracing::warn!(token = self.index, %status, "keeper gone: starting another");
+                } else {
+                    tracing::debug!(token = self.index, %status, "keeper gone");
+                }
                 self.child = None;
                 self.announce_loss();
                 if matches!(self.state, State::Latched) {
@@ -259,10 +264,17 @@ impl Keeper {
 
     /// Notes why a start failed before there was a process.
     pub(super) fn start_failed(&mut self, fault: Fault) {
-        if self.faults.first() != Some(&fault) {
-            tracing::error!("{fault}");
+        self.note(vec![fault]);
+    }
+
+    /// Remembers why it does not start, and says so once.
+    fn note(&mut self, faults: Vec<Fault>) {
+        if faults != self.faults {
+            for fault in &faults {
+                tracing::error!(token = self.index, "the keeper does not start: {fault}");
+            }
         }
-        self.faults = vec![fault];
+        self.faults = faults;
     }
 
     /// Asks how it is, and kills it when it has not answered for too long.
@@ -304,6 +316,15 @@ impl Keeper {
         }
     }
 
+    /// Whether its first start has neither succeeded nor failed yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.child.is_some() && !self.is_open()
+    }
+
+    /// Whether its PIN was refused and is not tried again.
+    pub(super) fn is_latched(&self) -> bool {
+        matches!(self.state, State::Latched)
+    }
 
     /// Why a keeper that never became ready is gone.
     pub(super) fn exit_faults(&self) -> Vec<Fault> {
@@ -342,8 +363,8 @@ impl Keeper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Happened {
     Nothing,
-    /// The token is open and its keys were checked.
-    Opened,
+    /// The token is open and its keys were checked; `first`: for the first time.
+    Opened { first: bool },
     /// News of its health.
     Vitals,
     /// The process is gone and another is wanted.

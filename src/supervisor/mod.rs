@@ -117,7 +117,7 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
         let Event::Keeper { index, incarnation, event } = event else { continue };
         let Some(keeper) = supervisor.keepers.get_mut(index) else { continue };
         match keeper.on_event(incarnation, event) {
-            Happened::Opened => keeper.stop(),
+            Happened::Opened { .. } => keeper.stop(),
             happened @ (Happened::Gone | Happened::Latched) => {
                 running -= 1;
                 latched |= happened == Happened::Latched;
@@ -279,19 +279,10 @@ impl Supervisor {
         match happened {
             Happened::Nothing => return Ok(()),
             Happened::Vitals => {}
-            Happened::Opened => {
-                let all = self.keepers.iter().all(Keeper::is_open);
-                if !self.served && all && self.node.pid().is_none() {
-                    self.start_node()?;
-                }
-            }
+            Happened::Opened { first: true } if self.served => self.push_generation(),
+            Happened::Opened { .. } => {}
             Happened::Gone | Happened::Latched if self.draining => return Ok(()),
-            Happened::Gone if !self.served => return Err(SupervisorError::Faults(keeper.exit_faults())),
-            Happened::Latched if !self.served => return Err(SupervisorError::Pin(keeper.exit_faults())),
             Happened::Gone => {
-                for fault in keeper.exit_faults() {
-                    tracing::warn!("{fault}");
-                }
                 let at = keeper.retry_at();
                 self.later(at, Event::StartKeeper(index));
             }
@@ -301,8 +292,27 @@ impl Supervisor {
                 }
             }
         }
+        if !self.served {
+            self.first_start()?;
+        }
         self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
         Ok(())
+    }
+
+    /// Starts the node once every token was tried and one is open. Without any there is nothing to
+    /// start with, and an operator is watching.
+    fn first_start(&mut self) -> Result<(), SupervisorError> {
+        if self.keepers.iter().any(Keeper::is_undecided) || self.node.pid().is_some() {
+            return Ok(());
+        }
+        if self.keepers.iter().any(Keeper::is_open) {
+            return Ok(self.start_node()?);
+        }
+        let faults = self.keepers.iter().flat_map(Keeper::exit_faults).collect();
+        Err(match self.keepers.iter().any(Keeper::is_latched) {
+            true => SupervisorError::Pin(faults),
+            false => SupervisorError::Faults(faults),
+        })
     }
 
     fn restart_keeper(&mut self, index: usize) {

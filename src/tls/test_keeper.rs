@@ -75,6 +75,7 @@ impl TestKeeper {
             index,
             kind: KeyKind::P256,
             spki: leaf.spki(),
+            token: "test".into(),
             asker: self.asker.clone(),
         }
     }

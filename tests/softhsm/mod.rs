@@ -1,6 +1,7 @@
 //! A SoftHSM of its own for one test: its folder, its configuration, its PIN files.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something fails")]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -3,9 +3,8 @@
 use serde::Serialize;
 
 use super::keygen::Purpose;
-use super::{ModuleArgs, PinArgs, TokenCommandError, log_in, say};
+use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, log_in, say, token_uri};
 use crate::cli::Format;
-use crate::cli::unechoed::unechoed;
 use crate::fault::Fault;
 use crate::policy::SpkiPin;
 use crate::token::{Key, KeyEvidence, KeyKind, KeyUri, PinState, Session, TokenInfo, TokenUri};
@@ -16,8 +15,8 @@ pub struct ListArgs {
     #[command(flatten)]
     module: ModuleArgs,
     /// The token whose keys to show, as a PKCS#11 URI: 'pkcs11:token=node-a'. Needs the PIN.
-    #[arg(long, value_name = "URI", value_parser = unechoed::<TokenUri>())]
-    token: Option<TokenUri>,
+    #[arg(long, value_name = "URI")]
+    token: Option<Quiet<TokenUri>>,
     #[command(flatten)]
     pin: PinArgs,
 }
@@ -64,7 +63,8 @@ pub(super) fn run(args: ListArgs, format: Format) -> Result<(), TokenCommandErro
     let (tokens, keys) = match args.token {
         None => (args.module.load()?.tokens()?, None),
         Some(uri) => {
-            let token = log_in(&args.module, &uri, &args.pin)?;
+            let uri = token_uri(uri)?;
+            let token = log_in(&args.module, &uri, args.pin)?;
             say::progress("Checking the keys");
             let session = token.session()?;
             let mut lines = Vec::new();

@@ -27,7 +27,7 @@ async fn two_nodes_with_token_keys_shake_hands_both_ways() {
             let settled = (facts.version, facts.group, facts.suite, facts.alpn);
             let expected = ("TLSv1.3", "X25519MLKEM768", "TLS_AES_128_GCM_SHA256", "h2");
             assert_eq!(settled, expected);
-            assert_eq!(facts.signed_by, TEST_KEEPER);
+            assert_eq!(facts.signed_by.keeper, TEST_KEEPER);
         }
         assert_eq!(dialled.facts.local, accepted.facts.remote);
         assert_eq!(dialled.facts.peer.dialled(), Some(to.address()));
