@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Exit, Failure, Format};
 use super::quiet::Quiet;
+use super::{Exit, Failure, Format};
 use crate::fault::chain;
 use crate::pki::PkiError;
 use crate::secret::{PinError, PinKind, PinSource, PinSourceError, UserPin};
@@ -176,31 +176,40 @@ impl ModuleArgs {
 impl PinArgs {
     /// Reads the PIN for `token`.
     fn read(self, token: &str) -> Result<UserPin, TokenCommandError> {
-        let source = self.pin.into_inner().map_err(|error| TokenCommandError::PinSource("pin", error))?;
+        let source = self
+            .pin
+            .into_inner()
+            .map_err(|error| TokenCommandError::PinSource("pin", error))?;
         Ok(UserPin::read(source.open()?, source.kind(token))?)
     }
 }
 
 fn token_uri(argument: Quiet<TokenUri>) -> Result<TokenUri, TokenCommandError> {
-    argument.into_inner().map_err(|error| TokenCommandError::Uri("token", error))
+    argument
+        .into_inner()
+        .map_err(|error| TokenCommandError::Uri("token", error))
 }
 
 /// The key's name and the token that it must say.
 fn key_uri(argument: Quiet<KeyUri>) -> Result<(KeyUri, TokenUri), TokenCommandError> {
-    let key = argument.into_inner().map_err(|error| TokenCommandError::Uri("key", error))?;
-    let token = key.token().ok_or(TokenCommandError::Uri("key", UriError::NoToken))?;
+    let key = argument
+        .into_inner()
+        .map_err(|error| TokenCommandError::Uri("key", error))?;
+    let token = key
+        .token()
+        .ok_or(TokenCommandError::Uri("key", UriError::NoToken))?;
     Ok((key, token))
 }
 
 /// Finds the token, reads the PIN, logs in: in this order, so that nobody is asked for a PIN in vain.
-fn log_in(
-    module: &ModuleArgs,
-    token: &TokenUri,
-    pin: PinArgs,
-) -> Result<Token, TokenCommandError> {
+fn log_in(module: &ModuleArgs, token: &TokenUri, pin: PinArgs) -> Result<Token, TokenCommandError> {
     let token = module.load()?.token(token)?;
     if let Some(refusal) = token.info().login_refusal() {
-        return Err(TokenError::Login { token: token.info().label.clone(), refusal }.into());
+        return Err(TokenError::Login {
+            token: token.info().label.clone(),
+            refusal,
+        }
+        .into());
     }
     let pin = pin.read(&token.info().label)?;
     token.login(pin)?;

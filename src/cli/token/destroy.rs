@@ -22,7 +22,8 @@ pub struct DestroyArgs {
 pub(super) fn run(args: DestroyArgs, format: Format) -> Result<(), TokenCommandError> {
     let (key, token) = key_uri(args.key)?;
     if !args.yes {
-        let text = format!("this destroys {key} for good, no copy exists; say --yes if that is meant");
+        let text =
+            format!("this destroys {key} for good, no copy exists; say --yes if that is meant");
         return Err(TokenCommandError::Usage(text));
     }
     let token = log_in(&args.module, &token, args.pin)?;

@@ -40,16 +40,42 @@ pub(super) fn run(args: InitArgs, format: Format) -> Result<(), TokenCommandErro
             "--label: {error}; 1 to 32 bytes, no control characters, no blank at the end (tokens pad with blanks)"
         ))
     })?;
-    let so_source = args.so_pin.into_inner().map_err(|error| TokenCommandError::PinSource("so-pin", error))?;
-    let source = args.pin.into_inner().map_err(|error| TokenCommandError::PinSource("pin", error))?;
+    let so_source = args
+        .so_pin
+        .into_inner()
+        .map_err(|error| TokenCommandError::PinSource("so-pin", error))?;
+    let source = args
+        .pin
+        .into_inner()
+        .map_err(|error| TokenCommandError::PinSource("pin", error))?;
     let module = args.module.load()?;
-    let so_pin = read_new(&so_source, label.as_str(), |fd, kind| SoPin::read(fd, kind), SoPin::matches)?;
-    let pin = read_new(&source, label.as_str(), |fd, kind| UserPin::read(fd, kind), UserPin::matches)?;
+    let so_pin = read_new(
+        &so_source,
+        label.as_str(),
+        |fd, kind| SoPin::read(fd, kind),
+        SoPin::matches,
+    )?;
+    let pin = read_new(
+        &source,
+        label.as_str(),
+        |fd, kind| UserPin::read(fd, kind),
+        UserPin::matches,
+    )?;
     say::progress("Initialising the token");
     let token = Token::init(&module, &label, args.serial.as_deref(), so_pin, pin)?;
-    let output = Output { uri: token.info().uri(), token: token.info() };
+    let output = Output {
+        uri: token.info().uri(),
+        token: token.info(),
+    };
     say::result(format, &output, || {
-        let uri = output.uri.as_ref().map(ToString::to_string).unwrap_or_default();
-        format!("Token \"{label}\" is initialised, serial number {}.\n  {uri}", token.info().serial)
+        let uri = output
+            .uri
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        format!(
+            "Token \"{label}\" is initialised, serial number {}.\n  {uri}",
+            token.info().serial
+        )
     })
 }
