@@ -154,6 +154,28 @@ fn a_wrong_pin_is_said_to_be_wrong_and_was_tried_once() {
 }
 
 #[test]
+fn a_wrong_pin_is_one_login_as_a_spy_between_us_and_the_module_counts() {
+    let spy = ["/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/x86_64-linux-gnu/pkcs11/pkcs11-spy.so"];
+    let spy = spy.into_iter().find(|path| fs::exists(path).unwrap()).expect("package opensc-pkcs11");
+    let hsm = SoftHsm::with_token();
+    hsm.secret("wrong", "000000", 0o600);
+    for (source, logins) in [("file:wrong", 1), ("file:pin", 1)] {
+        let log = hsm.path("spy.log");
+        let output = hsm
+            .command(env!("CARGO_BIN_EXE_fastness"))
+            .args(["token", "list", "--module", spy, "--token", "pkcs11:token=node", "--pin", source])
+            .env("PKCS11SPY", MODULE)
+            .env("PKCS11SPY_OUTPUT", &log)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.success(), source == "file:pin", "{output:?}");
+        let calls = String::from_utf8_lossy(&fs::read(&log).unwrap()).matches(": C_Login").count();
+        assert_eq!(calls, logins, "{source}");
+        fs::remove_file(log).unwrap();
+    }
+}
+
+#[test]
 fn a_pin_comes_from_a_descriptor_or_a_credential() {
     let hsm = SoftHsm::with_token();
     hsm.keygen("server", "p256").good();

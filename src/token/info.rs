@@ -120,3 +120,45 @@ impl PinState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(pin: PinState) -> TokenInfo {
+        TokenInfo {
+            label: "node".into(),
+            serial: "1".into(),
+            manufacturer: String::new(),
+            model: String::new(),
+            firmware: "1.0".into(),
+            initialised: true,
+            writable: true,
+            keypad: false,
+            pin,
+            max_sessions: None,
+        }
+    }
+
+    #[test]
+    fn a_pin_that_one_more_try_could_lock_is_not_tried() {
+        for (pin, refusal) in [
+            (PinState::Ready, None),
+            (PinState::WrongTryRecorded, None),
+            (PinState::FinalTry, Some(LoginRefusal::FinalTry)),
+            (PinState::Locked, Some(LoginRefusal::Locked)),
+            (PinState::ToBeChanged, Some(LoginRefusal::Expired)),
+            (PinState::NotSet, Some(LoginRefusal::NoPinSet)),
+        ] {
+            assert_eq!(info(pin).login_refusal(), refusal, "{pin:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_with_a_keypad_or_without_initialisation_is_not_logged_in_to() {
+        let keypad = TokenInfo { keypad: true, ..info(PinState::Ready) };
+        assert_eq!(keypad.login_refusal(), Some(LoginRefusal::Keypad));
+        let blank = TokenInfo { initialised: false, ..info(PinState::NotSet) };
+        assert_eq!(blank.login_refusal(), Some(LoginRefusal::NotInitialised));
+    }
+}
