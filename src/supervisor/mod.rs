@@ -321,6 +321,9 @@ impl Supervisor {
             self.systemd.stopping();
         }
         self.draining = true;
+        // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
+        // at once and does not wait in a queue that nobody serves.
+        self.listeners.clear();
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
         self.wait_for(events, patience, |this| this.node.pid().is_none()).await;
