@@ -1,11 +1,18 @@
 //! The command line: one file a command, exit codes in [`Exit`].
 
 mod admin;
+pub mod ca;
 mod check;
+mod error;
 mod exit;
 mod manual;
 mod output;
+mod quiet;
+mod report;
 mod run;
+pub mod spki_pin;
+pub mod token;
+mod unechoed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +23,7 @@ use tonic::service::Routes;
 use crate::node::Node;
 use crate::supervisor::child::Role;
 
+pub use error::CommandError;
 pub use exit::Exit;
 pub(crate) use output::Failure;
 
@@ -79,6 +87,14 @@ enum Command {
     Reload(admin::SocketArgs),
     /// Let running calls end, then stop the node.
     Drain(admin::SocketArgs),
+    /// Tokens and their keys: init, keygen, list, csr, destroy.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// A certificate authority whose key is in a token.
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Print the pin of a certificate, a request or a token key.
+    SpkiPin(spki_pin::SpkiPinArgs),
     /// Print a completion script for a shell.
     ///
     /// For bash: fastness completions bash > ~/.local/share/bash-completion/completions/fastness
@@ -125,6 +141,9 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Ping(args) => admin::ping(&args, format),
         Command::Reload(args) => admin::reload(&args, format),
         Command::Drain(args) => admin::drain(&args, format),
+        Command::Token(command) => Ok(token::run(command, format)?),
+        Command::Ca(command) => Ok(ca::run(command, format)?),
+        Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fastness", &mut std::io::stdout());
             Ok(())

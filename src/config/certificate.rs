@@ -8,7 +8,7 @@ use x509_cert::Certificate;
 use crate::fault::Fault;
 use crate::policy::{EndEntity, PeerId, SpkiPin};
 use crate::role::TlsRole;
-use crate::tls;
+use crate::tls::TrustAnchors;
 
 /// A chain that a peer would accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) fn check(
     pem: &str,
     role: TlsRole,
     id: Option<&PeerId>,
-    trust_anchors: Option<&str>,
+    trust_anchors: Option<&TrustAnchors>,
     now: SystemTime,
     key: &str,
 ) -> Result<OwnChain, Vec<Fault>> {
@@ -81,7 +81,7 @@ pub(super) fn check(
     }
     if faults.is_empty()
         && let Some(anchors) = trust_anchors
-        && let Err(problem) = tls::check_chain(anchors, pem, role, now)
+        && let Err(problem) = anchors.verify(pem, role, now)
     {
         faults.push(fault(
             format!("does not chain to the trust anchors: {problem}"),

@@ -19,7 +19,7 @@ use crate::policy::{PeerId, PeerPolicy, ResolvedHosts, SpkiPin};
 use crate::role::TlsRole;
 use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
-use crate::tls;
+use crate::tls::TrustAnchors;
 use crate::token::{KeyUri, TokenUri};
 use crate::toml_faults;
 
@@ -154,11 +154,16 @@ impl Reader<'_> {
         let id = self.parse::<PeerId>(&spec.id, "id", "such as spiffe://mesh.example/node/a");
         let listen = self.listen(&spec.listen);
         let trust_anchors = self.read(&spec.trust_anchors, Privacy::Public, "trust_anchors");
-        if let Some(pem) = &trust_anchors
-            && let Err(problem) = tls::check_trust_anchors(pem)
-        {
-            self.fault(&spec.trust_anchors, Fault::new("trust_anchors", problem, "name a PEM file of root certificates"));
-        }
+        let anchors = trust_anchors.as_deref().and_then(|pem| match TrustAnchors::from_pem(pem) {
+            Ok(anchors) => Some(anchors),
+            Err(error) => {
+                self.fault(
+                    &spec.trust_anchors,
+                    Fault::new("trust_anchors", error.to_string(), "name a PEM file of root certificates"),
+                );
+                None
+            }
+        });
         let peers = self.peers(&spec.peers);
         let mut limit_faults = Vec::new();
         let limits = spec.limits.resolve(|offset, fault| limit_faults.push((offset, fault)));
@@ -172,7 +177,7 @@ impl Reader<'_> {
             [_, second, ..] => self.fault(second, Fault::new("token[1]", "a second token is not supported yet", "keep one [[token]]")),
         }
         for (index, token) in spec.token.into_iter().enumerate() {
-            tokens.extend(self.token(index, token.into_inner(), id.as_ref(), trust_anchors.as_deref()));
+            tokens.extend(self.token(index, token.into_inner(), id.as_ref(), anchors.as_ref()));
         }
         let admin = match spec.admin {
             Some(path) => self.folder.join(path.get_ref()),
@@ -230,7 +235,7 @@ impl Reader<'_> {
         index: usize,
         spec: TokenSpec,
         id: Option<&PeerId>,
-        trust_anchors: Option<&str>,
+        trust_anchors: Option<&TrustAnchors>,
     ) -> Option<TokenConfig> {
         let place = format!("token[{index}]");
         if !spec.module.get_ref().is_absolute() {
@@ -291,7 +296,7 @@ impl Reader<'_> {
         spec: &KeySpec,
         token: Option<&TokenUri>,
         id: Option<&PeerId>,
-        trust_anchors: Option<&str>,
+        trust_anchors: Option<&TrustAnchors>,
     ) -> Option<KeyConfig> {
         let key = format!("{place}.{role}.key");
         let uri = self.parse::<KeyUri>(&spec.key, &key, &format!("such as pkcs11:object={role}"));

@@ -71,5 +71,7 @@ pub(crate) struct KeeperReady {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct KeyReady {
     pub(crate) kind: KeyKind,
+    /// SubjectPublicKeyInfo as the token tells it, DER.
+    pub(crate) spki: Vec<u8>,
     pub(crate) evidence: KeyEvidence,
 }

@@ -9,6 +9,7 @@ use crate::policy::ResolvedHosts;
 use crate::role::TlsRole;
 use crate::rpc::admin;
 use crate::telemetry::LogSetup;
+use crate::token::KeyKind;
 
 /// To a node. The setup comes first, with descriptors: the listeners', then those of each token's
 /// channels.
@@ -61,6 +62,9 @@ pub(crate) struct CredentialSetup {
     /// Which of the tokens.
     pub(crate) token: usize,
     pub(crate) key: KeyIndex,
+    pub(crate) kind: KeyKind,
+    /// SubjectPublicKeyInfo as the token tells it, DER.
+    pub(crate) spki: Vec<u8>,
     /// The end entity first, PEM.
     pub(crate) chain: String,
 }

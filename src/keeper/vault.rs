@@ -253,6 +253,9 @@ fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec
         .map_err(|error| vec![Fault::new(&*setup.place, format!("{error}"), "mend the URI")])?;
     let session = token.session().map_err(one)?;
     let key = session.locate(&uri).map_err(one)?;
+    if key.spki_der() != setup.spki {
+        return Err(vec![other_key(setup, "they have different public keys")]);
+    }
     let evidence = session.gate(&key)?;
     let mut nonce = [0; 32];
     aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
@@ -261,13 +264,17 @@ fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec
     for scheme in key.kind().schemes() {
         let signature = session.sign(&key, *scheme, &probe).map_err(one)?;
         if let Err(error) = token::verify(&setup.spki, *scheme, &probe, &signature) {
-            return Err(vec![Fault::new(
-                &*setup.place,
-                format!("the key does not belong to its certificate: {error}"),
-                "name the key whose request the certificate was issued for: compare `fastness spki-pin` of both",
-            )]);
+            return Err(vec![other_key(setup, &error.to_string())]);
         }
     }
-    let ready = KeyReady { kind: key.kind(), evidence };
+    let ready = KeyReady { kind: key.kind(), spki: key.spki_der().to_vec(), evidence };
     Ok((Purpose { role: setup.role, uri, spki: setup.spki.clone() }, ready))
+}
+
+fn other_key(setup: &KeySetup, why: &str) -> Fault {
+    Fault::new(
+        &*setup.place,
+        format!("the key does not belong to its certificate: {why}"),
+        "name the key whose request the certificate was issued for: compare `fastness spki-pin` of both",
+    )
 }

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::keeper::ask::Asker;
 use crate::policy::PeerPolicy;
 use crate::role::TlsRole;
-use crate::tls::{self, Credential};
+use crate::tls::{self, Credential, TokenKey, TrustAnchors};
 
 /// A token's channels and what to call it.
 pub(super) struct Signer {
@@ -27,9 +27,13 @@ pub(super) fn build(sent: &control::Generation, signers: &[Signer]) -> Result<tl
         let made = Credential::new(
             credential.role,
             &credential.chain,
-            credential.key,
-            Arc::clone(&signer.label),
-            Arc::clone(&signer.asker),
+            TokenKey {
+                index: credential.key,
+                kind: credential.kind,
+                spki: credential.spki.clone(),
+                token: Arc::clone(&signer.label),
+                asker: Arc::clone(&signer.asker),
+            },
         );
         match (made, credential.role) {
             (Ok(made), TlsRole::Server) => server = Some(made),
@@ -39,7 +43,8 @@ pub(super) fn build(sent: &control::Generation, signers: &[Signer]) -> Result<tl
     }
     match (server, client) {
         (Some(server), Some(client)) if faults.is_empty() => {
-            tls::Generation::new(policy, &sent.trust_anchors, server, client)
+            TrustAnchors::from_pem(&sent.trust_anchors)
+                .and_then(|anchors| tls::Generation::new(policy, &anchors, Some(server), Some(client)))
                 .map_err(|error| vec![Fault::new("trust_anchors", error.to_string(), "name root certificates")])
         }
         _ => {

@@ -1,6 +1,7 @@
 //! Accepting: no handshake runs in the accept loop, and nothing that waits is unbounded.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::Node;
 use super::live::Stream;
 use crate::config::size;
+use crate::fault::chain;
 use crate::tls::HandshakeError;
 
 /// Accepts on `listener` until `draining` turns true; established connections go to `accepted`.
@@ -40,11 +42,11 @@ pub(super) async fn accept(
             () = &mut drained => return,
         };
         let Ok(slot) = Arc::clone(&pending).try_acquire_owned() else {
-            node.0.handshakes.counters().count("refused_handshakes_busy");
+            node.0.counters.count("refused_handshakes_busy");
             continue;
         };
         if node.0.live.count() >= most {
-            node.0.handshakes.counters().count("refused_connections_full");
+            node.0.counters.count("refused_connections_full");
             continue;
         }
         let _ = tcp.set_nodelay(true);
@@ -52,7 +54,7 @@ pub(super) async fn accept(
         tokio::spawn(async move {
             match node.0.handshakes.accept(tcp).await {
                 Ok(connection) => establish(&node, connection, slot, &accepted).await,
-                Err(error) => log_refusal(&error, address),
+                Err(error) => refuse(&node, &error, address),
             }
         });
     }
@@ -70,9 +72,9 @@ async fn establish(
         peer = %facts.peer.id(),
         address = %facts.remote,
         role = "it dialled us",
-        tls = facts.tls_version,
+        tls = facts.version,
         group = facts.group,
-        suite = facts.cipher_suite,
+        suite = facts.suite,
         pin = %facts.peer.label(),
         signed_by = facts.signed_by.keeper,
         token = &*facts.signed_by.token,
@@ -82,6 +84,8 @@ async fn establish(
     let _ = accepted.send(Ok(node.adopt(connection))).await;
 }
 
-fn log_refusal(error: &HandshakeError, address: std::net::SocketAddr) {
-    tracing::warn!(%address, code = error.code(), %error, "refused");
+fn refuse(node: &Node, error: &HandshakeError, address: SocketAddr) {
+    let code = error.code();
+    node.0.counters.count(&format!("refused_{}", code.replace('-', "_")));
+    tracing::warn!(%address, code, error = chain(error), "refused");
 }

@@ -50,7 +50,7 @@ impl Live {
         Stream {
             tls: connection.stream,
             facts: PeerConnection(facts),
-            registration: Registration { number, live: Arc::clone(self) },
+            _registration: Registration { number, live: Arc::clone(self) },
         }
     }
 
@@ -77,9 +77,9 @@ impl Entry {
             peer_id: facts.peer.id().to_string(),
             peer_role: facts.peer.role().to_string(),
             address: facts.remote.to_string(),
-            tls_version: facts.tls_version.into(),
+            tls_version: facts.version.into(),
             group: facts.group.into(),
-            cipher_suite: facts.cipher_suite.into(),
+            cipher_suite: facts.suite.into(),
             pin_label: facts.peer.label().to_string(),
             spki_pin: facts.peer.end_entity().pin().to_string(),
             signed_by_pid: facts.signed_by.keeper,
@@ -106,7 +106,8 @@ impl Drop for Registration {
 pub(super) struct Stream {
     tls: TlsStream<TcpStream>,
     facts: PeerConnection,
-    registration: Registration,
+    /// Held for its drop.
+    _registration: Registration,
 }
 
 impl Connected for Stream {

@@ -14,11 +14,13 @@ mod serve;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::config::Limits;
-use crate::policy::{PeerId, PeerPolicy};
-use crate::tls::{Connection, Handshakes};
+use crate::policy::PeerId;
+use crate::telemetry::Counters;
+use crate::tls::{Connection, Generation, GenerationError, Handshakes, Lane};
 
 pub use live::PeerConnection;
 
@@ -32,7 +34,9 @@ pub struct Node(Arc<Inner>);
 struct Inner {
     id: PeerId,
     limits: Limits,
-    handshakes: Arc<Handshakes>,
+    handshakes: Handshakes,
+    generations: watch::Sender<Arc<Generation>>,
+    counters: Counters,
     live: Arc<Live>,
     dialers: Mutex<HashMap<PeerId, Arc<Dialer>>>,
 }
@@ -46,14 +50,18 @@ pub struct UnknownPeer {
 }
 
 impl Node {
-    fn new(id: PeerId, limits: Limits, handshakes: Arc<Handshakes>) -> Self {
-        Self(Arc::new(Inner {
+    fn new(id: PeerId, limits: Limits, lane: Lane, first: Generation) -> Result<Self, GenerationError> {
+        let (generations, newest) = watch::channel(Arc::new(first));
+        let handshakes = Handshakes::new(Arc::new(lane), newest, limits.handshake_deadline())?;
+        Ok(Self(Arc::new(Inner {
             id,
             limits,
             handshakes,
+            generations,
+            counters: Counters::default(),
             live: Arc::default(),
             dialers: Mutex::default(),
-        }))
+        })))
     }
 
     /// Our own SPIFFE-form identity.
@@ -72,7 +80,8 @@ impl Node {
     }
 
     fn dialer(&self, peer: &str) -> Result<Arc<Dialer>, UnknownPeer> {
-        let policy = self.policy();
+        let generation = self.generation();
+        let policy = generation.policy();
         let by_id = || peer.parse().ok().and_then(|id| policy.peer(&id));
         let Some(found) = policy.named(peer).or_else(by_id) else {
             let known = policy.peers().iter().map(|peer| peer.name().to_owned());
@@ -85,9 +94,14 @@ impl Node {
         Ok(Arc::clone(dialer))
     }
 
-    /// The policy of the generation in force.
-    fn policy(&self) -> Arc<PeerPolicy> {
-        self.0.handshakes.generation().policy.clone()
+    /// Certificates, trust anchors and policy in force.
+    fn generation(&self) -> Arc<Generation> {
+        self.0.handshakes.generation()
+    }
+
+    /// Puts a generation in force that was checked whole.
+    fn swap(&self, generation: Generation) {
+        self.0.generations.send_replace(Arc::new(generation));
     }
 
     /// Registers an established connection; the record goes with the returned stream.

@@ -62,13 +62,13 @@ async fn carry_out(node: &Node, order: Order, signers: &[Signer]) -> Answer {
     match order {
         Order::Connections => Answer::Connections {
             connections: node.0.live.list(),
-            counters: node.0.handshakes.counters().snapshot(),
+            counters: node.0.counters.snapshot(),
         },
         Order::Peers => Answer::Peers(peers(node)),
         Order::Ping { peer, transfer_bytes } => ping::ping(node, &peer, transfer_bytes).await,
         Order::Reload(sent) => match generation::build(&sent, signers) {
             Ok(new) => {
-                node.0.handshakes.swap(new);
+                node.swap(new);
                 Answer::Reloaded
             }
             Err(faults) => Answer::Refused(faults),
@@ -82,7 +82,7 @@ fn peers(node: &Node) -> Vec<admin::Peer> {
         let role = if connection.peer_role == "server" { TlsRole::Server } else { TlsRole::Client };
         *counts.entry((connection.peer_name, role)).or_default() += 1;
     }
-    let policy = node.policy();
+    let generation = node.generation();
     let dialers = node.0.dialers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let describe = |peer: &crate::policy::Peer| {
         let count = |role| counts.get(&(peer.name().to_owned(), role)).copied().unwrap_or_default();
@@ -102,5 +102,5 @@ fn peers(node: &Node) -> Vec<admin::Peer> {
             connections_out: count(TlsRole::Server),
         }
     };
-    policy.peers().iter().map(describe).collect()
+    generation.policy().peers().iter().map(describe).collect()
 }

@@ -35,9 +35,9 @@ impl peer_server::Peer for PeerService {
             peer_id: facts.peer.id().to_string(),
             pin_label: facts.peer.label().to_string(),
             spki_pin: facts.peer.end_entity().pin().to_string(),
-            tls_version: facts.tls_version.into(),
+            tls_version: facts.version.into(),
             group: facts.group.into(),
-            cipher_suite: facts.cipher_suite.into(),
+            cipher_suite: facts.suite.into(),
             address: facts.remote.to_string(),
             node_id: self.node_id.to_string(),
         }))

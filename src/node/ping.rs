@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use super::Node;
 use super::peer_service::MAX_BLOCK;
 use crate::control::Answer;
+use crate::fault::chain;
 use crate::rpc::admin;
 use crate::rpc::peer::{self, HelloRequest, TransferRequest, peer_client::PeerClient};
 
@@ -25,7 +26,7 @@ pub(super) async fn ping(node: &Node, name: &str, transfer_bytes: u64) -> Answer
         Ok(pong) => Answer::Ping(Box::new(pong)),
         Err(status) => {
             let (error, _) = dialer.trouble();
-            Answer::Unreachable(if error.is_empty() { describe(&status) } else { error })
+            Answer::Unreachable(if error.is_empty() { chain(&status) } else { error })
         }
     }
 }
@@ -96,15 +97,4 @@ async fn transfer(client: &mut PeerClient<Channel>, bytes: u64) -> Result<(u64, 
 
 fn nanos(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A status with the causes behind it.
-fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

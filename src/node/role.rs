@@ -21,7 +21,7 @@ use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
 use crate::keeper::ask::Asker;
 use crate::rpc::peer::peer_server::PeerServer;
-use crate::tls::{Handshakes, Lane};
+use crate::tls::Lane;
 use crate::{sandbox, telemetry};
 
 /// Established connections that wait for the server to take them.
@@ -67,9 +67,8 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     // 3. The runtimes: one that serves, and the lane, where handshakes and signatures run.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let sessions = signers.iter().map(|signer| signer.asker.sessions()).sum();
-    let lane = Lane::new(sessions)?;
-    let handshakes = Arc::new(Handshakes::new(lane, first, setup.limits.handshake_deadline()));
-    let node = Node::new(id, setup.limits.clone(), handshakes);
+    let lane = Lane::start(sessions)?;
+    let node = Node::new(id, setup.limits.clone(), lane, first).map_err(io::Error::other)?;
     let routes = services(&node);
     let served = runtime.block_on(serve(node, routes, listeners, control, signers));
     // Signatures under way must not keep a drained node.

@@ -28,14 +28,13 @@ pub enum PinSourceError {
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// A file, credential, descriptor or terminal could not be opened.
-    #[error("cannot open the PIN source {source_name}: {mend}")]
+    #[error("cannot open the PIN source {source_name} ({cause}): {mend}")]
     Open {
         /// The source as it was given.
         source_name: String,
         /// What to do about it.
         mend: &'static str,
         /// What the system said.
-        #[source]
         cause: io::Error,
     },
     /// `credential:` outside a systemd unit.
@@ -75,9 +74,9 @@ pub enum PinError {
     #[error("interrupted at the PIN prompt")]
     Interrupted,
     /// A terminal was expected.
-    #[error("the PIN was to be typed, but this is not a terminal")]
-    NotATerminal(#[source] io::Error),
+    #[error("the PIN was to be typed, but this is not a terminal ({0})")]
+    NotATerminal(io::Error),
     /// read(2) or write(2) failed.
-    #[error("cannot read the PIN")]
-    Read(#[source] io::Error),
+    #[error("cannot read the PIN: {0}")]
+    Read(io::Error),
 }

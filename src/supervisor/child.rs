@@ -75,6 +75,7 @@ impl Child {
         let (ours, theirs) = StdUnixStream::pair()?;
         let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("fastness")
             .arg(start.role.argument())
             .env_clear()
             .envs(start.environment)

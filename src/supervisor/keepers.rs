@@ -40,6 +40,8 @@ pub(super) struct Keeper {
     /// Grows with each process; events of earlier ones are not ours.
     incarnation: u64,
     pub(super) state: State,
+    /// What the last keeper that was ready found.
+    known: Option<KeeperReady>,
     pub(super) faults: Vec<Fault>,
     pub(super) restarts: u32,
     backoff: Backoff,
@@ -76,6 +78,7 @@ impl Keeper {
             child: None,
             incarnation: 0,
             state: State::Waiting,
+            known: None,
             faults: Vec::new(),
             restarts: 0,
             backoff: Backoff::default(),
@@ -90,6 +93,11 @@ impl Keeper {
     /// Process id, when it runs.
     pub(super) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(|child| child.pid)
+    }
+
+    /// What it, or one before it, found in the token.
+    pub(super) fn known(&self) -> Option<&KeeperReady> {
+        self.known.as_ref()
     }
 
     /// What it reported when it became ready, if it is.
@@ -159,6 +167,7 @@ impl Keeper {
                 );
                 self.faults.clear();
                 self.backoff.started();
+                self.known = Some((*ready).clone());
                 self.state = State::Ready(ready);
             }
             ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {

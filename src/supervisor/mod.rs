@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::config::Config;
-use crate::control::{Answer, FromKeeper, FromNode, Generation, NodeSetup, Order, TokenSetup};
+use crate::control::{Answer, FromKeeper, FromNode, NodeSetup, Order, TokenSetup};
 use crate::fault::Fault;
 use crate::rpc::admin as rpc;
 use admin::{Call, Socket};
@@ -40,7 +40,7 @@ pub(crate) enum Event {
     StartKeeper(usize),
     StartNode,
     Admin(Call),
-    Reloaded(u64, Generation),
+    Reloaded(u64, Box<Config>),
 }
 
 /// Why the supervisor ended without having been asked to.
@@ -163,7 +163,8 @@ struct Signals {
 
 struct Supervisor {
     config: Config,
-    generation: Generation,
+    /// Number of the generation in force.
+    generation: u64,
     listeners: Vec<TcpListener>,
     keepers: Vec<Keeper>,
     node: Node,
@@ -185,7 +186,7 @@ impl Supervisor {
             .map(|(index, token)| Keeper::new(index, token.clone(), config.log))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            generation: reload::generation(&config, 1),
+            generation: 1,
             listeners,
             keepers,
             node: Node::new(),
@@ -238,12 +239,12 @@ impl Supervisor {
                 .keepers
                 .iter()
                 .map(|keeper| TokenSetup {
-                    label: keeper.ready().map_or_else(String::new, |ready| ready.label.clone()),
+                    label: keeper.known().map_or_else(String::new, |ready| ready.label.clone()),
                     channels: keeper.node_ends().count(),
                 })
                 .collect(),
             limits: self.config.limits.clone(),
-            generation: self.generation.clone(),
+            generation: self.generation(&self.config, self.generation),
         };
         self.node.start(setup, &self.listeners, &self.keepers, &self.events)
     }
@@ -320,9 +321,10 @@ impl Supervisor {
                 }
             }
             Event::Admin(call) => self.on_call(call),
-            Event::Reloaded(number, generation) => {
+            Event::Reloaded(number, config) => {
                 tracing::info!(generation = number, "reloaded");
-                self.generation = generation;
+                self.generation = number;
+                self.config = *config;
             }
         }
         Ok(())

@@ -11,26 +11,32 @@ use crate::fault::Fault;
 use crate::keeper::message::KeyIndex;
 use crate::rpc::admin::ReloadResponse;
 
-/// What the node needs of `config`, as its `number`th generation.
-pub(super) fn generation(config: &Config, number: u64) -> Generation {
-    let credentials = config.tokens.iter().enumerate().flat_map(|(token, settings)| {
-        settings.keys.iter().zip(0..).map(move |(key, index)| CredentialSetup {
-            role: key.role,
-            token,
-            key: KeyIndex(index),
-            chain: key.chain.clone(),
-        })
-    });
-    Generation {
-        number,
-        trust_anchors: config.trust_anchors.clone(),
-        peers: config.peers.clone(),
-        resolved: config.resolved.clone(),
-        credentials: credentials.collect(),
-    }
-}
-
 impl Supervisor {
+    /// What the node needs of `config`, as its `number`th generation.
+    pub(super) fn generation(&self, config: &Config, number: u64) -> Generation {
+        let mut credentials = Vec::new();
+        for (token, (settings, keeper)) in config.tokens.iter().zip(&self.keepers).enumerate() {
+            let Some(known) = keeper.known() else { continue };
+            for ((key, found), index) in settings.keys.iter().zip(&known.keys).zip(0..) {
+                credentials.push(CredentialSetup {
+                    role: key.role,
+                    token,
+                    key: KeyIndex(index),
+                    kind: found.kind,
+                    spki: found.spki.clone(),
+                    chain: key.chain.clone(),
+                });
+            }
+        }
+        Generation {
+            number,
+            trust_anchors: config.trust_anchors.clone(),
+            peers: config.peers.clone(),
+            resolved: config.resolved.clone(),
+            credentials,
+        }
+    }
+
     /// Reads everything again, checks it whole, and lets the node swap.
     pub(super) fn reload(&mut self, answer: Option<oneshot::Sender<Result<ReloadResponse, Status>>>) {
         let refuse = |faults: &[Fault]| {
@@ -48,14 +54,14 @@ impl Supervisor {
                 return;
             }
         };
-        let number = self.generation.number + 1;
-        let new = generation(&config, number);
-        let reloaded = self.node.order(Order::Reload(Box::new(new.clone())));
+        let number = self.generation + 1;
+        let new = self.generation(&config, number);
+        let reloaded = self.node.order(Order::Reload(Box::new(new)));
         let events = self.events.clone();
         tokio::spawn(async move {
             let outcome = match super::within(reloaded).await {
                 Some(Answer::Reloaded) => {
-                    let _ = events.send(Event::Reloaded(number, new));
+                    let _ = events.send(Event::Reloaded(number, Box::new(config)));
                     Ok(ReloadResponse { generation: number })
                 }
                 Some(Answer::Refused(faults)) => Err(refuse(&faults)),

@@ -1,11 +1,15 @@
 //! The log: one line an event on standard error, for people or as JSON.
 
+mod counters;
+
 use std::io::{self, IsTerminal, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+
+pub(crate) use counters::Counters;
 
 /// How to log; the same for every role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

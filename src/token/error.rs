@@ -1,4 +1,7 @@
 //! What goes wrong with a token, by blame: the operator's names, the PIN, the key, the token.
+//!
+//! Each text is whole, its cause included, since these cross from a keeper to the log and to
+//! `check` as one line; so causes are fields, not sources that a chain would print again.
 
 use std::fmt;
 use std::io;
@@ -13,17 +16,16 @@ use super::{KeyKind, Scheme};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The module cannot be used.
-    #[error("PKCS#11 module {path}", path = path.display())]
+    #[error("PKCS#11 module {path}: {fault}", path = path.display())]
     Module {
         /// Its path.
         path: PathBuf,
         /// What is wrong with it.
-        #[source]
         fault: ModuleFault,
     },
     /// The name says too little, or contradicts itself.
-    #[error("the name {0} cannot be used")]
-    Name(String, #[source] UriError),
+    #[error("the name {0} cannot be used: {1}")]
+    Name(String, UriError),
     /// No token has this name.
     #[error("no token {wanted}; {}", there_are(.present, "tokens there"))]
     TokenMissing {
@@ -113,12 +115,11 @@ pub enum TokenError {
     #[error("this session had an error before and must be replaced")]
     SessionDead,
     /// Objects were made or removed only in part.
-    #[error("{done}")]
+    #[error("{done}; {cause}")]
     Partly {
         /// What was done, and what an operator has to look at.
         done: String,
         /// Why not the rest.
-        #[source]
         cause: Box<TokenError>,
     },
 }
@@ -130,14 +131,14 @@ pub enum ModuleFault {
     #[error("the path must be absolute")]
     NotAbsolute,
     /// Nothing there, or not readable.
-    #[error("cannot be read")]
-    Unreadable(#[source] io::Error),
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
     /// A folder, a device.
     #[error("not a regular file")]
     NotAFile,
     /// dlopen(3) refused it.
-    #[error("not a shared library that this program can load")]
-    NotALibrary(#[source] Error),
+    #[error("not a shared library that this program can load: {0}")]
+    NotALibrary(Error),
     /// A shared library without C_GetFunctionList.
     #[error("not a PKCS#11 module: it has no C_GetFunctionList")]
     NotPkcs11,
@@ -148,8 +149,8 @@ pub enum ModuleFault {
     #[error("initialised already in this process")]
     InUse,
     /// Another call failed.
-    #[error("failed")]
-    Other(#[source] Error),
+    #[error("it cannot be used: {0}")]
+    Other(Error),
 }
 
 /// Why a login did not happen.
@@ -237,6 +238,40 @@ impl TokenError {
         )
     }
 
+    /// What to do about it.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Module { fault, .. } => match fault {
+                ModuleFault::NotAbsolute | ModuleFault::Unreadable(_) | ModuleFault::NotAFile => {
+                    "give the full path of the vendor's PKCS#11 library (SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so)"
+                }
+                ModuleFault::NotALibrary(_) | ModuleFault::NotPkcs11 => {
+                    "name the vendor's PKCS#11 library, built for this machine's architecture"
+                }
+                ModuleFault::Initialise(_) | ModuleFault::Other(_) => {
+                    "check the module's own configuration and log (SoftHSM: SOFTHSM2_CONF, and that its token folder can be read and written)"
+                }
+                ModuleFault::InUse => "use the module once in a process",
+            },
+            Self::Name(..) => "mend the URI; see fastness token list",
+            Self::TokenMissing { .. } => {
+                "compare with fastness token list; is it the right module, with its right configuration?"
+            }
+            Self::TokenDoubled { .. } => "add `serial` to the URI",
+            Self::CannotInitialise(_) => "see fastness token list",
+            Self::Login { refusal, .. } => refusal.mend(),
+            Self::KeyMissing { .. } => "compare with fastness token list, or make the key with fastness token keygen",
+            Self::KeyDoubled { .. } => "add `id` to the URI, or destroy the key that should not be there",
+            Self::KeyUnusable { .. } => "make a new key inside the token with fastness token keygen",
+            Self::Unsupported { .. } => "choose another kind of key; p256 is the most widely supported",
+            Self::WrongScheme { .. } => "ask for a scheme of the key's kind",
+            Self::Call { .. } | Self::Answer { .. } | Self::SessionDead => {
+                "open a new session; if that fails too, see the token's own log and its connection"
+            }
+            Self::Partly { .. } => "look at the token with fastness token list and finish by hand",
+        }
+    }
+
     /// The PKCS#11 return code, when a call failed.
     pub fn code(&self) -> Option<ReturnCode> {
         match self {
@@ -260,6 +295,25 @@ impl TokenError {
 
     pub(super) fn answer(doing: &'static str, problem: impl Into<String>) -> Self {
         Self::Answer { doing, problem: problem.into() }
+    }
+}
+
+impl LoginRefusal {
+    /// What to do about it.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::WrongPin | Self::ImpossiblePin(_) => {
+                "correct the PIN source before the next start; each start tries once"
+            }
+            Self::Locked | Self::NoPinSet => {
+                "have the security officer set a user PIN (C_InitPIN) with the vendor's tool"
+            }
+            Self::FinalTry => "log in once by hand with the vendor's tool: that resets the counter",
+            Self::Expired => "set a new PIN with the vendor's tool",
+            Self::NotInitialised => "initialise it with fastness token init",
+            Self::Keypad => "use a token, or a configuration of it, that takes the PIN from the program",
+            Self::AlreadyLoggedIn => "log in once in a process",
+        }
     }
 }
 

@@ -76,6 +76,14 @@ impl TokenKey {
         })?;
         let token = Module::load(module)?.token(&wanted)?;
         token.login(pin)?;
+        Self::within(token, key)
+    }
+
+    /// The same, in a token that is logged in already.
+    ///
+    /// # Errors
+    /// [`TokenError`], when the key is not there or does not prove itself.
+    pub fn within(token: Token, key: &KeyUri) -> Result<Self, TokenError> {
         let session = token.session()?;
         let key = session.locate(key)?;
         session.prove(&key)?;

@@ -3,8 +3,11 @@
 
 mod attribute;
 mod error;
+mod gate;
+mod generate;
 mod info;
 mod key;
+mod lifecycle;
 mod locate;
 mod mechanism;
 mod module;
@@ -15,8 +18,11 @@ pub mod uri;
 mod verify;
 
 pub use error::{LoginRefusal, ModuleFault, ReturnCode, TokenError};
+pub use gate::{KeyEvidence, Trial};
+pub use generate::{Generated, KeySpec};
 pub use info::{PinState, TokenInfo};
 pub use key::{Key, TokenKey};
+pub use lifecycle::Destroyed;
 pub use module::Module;
 pub use scheme::{KeyKind, Scheme};
 pub use session::{Session, Token};

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::MechanismType;
 use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
@@ -160,10 +161,6 @@ impl Token {
         Session::open(&self.loaded, slot, self.uri()?, access)
     }
 
-    pub(super) fn mechanisms(&self) -> Result<Vec<cryptoki::mechanism::MechanismType>, TokenError> {
-        let slot = self.place.lock().unwrap_or_else(PoisonError::into_inner).slot;
-        self.loaded.pkcs11.get_mechanism_list(slot).map_err(TokenError::call("listing mechanisms"))
-    }
 }
 
 impl Session {
@@ -184,6 +181,12 @@ impl Session {
     /// Another read-only session on the same token, for tries that may fail.
     pub(super) fn sibling(&self) -> Result<Self, TokenError> {
         Self::open(&self.loaded, self.slot, self.token.clone(), Access::ReadOnly)
+    }
+
+    /// The mechanisms that the token offers.
+    pub(super) fn mechanisms(&self) -> Result<Vec<MechanismType>, TokenError> {
+        let list = self.loaded.pkcs11.get_mechanism_list(self.slot);
+        list.map_err(TokenError::call("listing mechanisms"))
     }
 
     /// The token this session is with.

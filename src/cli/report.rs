@@ -1,0 +1,25 @@
+//! Printing a result, for people or for programs.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{CommandError, Format};
+
+/// Prints `report` on standard output: its `Display` for people, one line of JSON for programs.
+pub(super) fn show(
+    format: Format,
+    report: &(impl Display + Serialize),
+) -> Result<(), CommandError> {
+    let line = match format {
+        Format::Human => report.to_string(),
+        Format::Json => {
+            serde_json::to_string(report).map_err(|error| CommandError::Print(error.into()))?
+        }
+    };
+    let mut output = io::stdout().lock();
+    writeln!(output, "{line}")
+        .and_then(|()| output.flush())
+        .map_err(CommandError::Print)
+}

@@ -1,0 +1,232 @@
+//! Files that a crash leaves either old or new, never half.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+
+/// How long a command waits for another one that works on the same folder. A token's slowest
+/// signature takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
+/// A file that could not be read or written as it must be.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system said no.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file is in the way, and is never overwritten.
+    #[error("{} exists and is not overwritten: choose another file or move it away", .0.display())]
+    Exists(PathBuf),
+    /// Another command holds the folder.
+    #[error("another fastness command is at work in {}: wait for it to end", .0.display())]
+    Busy(PathBuf),
+    /// The file is larger than it can rightly be.
+    #[error("{} is larger than {most} bytes: it is not what it should be", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes.
+        most: usize,
+    },
+    /// One of our own records does not read.
+    #[error("{}:{line}: damaged: restore it from a copy", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1; 0 when it is the file as a whole.
+        line: usize,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Writes a file that must not exist yet: either it is there in full, or not at all.
+///
+/// # Errors
+/// [`StoreError::Exists`], or [`StoreError::Io`].
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    write_with(path, bytes, RenameFlags::NOREPLACE)
+}
+
+/// Writes a file in the place of the one with this name, if any; readers see the old or the new.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    write_with(path, bytes, RenameFlags::empty())
+}
+
+fn write_with(path: &Path, bytes: &[u8], flags: RenameFlags) -> Result<(), StoreError> {
+    let draft = draft_of(path);
+    let written = write_draft(&draft, bytes)
+        .map_err(failed("write", &draft))
+        .and_then(|()| match renameat_with(CWD, &draft, CWD, path, flags) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::EXIST) => Err(StoreError::Exists(path.to_owned())),
+            Err(errno) => Err(failed("write", path)(errno.into())),
+        });
+    if written.is_err() {
+        // Best effort: the first error is the one to tell.
+        let _ = std::fs::remove_file(&draft);
+    }
+    written?;
+    sync_folder(path)
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.draft", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A draft of a killed process that had our id is garbage.
+    match std::fs::remove_file(draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Makes a rename or a new file in the folder of `path` durable.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed("sync", folder))
+}
+
+/// Reads a file of at most `most` bytes.
+///
+/// # Errors
+/// [`StoreError::Io`] or [`StoreError::TooLarge`].
+pub fn read_at_most(path: &Path, most: usize) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes))
+        .map_err(failed("read", path))?;
+    if bytes.len() > most {
+        return Err(StoreError::TooLarge {
+            path: path.to_owned(),
+            most,
+        });
+    }
+    Ok(bytes)
+}
+
+/// Makes the folder, for its owner only, unless it is there.
+pub(super) fn folder(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed("make", path))
+}
+
+/// The right to change a folder's records, for one command at a time. It ends with the value, or
+/// with the process.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits up to half a minute for the folder's lock file (flock(2)).
+    pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                    std::thread::sleep(BETWEEN_TRIES);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(StoreError::Busy(folder.to_owned()));
+                }
+                Err(errno) => return Err(failed("lock", &path)(errno.into())),
+            }
+        }
+    }
+}
+
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_file_never_overwrites_and_a_replaced_one_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_new(&path, b"one").unwrap();
+        assert!(matches!(
+            write_new(&path, b"two"),
+            Err(StoreError::Exists(_))
+        ));
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        replace(&path, b"three").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"three");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "a draft was left"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_new(&path, &[0; 11]).unwrap();
+        assert!(read_at_most(&path, 11).is_ok());
+        assert!(matches!(
+            read_at_most(&path, 10),
+            Err(StoreError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Lock::take(folder.path()).unwrap();
+        let file = File::open(folder.path().join("lock")).unwrap();
+        assert!(flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
+        drop(held);
+        assert!(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+    }
+}

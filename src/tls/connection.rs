@@ -1,0 +1,100 @@
+//! What a handshake leaves behind: an encrypted stream and what is known about it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::provider::with_groups;
+use super::signing::SignedBy;
+use crate::policy::Grant;
+
+/// A peer that was allowed in, and the stream to it.
+#[derive(Debug)]
+pub struct Connection {
+    /// HTTP/2 goes through here.
+    pub stream: TlsStream<TcpStream>,
+    /// What the handshake settled.
+    pub facts: ConnectionFacts,
+}
+
+/// What is known about a connection once the handshake is done.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts {
+    /// The peer, its role and its pin. When its policy changes, [`PeerPolicy::decide_again`]
+    /// tells whether it may stay.
+    ///
+    /// [`PeerPolicy::decide_again`]: crate::policy::PeerPolicy::decide_again
+    pub peer: Grant,
+    /// `TLSv1.3`
+    pub version: &'static str,
+    /// IANA name of the key exchange group, `X25519MLKEM768` with our own kind.
+    pub group: &'static str,
+    /// IANA name of the cipher suite.
+    pub suite: &'static str,
+    /// `h2`
+    pub alpn: &'static str,
+    /// Who made our signature.
+    pub signed_by: SignedBy,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: SocketAddr,
+    /// When the handshake was done.
+    pub at: SystemTime,
+}
+
+/// Wraps finished handshakes into tokio-rustls streams.
+///
+/// tokio-rustls makes its streams only from handshakes that it runs itself, on the runtime that
+/// serves. It offers the fresh TLS state to a closure first: ours puts the finished one in its
+/// place, and there is nothing left to shake hands about.
+#[derive(Clone)]
+pub(super) struct Wrapping {
+    client: TlsConnector,
+}
+
+impl Wrapping {
+    /// # Errors
+    /// A bug: rustls refuses a configuration that is the same at every start.
+    pub(super) fn new() -> Result<Self, rustls::Error> {
+        // Its state is thrown away unused: the cheapest key share will do.
+        let config = ClientConfig::builder_with_provider(with_groups(&[kx_group::X25519]))
+            .with_protocol_versions(&[&TLS13])?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        Ok(Self {
+            client: Arc::new(config).into(),
+        })
+    }
+
+    pub(super) async fn server(
+        &self,
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+        finished: rustls::ServerConnection,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let place = |state: &mut rustls::ServerConnection| *state = finished;
+        Ok(TlsAcceptor::from(config)
+            .accept_with(tcp, place)
+            .await?
+            .into())
+    }
+
+    pub(super) async fn client(
+        &self,
+        tcp: TcpStream,
+        name: ServerName<'static>,
+        finished: rustls::ClientConnection,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let place = |state: &mut rustls::ClientConnection| *state = finished;
+        Ok(self.client.connect_with(name, tcp, place).await?.into())
+    }
+}

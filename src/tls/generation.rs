@@ -1,0 +1,198 @@
+//! Everything that decides about handshakes, swapped whole: no handshake ever sees half a change.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::credential::Credential;
+use super::provider::provider;
+use super::signing::{Presenting, SignatureRecord};
+use super::verifier::{ClientJudge, Dialled, Judge, ServerJudge};
+use crate::policy::PeerPolicy;
+
+/// HTTP/2, and nothing else (RFC 9113 §3.2). gRPC clients insist on it.
+pub(super) const H2: &[u8] = b"h2";
+
+/// The authorities whose certificates we believe.
+#[derive(Clone, Debug)]
+pub struct TrustAnchors(Arc<RootCertStore>);
+
+/// Policy, credentials and trust anchors of one moment.
+pub struct Generation {
+    pub(super) judge: Arc<Judge>,
+    server: Option<(Credential, ServerConfig)>,
+    client: Option<(Credential, ClientConfig)>,
+}
+
+/// Why there is no [`Generation`].
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// The text is not PEM (RFC 7468).
+    #[error("the trust anchors are not PEM")]
+    NotPem(#[source] pem::Error),
+    /// A certificate in it is no trust anchor.
+    #[error("trust anchor {0}, counted from 1, cannot be read")]
+    Unreadable(usize, #[source] rustls::Error),
+    /// Without a trust anchor no peer can be believed.
+    #[error("there is no trust anchor")]
+    NoAnchor,
+    /// A bug: rustls does not take a configuration that is the same at every start.
+    #[error("rustls refuses our configuration")]
+    Configuration(#[source] rustls::Error),
+    /// A bug too.
+    #[error("rustls refuses our verifier")]
+    Verifier(#[source] VerifierBuilderError),
+}
+
+impl TrustAnchors {
+    /// Reads the PEM text of one or more root certificates.
+    ///
+    /// # Errors
+    /// [`GenerationError`] when there is none or one of them cannot be read.
+    pub fn from_pem(text: &str) -> Result<Self, GenerationError> {
+        let mut roots = RootCertStore::empty();
+        for (index, certificate) in CertificateDer::pem_slice_iter(text.as_bytes()).enumerate() {
+            let certificate = certificate.map_err(GenerationError::NotPem)?;
+            let unreadable = |error| GenerationError::Unreadable(index + 1, error);
+            roots.add(certificate).map_err(unreadable)?;
+        }
+        if roots.is_empty() {
+            return Err(GenerationError::NoAnchor);
+        }
+        Ok(Self(Arc::new(roots)))
+    }
+
+    pub(super) fn roots(&self) -> &RootCertStore {
+        &self.0
+    }
+}
+
+impl Generation {
+    /// A generation; without a credential for a role, nothing is accepted or dialled in that role.
+    ///
+    /// # Errors
+    /// [`GenerationError`], all of them bugs or an empty set of trust anchors.
+    pub fn new(
+        policy: PeerPolicy,
+        anchors: &TrustAnchors,
+        server: Option<Credential>,
+        client: Option<Credential>,
+    ) -> Result<Self, GenerationError> {
+        let provider = provider();
+        let roots = anchors.0.clone();
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(GenerationError::Verifier)?;
+        let algorithms = provider.signature_verification_algorithms;
+        let judge = Arc::new(Judge {
+            policy,
+            roots,
+            clients,
+            algorithms,
+        });
+        let server = server
+            .map(|own| server_config(&provider, &judge, &own).map(|config| (own, config)))
+            .transpose()
+            .map_err(GenerationError::Configuration)?;
+        let client = client
+            .map(|own| client_config(&provider, &own).map(|config| (own, config)))
+            .transpose()
+            .map_err(GenerationError::Configuration)?;
+        Ok(Self {
+            judge,
+            server,
+            client,
+        })
+    }
+
+    /// The peer policy.
+    pub fn policy(&self) -> &PeerPolicy {
+        &self.judge.policy
+    }
+
+    /// What we present to those who dial us.
+    pub fn server(&self) -> Option<&Credential> {
+        self.server.as_ref().map(|(credential, _)| credential)
+    }
+
+    /// What we present to those whom we dial.
+    pub fn client(&self) -> Option<&Credential> {
+        self.client.as_ref().map(|(credential, _)| credential)
+    }
+
+    /// The configuration of one incoming handshake, whose signature is noted in `record`.
+    pub(super) fn accepting(&self, record: &Arc<SignatureRecord>) -> Option<Arc<ServerConfig>> {
+        let (credential, config) = self.server.as_ref()?;
+        let mut config = config.clone();
+        config.cert_resolver = Presenting::new(credential, record);
+        Some(Arc::new(config))
+    }
+
+    /// The configuration of one outgoing handshake.
+    pub(super) fn dialling(
+        &self,
+        dialled: Dialled,
+        record: &Arc<SignatureRecord>,
+    ) -> Option<Arc<ClientConfig>> {
+        let (credential, config) = self.client.as_ref()?;
+        let mut config = config.clone();
+        config.client_auth_cert_resolver = Presenting::new(credential, record);
+        let judge = self.judge.clone();
+        config
+            .dangerous()
+            .set_certificate_verifier(Arc::new(ServerJudge { judge, dialled }));
+        Some(Arc::new(config))
+    }
+}
+
+/// No tickets and no session storage: a resumed session would skip certificate and pin.
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    judge: &Arc<Judge>,
+    own: &Credential,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::new(ClientJudge(judge.clone())))
+        .with_cert_resolver(Presenting::new(own, &Arc::default()));
+    config.ignore_client_order = true;
+    config.alpn_protocols = vec![H2.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// Its verifier is replaced for each handshake, which knows whom it dials; this one trusts nobody.
+fn client_config(
+    provider: &Arc<CryptoProvider>,
+    own: &Credential,
+) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(RootCertStore::empty())
+        .with_client_cert_resolver(Presenting::new(own, &Arc::default()));
+    config.alpn_protocols = vec![H2.to_vec()];
+    config.check_selected_alpn = true;
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.enable_sni = false;
+    Ok(config)
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation")
+            .field("peers", &self.policy().peers().len())
+            .field("server", &self.server())
+            .field("client", &self.client())
+            .finish()
+    }
+}

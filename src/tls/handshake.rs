@@ -1,0 +1,327 @@
+//! Handshakes, incoming and outgoing: sockets and the deadline here, everything that computes or
+//! signs in the lane.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::Acceptor;
+use rustls::{ClientConnection, Connection as TlsState, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::blame::HandshakeError;
+use super::connection::{Connection, ConnectionFacts, Wrapping};
+use super::exchange::{self, Step};
+use super::generation::{Generation, GenerationError, H2};
+use super::lane::Lane;
+use super::provider::{group_name, suite_name};
+use super::signing::SignatureRecord;
+use super::verifier::{Chain, Dialled};
+use crate::policy::{Grant, PeerId};
+use crate::role::TlsRole;
+
+/// Where the peer's certificate is verified (two signatures, above 100 µs) once our own signature
+/// is made: in the lane, or with `false` on the caller's thread, which saves a change of threads.
+const VERIFY_IN_THE_LANE: bool = true;
+/// A flight of the peer with a chain of three fits; more than this is read in several pieces.
+const READ_SIZE: usize = 4096;
+/// How long, and how many bytes, we wait for a refused peer to hear the alert: a socket closed
+/// over unread bytes sends a reset that overtakes it.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: usize = 64 * 1024;
+/// A plaintext record with the alert `no_application_protocol` (RFC 7301 §3.2, RFC 8446 §5.1, §6).
+const NO_APPLICATION_PROTOCOL: [u8; 7] = [21, 3, 3, 0, 2, 2, 120];
+
+/// Makes connections of sockets. Cheap to clone.
+#[derive(Clone)]
+pub struct Handshakes {
+    lane: Arc<Lane>,
+    generations: watch::Receiver<Arc<Generation>>,
+    deadline: Duration,
+    wrapping: Wrapping,
+}
+
+impl Handshakes {
+    /// Handshakes in `lane`, always under the newest of `generations`, each done within `deadline`
+    /// (from the open socket to the stream) or not at all.
+    ///
+    /// # Errors
+    /// [`GenerationError::Configuration`]: a bug, the same at every start.
+    pub fn new(
+        lane: Arc<Lane>,
+        generations: watch::Receiver<Arc<Generation>>,
+        deadline: Duration,
+    ) -> Result<Self, GenerationError> {
+        let wrapping = Wrapping::new().map_err(GenerationError::Configuration)?;
+        Ok(Self {
+            lane,
+            generations,
+            deadline,
+            wrapping,
+        })
+    }
+
+    /// The generation that the next handshake will use.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generations.borrow().clone()
+    }
+
+    /// Shakes hands with somebody who dialled us.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the socket is closed.
+    pub async fn accept(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
+        self.in_time(self.accepted(tcp)).await
+    }
+
+    /// Shakes hands with `peer`, whom we have reached at `address` through `tcp`. In TLS 1.3 we are
+    /// done before the server has judged our certificate (RFC 8446 §4.4.2): its refusal comes as
+    /// an error of the first read.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the socket is closed.
+    pub async fn dial(
+        &self,
+        peer: &PeerId,
+        address: SocketAddr,
+        tcp: TcpStream,
+    ) -> Result<Connection, HandshakeError> {
+        let dialled = Dialled {
+            peer: peer.clone(),
+            address,
+        };
+        self.in_time(self.dialled(dialled, tcp)).await
+    }
+
+    async fn in_time(
+        &self,
+        handshake: impl Future<Output = Result<Connection, HandshakeError>>,
+    ) -> Result<Connection, HandshakeError> {
+        let late = Err(HandshakeError::Deadline(self.deadline));
+        timeout(self.deadline, handshake).await.unwrap_or(late)
+    }
+
+    async fn accepted(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
+        let generation = self.generation();
+        let record = Arc::new(SignatureRecord::default());
+        let missing = HandshakeError::NoCredential(TlsRole::Server);
+        let config = generation.accepting(&record).ok_or(missing)?;
+        let mut wire = Wire::new(tcp);
+
+        // A stranger gets no signature before it has said something that we could agree to.
+        let mut acceptor = Acceptor::default();
+        let hello = loop {
+            wire.receive().await?;
+            let heard = exchange::hear(&mut acceptor, &wire.input);
+            if let Some(hello) = wire.send(heard).await? {
+                break hello;
+            }
+        };
+        if !hello
+            .client_hello()
+            .alpn()
+            .is_some_and(|mut offered| offered.any(|one| one == H2))
+        {
+            wire.linger(&NO_APPLICATION_PROTOCOL).await;
+            return Err(HandshakeError::NotH2);
+        }
+
+        let answering = config.clone();
+        let step = self
+            .lane
+            .run(move || exchange::answer(hello, answering))
+            .await?;
+        let state = wire.send(step).await?;
+        let state = self.finish(&mut wire, state, &record).await?;
+        let facts = self.facts(&wire.tcp, &state, &record, &generation, None)?;
+        let TlsState::Server(state) = state else {
+            return Err(HandshakeError::Bug("a server became a client"));
+        };
+        let stream = self.wrapping.server(wire.tcp, config, state).await?;
+        Ok(Connection { stream, facts })
+    }
+
+    async fn dialled(
+        &self,
+        dialled: Dialled,
+        tcp: TcpStream,
+    ) -> Result<Connection, HandshakeError> {
+        let generation = self.generation();
+        let record = Arc::new(SignatureRecord::default());
+        let missing = HandshakeError::NoCredential(TlsRole::Client);
+        let config = generation
+            .dialling(dialled.clone(), &record)
+            .ok_or(missing)?;
+        let mut wire = Wire::new(tcp);
+
+        // An address as the name: no server name is sent (RFC 6066 §3).
+        let name = ServerName::IpAddress(dialled.address.ip().into());
+        let mut state = TlsState::Client(ClientConnection::new(config, name.clone())?);
+        wire.tcp.write_all(&exchange::drain(&mut state)).await?;
+        let state = self.finish(&mut wire, state, &record).await?;
+        let facts = self.facts(&wire.tcp, &state, &record, &generation, Some(&dialled))?;
+        let TlsState::Client(state) = state else {
+            return Err(HandshakeError::Bug("a client became a server"));
+        };
+        let stream = self.wrapping.client(wire.tcp, name, state).await?;
+        Ok(Connection { stream, facts })
+    }
+
+    /// Flight by flight to the end. Whatever may sign runs in the lane: with a HelloRetryRequest
+    /// (RFC 8446 §4.1.4) the signature comes later than usual, and a client signs in its last step.
+    async fn finish(
+        &self,
+        wire: &mut Wire,
+        mut state: TlsState,
+        record: &SignatureRecord,
+    ) -> Result<TlsState, HandshakeError> {
+        while state.is_handshaking() {
+            wire.receive().await?;
+            let input = std::mem::take(&mut wire.input);
+            let step = if VERIFY_IN_THE_LANE || record.signed_by().is_none() {
+                self.lane
+                    .run(move || exchange::advance(state, &input))
+                    .await?
+            } else {
+                exchange::advance(state, &input)
+            };
+            state = wire.send(step).await?;
+        }
+        Ok(state)
+    }
+
+    fn facts(
+        &self,
+        tcp: &TcpStream,
+        state: &TlsState,
+        record: &SignatureRecord,
+        generation: &Arc<Generation>,
+        dialled: Option<&Dialled>,
+    ) -> Result<ConnectionFacts, HandshakeError> {
+        if state.alpn_protocol() != Some(H2) {
+            return Err(HandshakeError::NotH2);
+        }
+        let version = match state.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => return Err(HandshakeError::Bug("not TLS 1.3")),
+        };
+        Ok(ConnectionFacts {
+            peer: self.grant(state, generation, dialled)?,
+            version,
+            group: state
+                .negotiated_key_exchange_group()
+                .map_or("unknown", |group| group_name(group.name())),
+            suite: state
+                .negotiated_cipher_suite()
+                .map_or("unknown", |suite| suite_name(suite.suite())),
+            alpn: "h2",
+            signed_by: record.signed_by().cloned().ok_or(HandshakeError::NotMutual)?,
+            local: tcp.local_addr()?,
+            remote: tcp.peer_addr()?,
+            at: SystemTime::now(),
+        })
+    }
+
+    /// Decides once more, under the newest generation: it may have come during the handshake.
+    fn grant(
+        &self,
+        state: &TlsState,
+        generation: &Arc<Generation>,
+        dialled: Option<&Dialled>,
+    ) -> Result<Grant, HandshakeError> {
+        let certificates = state.peer_certificates().unwrap_or_default();
+        let Some((end_entity, intermediates)) = certificates.split_first() else {
+            return Err(HandshakeError::NoCertificate);
+        };
+        let chain = Chain {
+            end_entity,
+            intermediates,
+            dialled,
+        };
+        let newest = self.generation();
+        if Arc::ptr_eq(&newest, generation) {
+            newest
+                .judge
+                .decide(chain)
+                .into_result()
+                .map_err(HandshakeError::Refused)
+        } else {
+            Ok(newest.judge.judge(chain, UnixTime::now())?)
+        }
+    }
+}
+
+/// A socket during a handshake, and what was just read from it.
+struct Wire {
+    tcp: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Wire {
+    fn new(tcp: TcpStream) -> Self {
+        Self {
+            tcp,
+            input: Vec::new(),
+        }
+    }
+
+    /// Replaces `input` with what comes next, at least one byte.
+    async fn receive(&mut self) -> io::Result<()> {
+        self.input.clear();
+        self.input.reserve(READ_SIZE);
+        match self.tcp.read_buf(&mut self.input).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends what a step has for the peer, in one write, and takes its outcome.
+    async fn send<T>(&mut self, step: Step<T>) -> Result<T, HandshakeError> {
+        match step.outcome {
+            Ok(outcome) => {
+                self.tcp.write_all(&step.output).await?;
+                Ok(outcome)
+            }
+            Err(error) => {
+                self.linger(&step.output).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Says goodbye with `alert` so that it can be heard.
+    async fn linger(&mut self, alert: &[u8]) {
+        if alert.is_empty() {
+            return;
+        }
+        let goodbye = async {
+            self.tcp.write_all(alert).await?;
+            self.tcp.shutdown().await?;
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                self.input.clear();
+                self.input.reserve(READ_SIZE);
+                match self.tcp.read_buf(&mut self.input).await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
+                }
+            }
+            Ok::<_, io::Error>(())
+        };
+        // The peer is refused already; whether it hears why is its own affair.
+        drop(timeout(LINGER, goodbye).await);
+    }
+}
+
+impl fmt::Debug for Handshakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handshakes(within {:?}, {:?})", self.deadline, self.lane)
+    }
+}

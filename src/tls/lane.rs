@@ -1,0 +1,174 @@
+//! The lane: the few threads on which handshakes compute and wait for the token, so that no thread
+//! that serves ever does.
+//!
+//! As wide as the token has sessions, first come first served, and of lower priority than the
+//! threads that serve. Only bytes and TLS state go in and out; sockets, timers and futures stay
+//! with the caller's runtime, so a caller may give up at any time. All threads exist from the start:
+//! a process that is sealed afterwards needs no `clone(2)`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+/// nice(2) of the lane's threads: established calls come first on a busy machine.
+const NICE: i32 = 10;
+/// Longer queues are refused: at 400 signatures a second this is ten seconds, which is more than
+/// any handshake may take.
+const LONGEST_QUEUE: usize = 4096;
+
+/// The threads of handshakes. Dropping it ends them after the work that is queued.
+pub struct Lane {
+    shared: Arc<Shared>,
+    sessions: usize,
+}
+
+/// Why work was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LaneError {
+    /// Too much is waiting already.
+    #[error("too many handshakes are waiting for the token")]
+    Full,
+    /// The work panicked: a bug.
+    #[error("a handshake panicked")]
+    Panicked,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Lane {
+    /// Starts `sessions` threads, at least one, each at lower priority.
+    ///
+    /// # Errors
+    /// When a thread cannot be started or its priority not be lowered.
+    pub fn start(sessions: usize) -> io::Result<Self> {
+        let sessions = sessions.max(1);
+        let lane = Self {
+            shared: Arc::default(),
+            sessions,
+        };
+        let (started, outcomes) = mpsc::channel();
+        for number in 0..sessions {
+            let (shared, started) = (lane.shared.clone(), started.clone());
+            thread::Builder::new()
+                .name(format!("lane-{number}"))
+                .spawn(move || {
+                    // On Linux the priority belongs to the calling thread (setpriority(2), "C library/
+                    // kernel differences").
+                    let lowered = rustix::process::setpriority_process(None, NICE);
+                    let failed = lowered.is_err();
+                    let heard = started.send(lowered.map_err(io::Error::from));
+                    drop(started);
+                    if !failed && heard.is_ok() {
+                        shared.work();
+                    }
+                })?;
+        }
+        drop(started);
+        outcomes.into_iter().collect::<io::Result<()>>()?;
+        Ok(lane)
+    }
+
+    /// How many signatures can be waited for at once.
+    pub fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    /// How many handshakes wait for a thread.
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().jobs.len()
+    }
+
+    /// Does `work` on a thread of the lane, after all that was queued before. Dropping the future
+    /// takes work that has not begun out of the queue's way.
+    ///
+    /// # Errors
+    /// [`LaneError`].
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LaneError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.push(Box::new(move || {
+            if !reply.is_closed() {
+                // Nobody hears it when the caller gave up meanwhile.
+                drop(reply.send(work()));
+            }
+        }))?;
+        answer.await.or(Err(LaneError::Panicked))
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.arrived.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) -> Result<(), LaneError> {
+        let mut queue = self.lock();
+        if queue.jobs.len() >= LONGEST_QUEUE {
+            return Err(LaneError::Full);
+        }
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // A panic costs one handshake and not a thread; its caller sees `Panicked`.
+            drop(catch_unwind(AssertUnwindSafe(job)));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self
+                .arrived
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Lane({} sessions, {} waiting)",
+            self.sessions,
+            self.waiting()
+        )
+    }
+}

@@ -1,0 +1,155 @@
+//! rustls' signing key, which has no key: it asks the keeper and notes who answered.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
+
+use super::credential::{Credential, TokenKey};
+use crate::keeper::ask::AskError;
+use crate::token::{KeyKind, Scheme};
+
+/// Who made our signature in a handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedBy {
+    /// Process id of the keeper.
+    pub keeper: u32,
+    /// Label of the token that holds the key.
+    pub token: Arc<str>,
+}
+
+/// Who made the signature of one handshake. A TLS 1.3 handshake has exactly one CertificateVerify
+/// of ours (RFC 8446 §4.4.3), so it is written once.
+#[derive(Debug, Default)]
+pub(super) struct SignatureRecord(OnceLock<SignedBy>);
+
+impl SignatureRecord {
+    /// Who signed; `None` as long as nobody has.
+    pub(super) fn signed_by(&self) -> Option<&SignedBy> {
+        self.0.get()
+    }
+}
+
+/// The keeper's refusal on its way through rustls to the log.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct SigningFailed(pub(super) Arc<AskError>);
+
+/// The credential of one handshake.
+#[derive(Debug)]
+pub(super) struct Presenting {
+    credential: Credential,
+    record: Arc<SignatureRecord>,
+}
+
+impl Presenting {
+    pub(super) fn new(credential: &Credential, record: &Arc<SignatureRecord>) -> Arc<Self> {
+        Arc::new(Self {
+            credential: credential.clone(),
+            record: record.clone(),
+        })
+    }
+
+    fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::new(self.credential.certified(self.record.clone()))
+    }
+}
+
+impl ResolvesServerCert for Presenting {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.certified())
+    }
+}
+
+impl ResolvesClientCert for Presenting {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.certified())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// A token key in rustls' words, for one handshake.
+pub(super) struct TokenSigningKey {
+    key: Arc<TokenKey>,
+    record: Arc<SignatureRecord>,
+}
+
+impl TokenSigningKey {
+    pub(super) fn new(key: Arc<TokenKey>, record: Arc<SignatureRecord>) -> Self {
+        Self { key, record }
+    }
+}
+
+impl SigningKey for TokenSigningKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let ours = self.key.kind.schemes().iter();
+        let scheme = ours
+            .copied()
+            .find(|scheme| offered.contains(&SignatureScheme::from(scheme.code())))?;
+        Some(Box::new(TokenSigner {
+            key: self.key.clone(),
+            record: self.record.clone(),
+            scheme,
+        }))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        Some(self.key.spki.as_slice().into())
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.key.kind {
+            KeyKind::P256 | KeyKind::P384 => SignatureAlgorithm::ECDSA,
+            KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => SignatureAlgorithm::RSA,
+            KeyKind::Ed25519 => SignatureAlgorithm::ED25519,
+        }
+    }
+}
+
+/// Makes one signature, in the lane: it blocks until the keeper has answered.
+struct TokenSigner {
+    key: Arc<TokenKey>,
+    record: Arc<SignatureRecord>,
+    scheme: Scheme,
+}
+
+impl Signer for TokenSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        match self.key.asker.sign(self.key.index, self.scheme, message) {
+            Ok(signed) => {
+                self.record.0.get_or_init(|| SignedBy {
+                    keeper: signed.keeper,
+                    token: self.key.token.clone(),
+                });
+                Ok(signed.signature)
+            }
+            Err(error) => {
+                let failed = SigningFailed(Arc::new(error));
+                Err(rustls::Error::Other(OtherError(Arc::new(failed))))
+            }
+        }
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::from(self.scheme.code())
+    }
+}
+
+impl fmt::Debug for TokenSigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenSigningKey({})", self.key.kind)
+    }
+}
+
+impl fmt::Debug for TokenSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenSigner({:?})", self.scheme)
+    }
+}
