@@ -84,33 +84,31 @@ pub(super) fn status(socket: &SocketArgs, format: Format) -> Result<(), Failure>
     if format == Format::Json {
         return output::json(&status);
     }
-    print_status(&status);
-    Ok(())
+    output::text(&describe_status(&status))
 }
 
-fn print_status(status: &StatusResponse) {
-    println!("{}  {}", status.node_id, status.state);
+fn describe_status(status: &StatusResponse) -> String {
+    let mut lines = vec![format!("{}  {}", status.node_id, status.state)];
     if !status.reason.is_empty() {
-        println!("  {}", status.reason);
+        lines.push(format!("  {}", status.reason));
     }
-    println!("  listening on {}", status.listening.join(", "));
-    for process in &status.processes {
-        println!("  {:<10}  pid {:<8} started again {} times", process.role, process.pid, process.restarts);
-    }
-    for key in &status.keys {
-        println!(
+    lines.push(format!("  listening on {}", status.listening.join(", ")));
+    lines.extend(status.processes.iter().map(|process| {
+        format!("  {:<10}  pid {:<8} started again {} times", process.role, process.pid, process.restarts)
+    }));
+    lines.extend(status.keys.iter().map(|key| {
+        format!(
             "  {} key  {} in token {} ({}), until {}\n              {}",
             key.role, key.kind, key.token_label, key.token_manufacturer, key.not_after, key.spki_pin
-        );
-    }
-    println!("  {} connections", status.connections.len());
-    for connection in &status.connections {
-        print_connection(connection);
-    }
+        )
+    }));
+    lines.push(format!("  {} connections", status.connections.len()));
+    lines.extend(status.connections.iter().map(describe_connection));
+    lines.join("\n")
 }
 
-fn print_connection(connection: &Connection) {
-    println!(
+fn describe_connection(connection: &Connection) -> String {
+    format!(
         "    {} ({}) at {}: {} {} {}, {} pin, signed by pid {} in token {}, {} s old",
         connection.peer_id,
         connection.peer_role,
@@ -122,7 +120,7 @@ fn print_connection(connection: &Connection) {
         connection.signed_by_pid,
         connection.signed_in_token,
         connection.age_seconds
-    );
+    )
 }
 
 /// `fastness peers`
@@ -131,8 +129,9 @@ pub(super) fn peers(socket: &SocketArgs, format: Format) -> Result<(), Failure> 
     if format == Format::Json {
         return output::json(&peers);
     }
+    let mut lines = Vec::new();
     for peer in &peers.peers {
-        println!(
+        lines.push(format!(
             "{:<12} {:<10} {} in, {} out  {}  {}",
             peer.name,
             peer.dial_state,
@@ -140,12 +139,12 @@ pub(super) fn peers(socket: &SocketArgs, format: Format) -> Result<(), Failure> 
             peer.connections_out,
             peer.id,
             peer.addresses.join(", ")
-        );
+        ));
         if !peer.last_error.is_empty() {
-            println!("             {}", peer.last_error);
+            lines.push(format!("             {}", peer.last_error));
         }
     }
-    Ok(())
+    output::text(&lines.join("\n"))
 }
 
 /// `fastness ping`
@@ -155,30 +154,30 @@ pub(super) fn ping(args: &PingArgs, format: Format) -> Result<(), Failure> {
     if format == Format::Json {
         return output::json(&pong);
     }
-    print_ping(&args.peer, &pong);
-    Ok(())
+    output::text(&describe_ping(&args.peer, &pong))
 }
 
-fn print_ping(peer: &str, pong: &PingResponse) {
+fn describe_ping(peer: &str, pong: &PingResponse) -> String {
     let round_trip = Duration::from_nanos(pong.round_trip_nanos);
-    println!("{peer} is {}: round trip {round_trip:?}", pong.peer_node_id);
+    let mut lines = vec![format!("{peer} is {}: round trip {round_trip:?}", pong.peer_node_id)];
     if let Some(connection) = &pong.connection {
-        println!("  our side:");
-        print_connection(connection);
+        lines.push("  our side:".into());
+        lines.push(describe_connection(connection));
     }
     if let Some(seen) = &pong.seen_as {
-        println!(
+        lines.push(format!(
             "  it sees us as {} at {}: {} {} {}, {} pin {}",
             seen.peer_id, seen.address, seen.tls_version, seen.group, seen.cipher_suite, seen.pin_label, seen.spki_pin
-        );
+        ));
     }
     if pong.bytes_sent > 0 {
         let seconds = Duration::from_nanos(pong.transfer_nanos).as_secs_f64();
-        println!(
+        lines.push(format!(
             "  {} bytes there, {} bytes back in {seconds:.3} s",
             pong.bytes_sent, pong.bytes_received
-        );
+        ));
     }
+    lines.join("\n")
 }
 
 /// `fastness reload`
@@ -187,20 +186,18 @@ pub(super) fn reload(socket: &SocketArgs, format: Format) -> Result<(), Failure>
         .map_err(|failure| if failure.exit == Exit::Peer { Failure { exit: Exit::Faults, ..failure } } else { failure })?
         .into_inner();
     match format {
-        Format::Json => output::json(&reloaded)?,
-        Format::Human => println!("reloaded: generation {} is in force", reloaded.generation),
+        Format::Json => output::json(&reloaded),
+        Format::Human => output::text(&format!("reloaded: generation {} is in force", reloaded.generation)),
     }
-    Ok(())
 }
 
 /// `fastness drain`
 pub(super) fn drain(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
     let drained = with_node(socket, async |mut node| node.drain(DrainRequest {}).await)?.into_inner();
     match format {
-        Format::Json => output::json(&drained)?,
-        Format::Human => println!("the node lets its calls end and stops"),
+        Format::Json => output::json(&drained),
+        Format::Human => output::text("the node lets its calls end and stops"),
     }
-    Ok(())
 }
 
 /// `1024`, `64KiB`, `64MiB`, `1GiB`, in bytes.

@@ -8,10 +8,12 @@ mod revoke;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::quiet::Quiet;
 use super::{CommandError, Format};
 use crate::pki::{Authority, Moment, PkiError, Serial, StoreError};
 use crate::secret::{PinSource, UserPin};
-use crate::token::{KeyUri, TokenKey};
+use crate::token::uri::UriError;
+use crate::token::{KeyUri, Module, TokenError, TokenKey};
 
 /// The certificate authority's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -41,22 +43,29 @@ pub fn run(command: CaCommand, format: Format) -> Result<(), CommandError> {
 
 /// The authority's key, logged in and proved. The PIN is asked for only here, after everything that
 /// can be refused without it.
-fn key_of(authority: &Authority, pin: &PinSource) -> Result<TokenKey, CommandError> {
+fn key_of(authority: &Authority, pin: Quiet<PinSource>) -> Result<TokenKey, CommandError> {
     let settings = authority.settings();
     open_key(&settings.module, &settings.key, pin)
 }
 
+/// Finds the token, reads the PIN, logs in: in this order, so that nobody is asked for a PIN in vain.
 pub(super) fn open_key(
     module: &Path,
     key: &KeyUri,
-    pin: &PinSource,
+    pin: Quiet<PinSource>,
 ) -> Result<TokenKey, CommandError> {
-    let token = key.token();
-    let token = token
-        .as_ref()
-        .and_then(|token| token.label().or(token.serial()));
-    let pin = UserPin::read(pin.open()?, pin.kind(token.unwrap_or("the token")))?;
-    Ok(TokenKey::open(module, key, pin)?)
+    let pin = pin.into_inner().map_err(CommandError::PinSource)?;
+    let token = key.token().ok_or(CommandError::KeyUri(UriError::NoToken))?;
+    let token = Module::load(module)?.token(&token)?;
+    let label = token.info().label.clone();
+    if let Some(refusal) = token.info().login_refusal() {
+        return Err(CommandError::Login(TokenError::Login {
+            token: label,
+            refusal,
+        }));
+    }
+    token.login(UserPin::read(pin.open()?, pin.kind(&label))?)?;
+    Ok(TokenKey::within(token, key)?)
 }
 
 fn now() -> Result<Moment, CommandError> {
@@ -69,10 +78,19 @@ fn fresh_serial() -> Result<Serial, CommandError> {
     Ok(Serial::from_random(random))
 }
 
-/// Refuses a file that is in the way before anyone types a PIN for nothing.
-fn refuse_existing(path: &Path) -> Result<(), CommandError> {
-    match path.symlink_metadata() {
-        Ok(_) => Err(PkiError::from(StoreError::Exists(path.to_owned())).into()),
-        Err(_) => Ok(()),
+/// Refuses a file that is in the way, and a folder that is not there, before anyone types a PIN for
+/// nothing.
+fn check_out(path: &Path, overwrite: bool) -> Result<(), CommandError> {
+    if !overwrite && path.symlink_metadata().is_ok() {
+        return Err(PkiError::from(StoreError::Exists(path.to_owned())).into());
     }
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    if folder.is_some_and(|folder| !folder.is_dir()) || path.file_name().is_none() {
+        let text = format!(
+            "--out {}: its folder does not exist, make it first",
+            path.display()
+        );
+        return Err(CommandError::Usage(text));
+    }
+    Ok(())
 }

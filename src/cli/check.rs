@@ -20,21 +20,23 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
             "tokens": tokens,
         }));
     }
-    println!("{}: `fastness run` would start", config.file.display());
-    println!("  node        {}", config.id);
+    let mut lines = vec![
+        format!("{}: `fastness run` would start", config.file.display()),
+        format!("  node        {}", config.id),
+    ];
     for (settings, token) in config.tokens.iter().zip(&tokens) {
-        println!(
+        lines.push(format!(
             "  token       {} (serial {}, {}), {} sessions",
             token.label, token.serial, token.manufacturer, token.sessions
-        );
-        for (key, found) in settings.keys.iter().zip(&token.keys) {
-            println!(
+        ));
+        lines.extend(settings.keys.iter().zip(&token.keys).map(|(key, found)| {
+            format!(
                 "  {:<11} {}, cannot be read or wrapped, signs, matches its certificate (valid until {})",
                 format!("{} key", key.role),
                 found.kind,
                 key.not_after
-            );
-        }
+            )
+        }));
     }
-    Ok(())
+    output::text(&lines.join("\n"))
 }

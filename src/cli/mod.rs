@@ -12,7 +12,6 @@ mod report;
 mod run;
 pub mod spki_pin;
 pub mod token;
-mod unechoed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! What a command says when it fails: for people on standard error, for programs as JSON on standard
 //! output, and always an exit code.
 
-use std::io;
+use std::io::{self, Write};
 
 use super::{Exit, Format};
 use crate::fault::Fault;
@@ -35,7 +35,7 @@ impl Failure {
                 "message": self.message,
                 "faults": self.faults,
             });
-            println!("{value}");
+            let _ = text(&value.to_string());
             return;
         }
         for fault in &self.faults {
@@ -53,7 +53,13 @@ impl From<io::Error> for Failure {
 
 /// Prints `value` as one line of JSON.
 pub(super) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).map_err(io::Error::from)?;
-    println!("{text}");
-    Ok(())
+    text(&serde_json::to_string(value).map_err(io::Error::from)?)
+}
+
+/// Prints `text`. Whoever stopped reading (`| head`) has seen enough: that is no failure.
+pub(super) fn text(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }

@@ -28,6 +28,11 @@ impl From<SupervisorError> for Failure {
             SupervisorError::Faults(faults) => {
                 Failure::faults("the node does not start: mend the faults above", faults)
             }
+            SupervisorError::Pin(faults) => Failure {
+                exit: Exit::Pin,
+                message: "the PIN was tried once and is not tried again: mend it before the next start".into(),
+                faults,
+            },
             SupervisorError::System(error) => {
                 Failure::new(Exit::Failed, format!("the supervisor cannot work: {error}"))
             }

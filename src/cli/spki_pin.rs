@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::ca::open_key;
-use super::unechoed::unechoed;
+use super::quiet::Quiet;
 use super::{CommandError, Format, report};
 use crate::pki::pin::{self, Source};
 use crate::pki::{LARGEST, PkiError, read_at_most};
@@ -20,8 +20,9 @@ Examples:
   fastness spki-pin 'pkcs11:token=node-a;object=server' \\
       --module /usr/lib/softhsm/libsofthsm2.so --pin file:node-a.pin
 
-Prints sha256/ and the base64 of the SHA-256 of the public key (RFC 7469), as peer policies list it.
-It is the same for the key, for every request and for every certificate of that key.";
+Prints sha256/ and the base64 of the SHA-256 of the public key (RFC 7469), as peer
+policies list it. It is the same for the key, for every request and for every
+certificate of that key.";
 
 /// Arguments of `fastness spki-pin`.
 #[derive(Debug, clap::Args)]
@@ -35,8 +36,8 @@ pub struct SpkiPinArgs {
     #[arg(long)]
     module: Option<PathBuf>,
     /// Where the token's PIN comes from: prompt, file:PATH, fd:N or credential:NAME; for a URI
-    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
-    pin: PinSource,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pin: Quiet<PinSource>,
 }
 
 #[derive(Serialize)]
@@ -51,14 +52,11 @@ struct Report {
 /// [`CommandError`], by whose move it is.
 pub fn run(args: SpkiPinArgs, format: Format) -> Result<(), CommandError> {
     let (source, pin) = if args.of.starts_with("pkcs11:") {
-        let key: KeyUri = args
-            .of
-            .parse()
-            .map_err(|error| CommandError::Usage(format!("{error}")))?;
+        let key: KeyUri = args.of.parse().map_err(CommandError::KeyUri)?;
         let module = args
             .module
             .ok_or_else(|| CommandError::Usage("a PKCS#11 URI needs --module PATH".to_owned()))?;
-        let key = open_key(&module, &key, &args.pin)?;
+        let key = open_key(&module, &key, args.pin)?;
         ("token", SpkiPin::of_spki(key.spki_der()))
     } else {
         let bytes = read_at_most(Path::new(&args.of), LARGEST).map_err(PkiError::from)?;

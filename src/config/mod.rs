@@ -34,6 +34,8 @@ use spec::{KeySpec, Spec, TokenSpec};
 const SESSIONS: u8 = 4;
 /// More sessions than any HSM we know gives to one client.
 const MOST_SESSIONS: u8 = 64;
+/// Tokens of one identity: the first and its replacements.
+const MOST_TOKENS: usize = 8;
 /// One more than this and somebody makes a mistake.
 const MOST_LISTENERS: usize = 16;
 
@@ -173,8 +175,8 @@ impl Reader<'_> {
         let mut tokens = Vec::new();
         match spec.token.as_slice() {
             [] => self.faults.push(Fault::new("token", "is missing", "add a [[token]] with module, uri, pin, server and client")),
-            [_] => {}
-            [_, second, ..] => self.fault(second, Fault::new("token[1]", "a second token is not supported yet", "keep one [[token]]")),
+            tokens if tokens.len() > MOST_TOKENS => self.fault(&tokens[MOST_TOKENS], Fault::new("token", "too many tokens", format!("at most {MOST_TOKENS}"))),
+            _ => {}
         }
         for (index, token) in spec.token.into_iter().enumerate() {
             tokens.extend(self.token(index, token.into_inner(), id.as_ref(), anchors.as_ref()));

@@ -1,6 +1,8 @@
 //! Supervisor and keeper.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,8 @@ use crate::token::{KeyEvidence, KeyKind};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToKeeper {
     Setup(Box<KeeperSetup>),
+    /// How are you.
+    Poll,
     /// Let running signatures end, then exit.
     Stop,
 }
@@ -51,8 +55,27 @@ pub(crate) enum FromKeeper {
     Ready(Box<KeeperReady>),
     /// It will not serve. `latch`: trying again by itself could lock the PIN.
     Refused { faults: Vec<Fault>, latch: bool },
+    /// The answer to a poll.
+    Vitals(Box<Vitals>),
     /// The token no longer answers in this process: a new keeper is needed.
     TokenLost { reason: String },
+}
+
+/// How a keeper is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Vitals {
+    /// How long the longest call into the module has been under way.
+    pub(crate) longest_call: Duration,
+    /// Sessions open.
+    pub(crate) sessions: usize,
+    /// Signatures made since it started.
+    pub(crate) signatures: u64,
+    /// Requests refused since it started.
+    pub(crate) refusals: u64,
+    /// Sessions closed after an error, by return code.
+    pub(crate) evictions: BTreeMap<String, u64>,
+    /// Why the token's health is bad; `None` when it is good.
+    pub(crate) trouble: Option<String>,
 }
 
 /// What a keeper found.

@@ -6,7 +6,7 @@ pub(crate) mod frame;
 mod keeper;
 mod node;
 
-pub(crate) use keeper::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper};
+pub(crate) use keeper::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper, Vitals};
 pub(crate) use node::{
     Answer, CredentialSetup, FromNode, Generation, NodeSetup, Order, TokenSetup, ToNode,
 };

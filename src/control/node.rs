@@ -17,6 +17,8 @@ use crate::token::KeyKind;
 pub(crate) enum ToNode {
     Setup(Box<NodeSetup>),
     Order { id: u64, order: Order },
+    /// Which of the tokens sign now, in their order.
+    Tokens { sign: Vec<bool> },
     /// Stop accepting, let calls end, then exit.
     Drain,
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
+use super::breaker::Breaker;
 use super::message::{
     KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, REPLACED, Refusal, Reply, Request,
 };
@@ -24,6 +25,7 @@ pub struct Asker {
     next_id: AtomicU64,
     deadline: Duration,
     sessions: usize,
+    breaker: Breaker,
 }
 
 /// A signature and who made it.
@@ -70,12 +72,23 @@ impl Asker {
             returned: Condvar::new(),
             next_id: AtomicU64::new(1),
             deadline,
+            breaker: Breaker::new(),
         })
     }
 
     /// How many signatures can be under way at once.
     pub fn sessions(&self) -> usize {
         self.sessions
+    }
+
+    /// Whether this token is worth asking now; when none is, asking is still allowed.
+    pub fn is_usable(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
+    /// Takes the supervisor's word on whether the token signs.
+    pub fn supervisor_says(&self, signs: bool) {
+        self.breaker.supervisor_says(signs);
     }
 
     /// Asks for a signature over `input` with the key at `key`. Blocks: call it from the lane.
@@ -88,6 +101,15 @@ impl Asker {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let outcome = self.exchange(&channel, Request { id, key, scheme, input }, until);
         self.give_back(channel);
+        match &outcome {
+            Ok(_) => self.breaker.succeeded(),
+            Err(AskError::Deadline(_)) => self.breaker.failed(true),
+            Err(AskError::Refused(Refusal::Token) | AskError::Channel(_) | AskError::Malformed(_)) => {
+                self.breaker.failed(false);
+            }
+            // What we asked was wrong: that says nothing about the token.
+            Err(AskError::Refused(_)) => {}
+        }
         outcome
     }
 

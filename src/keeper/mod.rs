@@ -1,7 +1,11 @@
 //! The boundary around the token: what the node may ask, what may be signed, serving and asking.
 
 pub mod ask;
+mod breaker;
+mod calls;
+mod health;
 pub mod message;
+mod open;
 pub mod purpose;
 mod refusals;
 pub(crate) mod role;

@@ -20,6 +20,11 @@ struct Tally {
 }
 
 impl Refusals {
+    /// How many there were.
+    pub(super) fn total(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+
     /// Counts one refusal.
     pub(super) fn note(&self, refusal: Refusal) {
         let mut tally = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,9 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::serve;
-use super::vault::Vault;
-use crate::control::{FromKeeper, ToKeeper, frame};
+use super::health::Probe;
+use super::refusals::Refusals;
+use super::serve::{self, Supervisor};
+use super::open;
+use crate::control::{FromKeeper, ToKeeper, Vitals, frame};
 use crate::sandbox;
 use crate::secret::UserPin;
 use crate::telemetry;
@@ -51,20 +53,34 @@ fn run() -> io::Result<()> {
     drop(pin_source);
 
     // 3. Module, token, login, keys: everything is checked before anything is served.
-    let (vault, ready) = match Vault::open(&setup, pin) {
+    let (vault, ready) = match open::open(&setup, pin) {
         Ok(opened) => opened,
-        Err(refusal) => {
-            return frame::send(&control, &FromKeeper::Refused { faults: refusal.faults, latch: refusal.latch });
+        Err(refused) => {
+            let refused = FromKeeper::Refused { faults: refused.faults, latch: refused.latch };
+            return frame::send(&control, &refused);
         }
     };
     let vault = Arc::new(vault);
 
-    // 4. One thread a channel signs; this one waits for the supervisor.
-    serve::start(&vault, channels, &control)?;
-    frame::send(&control, &FromKeeper::Ready(Box::new(ready)))?;
+    // 4. One thread a channel signs, one watches the token's health; this one answers the supervisor.
+    let supervisor = Supervisor::new(control.try_clone()?);
+    let lost = Arc::clone(&supervisor);
+    let probe = Probe::start(&vault, move |reason| lost.token_lost(reason))?;
+    let refusals = Arc::new(Refusals::default());
+    serve::start(&vault, channels, &refusals, &probe, &supervisor)?;
+    supervisor.tell(&FromKeeper::Ready(Box::new(ready)));
     while let Some(order) = frame::receive::<ToKeeper>(&control)? {
-        if matches!(order, ToKeeper::Stop) {
-            break;
+        match order {
+            ToKeeper::Poll => supervisor.tell(&FromKeeper::Vitals(Box::new(Vitals {
+                longest_call: vault.calls.longest(),
+                sessions: vault.sessions(),
+                signatures: vault.signatures(),
+                refusals: refusals.total(),
+                evictions: vault.evictions(),
+                trouble: probe.health().trouble(),
+            }))),
+            ToKeeper::Stop => break,
+            ToKeeper::Setup(_) => tracing::error!("a second setup: ignored"),
         }
     }
     vault.close();

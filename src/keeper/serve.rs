@@ -3,29 +3,60 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::health::Probe;
 use super::message::{MAX_REPLY, MAX_REQUEST, Refusal, Reply, Request};
 use super::refusals::Refusals;
 use super::vault::{SignError, Vault};
 use crate::control::{FromKeeper, frame};
 
+/// The supervisor's channel, for threads that have something to say.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    channel: Mutex<UnixStream>,
+    told_lost: AtomicBool,
+}
+
+impl Supervisor {
+    pub(super) fn new(channel: UnixStream) -> Arc<Self> {
+        Arc::new(Self { channel: Mutex::new(channel), told_lost: AtomicBool::new(false) })
+    }
+
+    /// Sends one message. A supervisor that is gone takes this process with it.
+    pub(super) fn tell(&self, message: &FromKeeper) {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = frame::send(&*channel, message) {
+            tracing::error!(%error, "cannot tell the supervisor");
+        }
+    }
+
+    /// Says, once, that this process will not sign again.
+    pub(super) fn token_lost(&self, reason: String) {
+        if !self.told_lost.swap(true, Ordering::Relaxed) {
+            self.tell(&FromKeeper::TokenLost { reason });
+        }
+    }
+}
+
 /// Starts one signing thread for each of `channels`.
 pub(super) fn start(
     vault: &Arc<Vault>,
     channels: Vec<OwnedFd>,
-    control: &UnixStream,
+    refusals: &Arc<Refusals>,
+    probe: &Arc<Probe>,
+    supervisor: &Arc<Supervisor>,
 ) -> io::Result<()> {
-    let refusals = Arc::new(Refusals::default());
-    let supervisor = Arc::new(Mutex::new(control.try_clone()?));
     for (number, channel) in channels.into_iter().enumerate() {
         let server = Server {
             vault: Arc::clone(vault),
-            refusals: Arc::clone(&refusals),
-            supervisor: Arc::clone(&supervisor),
+            refusals: Arc::clone(refusals),
+            probe: Arc::clone(probe),
+            supervisor: Arc::clone(supervisor),
         };
         thread::Builder::new()
             .name(format!("sign-{number}"))
@@ -38,7 +69,8 @@ pub(super) fn start(
 struct Server {
     vault: Arc<Vault>,
     refusals: Arc<Refusals>,
-    supervisor: Arc<Mutex<UnixStream>>,
+    probe: Arc<Probe>,
+    supervisor: Arc<Supervisor>,
 }
 
 impl Server {
@@ -92,15 +124,13 @@ impl Server {
                 Err(refusal)
             }
             Err(SignError::Token(error)) => {
-                tracing::error!(error = %error, "the token failed to sign");
+                tracing::warn!(%error, "no signature");
+                self.probe.suspect();
                 Err(Refusal::Token)
             }
             Err(SignError::Lost(error)) => {
-                let reason = error.to_string();
-                let lost = FromKeeper::TokenLost { reason };
-                let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
-                // The supervisor's end closed means we are about to end anyway.
-                let _ = frame::send(&*supervisor, &lost);
+                tracing::error!(%error, "this process will not sign again");
+                self.supervisor.token_lost(error.to_string());
                 Err(Refusal::Token)
             }
         };

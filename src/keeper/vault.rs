@@ -3,15 +3,17 @@
 //! One session is used by one thread at a time (SoftHSM crashes otherwise), and is closed after any
 //! error (a failed C_Sign leaves many modules with an operation that never ends).
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::calls::Calls;
 use super::message::{Refusal, Request};
+use super::open::Purpose;
 use super::purpose;
-use crate::control::{KeeperReady, KeeperSetup, KeyReady, KeySetup};
-use crate::fault::Fault;
-use crate::role::TlsRole;
-use crate::secret::UserPin;
-use crate::token::{self, Key, KeyUri, Module, Session, Token, TokenError, TokenUri};
+use crate::token::heal::{self, Action, Doing};
+use crate::token::{self, Key, Scheme, Session, Token, TokenError};
 
 /// The token of one keeper.
 pub(super) struct Vault {
@@ -19,111 +21,86 @@ pub(super) struct Vault {
     keys: Vec<Purpose>,
     pool: Mutex<Pool>,
     returned: Condvar,
-}
-
-/// One key's address and what it is for.
-struct Purpose {
-    role: TlsRole,
-    uri: KeyUri,
-    spki: Vec<u8>,
+    pub(super) calls: Calls,
+    signatures: AtomicU64,
+    evictions: Mutex<BTreeMap<String, u64>>,
 }
 
 struct Pool {
     idle: Vec<Live>,
-    /// Sessions that exist or may be opened: idle ones, borrowed ones and missing ones.
-    missing: usize,
+    /// Places of sessions that were closed after an error and may be opened again.
+    vacant: Vec<Place>,
     borrowed: usize,
     closed: bool,
 }
 
-/// A session and the handles that are valid in its login.
+/// A session's place in [`Calls`].
+#[derive(Clone, Copy, Debug)]
+struct Place(usize);
+
+/// A session and the handles that are valid in its login: they never outlive it.
 struct Live {
+    place: Place,
     session: Session,
     keys: Vec<Key>,
-}
-
-/// Why a vault did not open.
-pub(super) struct Refused {
-    pub(super) faults: Vec<Fault>,
-    /// Whether a further try by itself could lock the PIN.
-    pub(super) latch: bool,
 }
 
 /// Why a request got no signature.
 pub(super) enum SignError {
     /// It asked for what it may not have.
     Refused(Refusal),
-    /// The token failed this once.
+    /// The token failed; the next request begins anew.
     Token(TokenError),
-    /// Not even a new session works: this process will not sign again.
+    /// This process will not sign again.
     Lost(TokenError),
 }
 
+/// How long a request waits for a session before it is the node's to decide.
+const SESSION_WAIT: Duration = Duration::from_secs(30);
+
 impl Vault {
-    /// Loads the module, logs in with `pin` and checks every key of `setup`.
-    pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Self, KeeperReady), Refused> {
-        let token = log_in(setup, pin)?;
-        let mut faults = Vec::new();
-        let mut keys = Vec::new();
-        let mut ready = Vec::new();
-        for key in &setup.keys {
-            match check_key(&token, key) {
-                Ok((purpose, found)) => {
-                    keys.push(purpose);
-                    ready.push(found);
-                }
-                Err(found) => faults.extend(found),
-            }
-        }
-        if !faults.is_empty() {
-            return Err(Refused { faults, latch: false });
-        }
+    /// A vault over a token that is logged in and whose keys were checked, with at most `wanted`
+    /// sessions, at least one.
+    pub(super) fn new(token: Token, keys: Vec<Purpose>, wanted: usize) -> Result<Self, TokenError> {
         let vault = Self {
             token,
             keys,
-            pool: Mutex::new(Pool { idle: Vec::new(), missing: 0, borrowed: 0, closed: false }),
+            pool: Mutex::new(Pool { idle: Vec::new(), vacant: Vec::new(), borrowed: 0, closed: false }),
             returned: Condvar::new(),
+            // One more for the health probe.
+            calls: Calls::new(wanted + 1),
+            signatures: AtomicU64::new(0),
+            evictions: Mutex::default(),
         };
-        let sessions = vault.fill(setup.sessions).map_err(|error| Refused {
-            faults: vec![Fault::new(&*setup.token, error.to_string(), "free sessions of this token, or lower `sessions`")],
-            latch: false,
-        })?;
-        let info = vault.token.info();
-        let found = KeeperReady {
-            label: info.label.clone(),
-            serial: info.serial.clone(),
-            manufacturer: info.manufacturer.clone(),
-            model: info.model.clone(),
-            sessions,
-            keys: ready,
-        };
-        Ok((vault, found))
-    }
-
-    /// Opens as many of `wanted` sessions as the token gives; at least one.
-    fn fill(&self, wanted: usize) -> Result<usize, TokenError> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        while pool.idle.len() < wanted {
-            match self.open_session() {
-                Ok(live) => pool.idle.push(live),
-                Err(error) if pool.idle.is_empty() => return Err(error),
+        let mut idle = Vec::new();
+        while idle.len() < wanted {
+            match vault.open_session(Place(idle.len())) {
+                Ok(live) => idle.push(live),
+                Err(error) if idle.is_empty() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, wanted, sessions = pool.idle.len(), "the token gives fewer sessions than configured");
+                    tracing::warn!(%error, wanted, sessions = idle.len(), "the token gives fewer sessions than configured");
                     break;
                 }
             }
         }
-        Ok(pool.idle.len())
+        vault.pool().idle = idle;
+        Ok(vault)
     }
 
-    fn open_session(&self) -> Result<Live, TokenError> {
-        let session = self.token.session()?;
-        let keys = self
-            .keys
-            .iter()
-            .map(|purpose| session.locate(&purpose.uri))
-            .collect::<Result<_, _>>()?;
-        Ok(Live { session, keys })
+    /// Sessions that exist, in use or not.
+    pub(super) fn sessions(&self) -> usize {
+        let pool = self.pool();
+        pool.idle.len() + pool.borrowed
+    }
+
+    /// Signatures made.
+    pub(super) fn signatures(&self) -> u64 {
+        self.signatures.load(Ordering::Relaxed)
+    }
+
+    /// Sessions closed after an error, by return code.
+    pub(super) fn evictions(&self) -> BTreeMap<String, u64> {
+        self.evictions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Signs what `request` asks for, if it may be signed.
@@ -132,57 +109,87 @@ impl Vault {
         let purpose = self.keys.get(index).ok_or(SignError::Refused(Refusal::UnknownKey))?;
         let signable = purpose::certificate_verify(purpose.role, request.input)
             .ok_or(SignError::Refused(Refusal::WrongPurpose))?;
-        let live = self.borrow()?;
-        let key = &live.keys[index];
-        if !key.kind().schemes().contains(&request.scheme) {
-            self.give_back(Some(live));
+        if !purpose.kind.schemes().contains(&request.scheme) {
             return Err(SignError::Refused(Refusal::WrongScheme));
         }
-        match live.session.sign(key, request.scheme, signable.as_bytes()) {
+        let live = self.borrow()?;
+        let place = live.place;
+        match self.sign_in(&live, index, request.scheme, signable) {
             Ok(signature) => {
-                self.give_back(Some(live));
+                self.give_back(Ok(live));
                 Ok(signature)
             }
-            Err(first) => {
-                tracing::warn!(error = %first, "signing failed: trying once more in a new session");
+            Err(error) => {
                 drop(live);
-                self.sign_in_new_session(index, request, signable)
+                self.note_eviction(&error);
+                match heal::after(&error, Doing::Signing) {
+                    Action::NewSession | Action::Wait => self.sign_in_new_session(place, index, request.scheme, signable),
+                    Action::ReplaceKeeper | Action::Latch | Action::Refuse => {
+                        self.give_back(Err(place));
+                        Err(SignError::Lost(error))
+                    }
+                }
             }
         }
+    }
+
+    fn sign_in(
+        &self,
+        live: &Live,
+        index: usize,
+        scheme: Scheme,
+        signable: purpose::Signable<'_>,
+    ) -> Result<Vec<u8>, TokenError> {
+        let _inside = self.calls.enter(live.place.0);
+        let signature = live.session.sign(&live.keys[index], scheme, signable.as_bytes())?;
+        self.signatures.fetch_add(1, Ordering::Relaxed);
+        Ok(signature)
     }
 
     fn sign_in_new_session(
         &self,
+        place: Place,
         index: usize,
-        request: &Request<'_>,
+        scheme: Scheme,
         signable: purpose::Signable<'_>,
     ) -> Result<Vec<u8>, SignError> {
-        let live = match self.open_session() {
-            Ok(live) => live,
-            Err(error) => {
-                self.give_back(None);
-                return Err(SignError::Lost(error));
-            }
-        };
-        if live.keys[index].spki_der() != self.keys[index].spki {
-            self.give_back(None);
-            return Err(SignError::Refused(Refusal::UnknownKey));
-        }
-        match live.session.sign(&live.keys[index], request.scheme, signable.as_bytes()) {
-            Ok(signature) => {
-                self.give_back(Some(live));
+        let again = self
+            .open_session(place)
+            .and_then(|live| Ok((self.sign_in(&live, index, scheme, signable)?, live)));
+        match again {
+            Ok((signature, live)) => {
+                self.give_back(Ok(live));
                 Ok(signature)
             }
             Err(error) => {
-                drop(live);
-                self.give_back(None);
-                Err(SignError::Token(error))
+                self.note_eviction(&error);
+                self.give_back(Err(place));
+                Err(fate(error))
             }
         }
     }
 
+    /// Opens a session and finds every key in it again. A key that is not the one that was checked
+    /// at start is no key of ours.
+    fn open_session(&self, place: Place) -> Result<Live, TokenError> {
+        let _inside = self.calls.enter(place.0);
+        let session = self.token.session()?;
+        let mut keys = Vec::with_capacity(self.keys.len());
+        for purpose in &self.keys {
+            let key = session.locate(&purpose.uri)?;
+            if key.spki_der() != purpose.spki {
+                return Err(TokenError::KeyUnusable {
+                    key: purpose.uri.to_string(),
+                    problem: "another key has taken its place".into(),
+                });
+            }
+            keys.push(key);
+        }
+        Ok(Live { place, session, keys })
+    }
+
     fn borrow(&self) -> Result<Live, SignError> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = self.pool();
         loop {
             if pool.closed {
                 return Err(SignError::Refused(Refusal::Token));
@@ -191,35 +198,100 @@ impl Vault {
                 pool.borrowed += 1;
                 return Ok(live);
             }
-            if pool.missing > 0 {
-                pool.missing -= 1;
+            if let Some(place) = pool.vacant.pop() {
                 pool.borrowed += 1;
                 drop(pool);
-                return self.open_session().map_err(|error| {
-                    self.give_back(None);
-                    SignError::Lost(error)
+                return self.open_session(place).map_err(|error| {
+                    self.note_eviction(&error);
+                    self.give_back(Err(place));
+                    fate(error)
                 });
             }
-            pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+            let waited;
+            (pool, waited) = self
+                .returned
+                .wait_timeout(pool, SESSION_WAIT)
+                .unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() {
+                return Err(SignError::Refused(Refusal::Token));
+            }
         }
     }
 
-    /// Puts a session back; `None` stands for one that was closed after an error.
-    fn give_back(&self, live: Option<Live>) {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Puts a session back, or the place of one that was closed after an error.
+    fn give_back(&self, session: Result<Live, Place>) {
+        let mut pool = self.pool();
         pool.borrowed -= 1;
-        match live {
-            Some(live) => pool.idle.push(live),
-            None => pool.missing += 1,
+        match session {
+            Ok(live) => pool.idle.push(live),
+            Err(place) => pool.vacant.push(place),
         }
+        let closing = pool.closed;
         drop(pool);
-        self.returned.notify_all();
+        if closing {
+            self.returned.notify_all();
+        } else {
+            self.returned.notify_one();
+        }
+    }
+
+    fn note_eviction(&self, error: &TokenError) {
+        let code = error.code().map_or_else(|| "other".to_owned(), |code| code.to_string());
+        tracing::warn!(%error, "session closed after an error");
+        let mut evictions = self.evictions.lock().unwrap_or_else(PoisonError::into_inner);
+        *evictions.entry(code).or_default() += 1;
+    }
+
+    /// One signature with each key, verified, in a session of its own that is kept in `kept`
+    /// between probes, or in one of the pool's when the token gives no more.
+    pub(super) fn probe(&self, kept: &mut Option<Probing>) -> Result<(), SignError> {
+        let place = Place(self.calls.last());
+        let probing = match kept.take() {
+            Some(probing) => probing,
+            None => match self.open_session(place) {
+                Ok(live) => Probing(live),
+                Err(error) => match fate(error) {
+                    SignError::Token(_) => return self.probe_in_pool(),
+                    lost => return Err(lost),
+                },
+            },
+        };
+        self.probe_in(&probing.0).map_err(SignError::Token)?;
+        *kept = Some(probing);
+        Ok(())
+    }
+
+    fn probe_in_pool(&self) -> Result<(), SignError> {
+        let live = self.borrow()?;
+        let outcome = self.probe_in(&live);
+        let place = live.place;
+        self.give_back(if outcome.is_ok() { Ok(live) } else { Err(place) });
+        outcome.map_err(SignError::Token)
+    }
+
+    fn probe_in(&self, live: &Live) -> Result<(), TokenError> {
+        for (index, purpose) in self.keys.iter().enumerate() {
+            let mut nonce = [0; 32];
+            aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
+            let input = purpose::probe(purpose.role, nonce);
+            let scheme = purpose.kind.schemes()[0];
+            let signable = purpose::certificate_verify(purpose.role, &input)
+                .expect("a probe is a CertificateVerify input for its role");
+            let signature = self.sign_in(live, index, scheme, signable)?;
+            token::verify(&purpose.spki, scheme, &input, &signature).map_err(|error| {
+                TokenError::KeyUnusable {
+                    key: purpose.uri.to_string(),
+                    problem: format!("a signature it made does not verify: {error}"),
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Waits for running signatures and closes every session: a module must not be ended while a
     /// thread is inside it (SoftHSM crashes).
     pub(super) fn close(&self) {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = self.pool();
         pool.closed = true;
         self.returned.notify_all();
         while pool.borrowed > 0 {
@@ -227,54 +299,19 @@ impl Vault {
         }
         pool.idle.clear();
     }
-}
 
-fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
-    let refuse = |error: TokenError| Refused {
-        latch: error.is_pin_verdict(),
-        faults: vec![Fault::new(&*setup.token, error.to_string(), error.mend())],
-    };
-    let uri: TokenUri = setup.token.parse().map_err(|error| Refused {
-        faults: vec![Fault::new(&*setup.token, format!("{error}"), "mend the URI")],
-        latch: false,
-    })?;
-    let module = Module::load(&setup.module).map_err(refuse)?;
-    let token = module.token(&uri).map_err(refuse)?;
-    token.login(pin).map_err(refuse)?;
-    Ok(token)
-}
-
-/// Everything a key must show before it is used: one object, not readable, matching its certificate.
-fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec<Fault>> {
-    let one = |error: TokenError| vec![Fault::new(&*setup.place, error.to_string(), error.mend())];
-    let uri: KeyUri = setup
-        .uri
-        .parse()
-        .map_err(|error| vec![Fault::new(&*setup.place, format!("{error}"), "mend the URI")])?;
-    let session = token.session().map_err(one)?;
-    let key = session.locate(&uri).map_err(one)?;
-    if key.spki_der() != setup.spki {
-        return Err(vec![other_key(setup, "they have different public keys")]);
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let evidence = session.gate(&key)?;
-    let mut nonce = [0; 32];
-    aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
-    let probe = purpose::probe(setup.role, nonce);
-    // The first scheme is the one that handshakes will use most; the others must work as well.
-    for scheme in key.kind().schemes() {
-        let signature = session.sign(&key, *scheme, &probe).map_err(one)?;
-        if let Err(error) = token::verify(&setup.spki, *scheme, &probe, &signature) {
-            return Err(vec![other_key(setup, &error.to_string())]);
-        }
-    }
-    let ready = KeyReady { kind: key.kind(), spki: key.spki_der().to_vec(), evidence };
-    Ok((Purpose { role: setup.role, uri, spki: setup.spki.clone() }, ready))
 }
 
-fn other_key(setup: &KeySetup, why: &str) -> Fault {
-    Fault::new(
-        &*setup.place,
-        format!("the key does not belong to its certificate: {why}"),
-        "name the key whose request the certificate was issued for: compare `fastness spki-pin` of both",
-    )
+/// The health probe's own session.
+pub(super) struct Probing(Live);
+
+/// What a failure in a new session means.
+fn fate(error: TokenError) -> SignError {
+    match heal::after(&error, Doing::Reopening) {
+        Action::ReplaceKeeper | Action::Latch => SignError::Lost(error),
+        Action::NewSession | Action::Wait | Action::Refuse => SignError::Token(error),
+    }
 }

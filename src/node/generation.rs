@@ -18,40 +18,40 @@ pub(super) struct Signer {
 /// The generation that `sent` describes, signing through `signers`.
 pub(super) fn build(sent: &control::Generation, signers: &[Signer]) -> Result<tls::Generation, Vec<Fault>> {
     let policy = PeerPolicy::parse(&sent.peers)?.with_resolved(&sent.resolved);
-    let mut server = None;
-    let mut client = None;
+    let mut servers: Vec<Credential> = Vec::new();
+    let mut clients: Vec<Credential> = Vec::new();
     let mut faults = Vec::new();
     for credential in &sent.credentials {
         let Some(signer) = signers.get(credential.token) else { continue };
         let place = format!("token[{}].{}", credential.token, credential.role);
-        let made = Credential::new(
-            credential.role,
-            &credential.chain,
-            TokenKey {
-                index: credential.key,
-                kind: credential.kind,
-                spki: credential.spki.clone(),
-                token: Arc::clone(&signer.label),
-                asker: Arc::clone(&signer.asker),
+        let key = TokenKey {
+            index: credential.key,
+            kind: credential.kind,
+            spki: credential.spki.clone(),
+            token: Arc::clone(&signer.label),
+            asker: Arc::clone(&signer.asker),
+        };
+        let known = match credential.role {
+            TlsRole::Server => &mut servers,
+            TlsRole::Client => &mut clients,
+        };
+        // The same key in another token is another place of it; another key is another credential.
+        let replicated = known.iter_mut().find_map(|known| Some((known.with_replica(key.clone())?, known)));
+        match replicated {
+            Some((wider, known)) => *known = wider,
+            None => match Credential::new(credential.role, &credential.chain, key) {
+                Ok(credential) => known.push(credential),
+                Err(error) => faults.push(Fault::new(place, error.to_string(), "mend the certificate")),
             },
-        );
-        match (made, credential.role) {
-            (Ok(made), TlsRole::Server) => server = Some(made),
-            (Ok(made), TlsRole::Client) => client = Some(made),
-            (Err(error), _) => faults.push(Fault::new(place, error.to_string(), "mend the certificate")),
         }
     }
-    match (server, client) {
-        (Some(server), Some(client)) if faults.is_empty() => {
-            TrustAnchors::from_pem(&sent.trust_anchors)
-                .and_then(|anchors| tls::Generation::new(policy, &anchors, Some(server), Some(client)))
-                .map_err(|error| vec![Fault::new("trust_anchors", error.to_string(), "name root certificates")])
-        }
-        _ => {
-            if faults.is_empty() {
-                faults.push(Fault::new("token", "no server and client credential came", "this is a bug"));
-            }
-            Err(faults)
-        }
+    if faults.is_empty() && (servers.is_empty() || clients.is_empty()) {
+        faults.push(Fault::new("token", "no server and client credential came", "this is a bug"));
     }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    TrustAnchors::from_pem(&sent.trust_anchors)
+        .and_then(|anchors| tls::Generation::new(policy, &anchors, servers, clients))
+        .map_err(|error| vec![Fault::new("trust_anchors", error.to_string(), "name root certificates")])
 }

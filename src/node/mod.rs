@@ -25,6 +25,7 @@ use crate::tls::{Connection, Generation, GenerationError, Handshakes, Lane};
 pub use live::PeerConnection;
 
 use dial::Dialer;
+use generation::Signer;
 use live::Live;
 
 /// A running node, as the services it serves see it: who it is, and a channel to each peer.
@@ -37,6 +38,9 @@ struct Inner {
     handshakes: Handshakes,
     generations: watch::Sender<Arc<Generation>>,
     counters: Counters,
+    signers: Vec<Signer>,
+    /// Whether any token signs.
+    signs: watch::Sender<bool>,
     live: Arc<Live>,
     dialers: Mutex<HashMap<PeerId, Arc<Dialer>>>,
 }
@@ -50,7 +54,13 @@ pub struct UnknownPeer {
 }
 
 impl Node {
-    fn new(id: PeerId, limits: Limits, lane: Lane, first: Generation) -> Result<Self, GenerationError> {
+    fn new(
+        id: PeerId,
+        limits: Limits,
+        lane: Lane,
+        first: Generation,
+        signers: Vec<Signer>,
+    ) -> Result<Self, GenerationError> {
         let (generations, newest) = watch::channel(Arc::new(first));
         let handshakes = Handshakes::new(Arc::new(lane), newest, limits.handshake_deadline())?;
         Ok(Self(Arc::new(Inner {
@@ -59,6 +69,8 @@ impl Node {
             handshakes,
             generations,
             counters: Counters::default(),
+            signers,
+            signs: watch::channel(true).0,
             live: Arc::default(),
             dialers: Mutex::default(),
         })))
@@ -102,6 +114,17 @@ impl Node {
     /// Puts a generation in force that was checked whole.
     fn swap(&self, generation: Generation) {
         self.0.generations.send_replace(Arc::new(generation));
+    }
+
+    /// Takes the supervisor's word on which tokens sign.
+    fn on_tokens(&self, sign: &[bool]) {
+        for (signer, signs) in self.0.signers.iter().zip(sign) {
+            signer.asker.supervisor_says(*signs);
+        }
+        self.0.signs.send_if_modified(|any| {
+            let new = sign.contains(&true);
+            std::mem::replace(any, new) != new
+        });
     }
 
     /// Registers an established connection; the record goes with the returned stream.

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-use super::generation::{self, Signer};
-use super::{Node, ping};
+use super::{Node, generation, ping};
 use crate::control::{Answer, FromNode, Order, ToNode, frame};
 use crate::role::TlsRole;
 use crate::rpc::admin;
@@ -19,7 +17,6 @@ use crate::rpc::admin;
 pub(super) async fn follow(
     node: Node,
     control: StdUnixStream,
-    signers: Arc<Vec<Signer>>,
     drain: watch::Sender<bool>,
 ) -> io::Result<()> {
     control.set_nonblocking(true)?;
@@ -41,12 +38,13 @@ pub(super) async fn follow(
     while let Some(order) = frame::receive_async::<ToNode>(&mut orders).await? {
         match order {
             ToNode::Order { id, order } => {
-                let (node, answers, signers) = (node.clone(), answers.clone(), Arc::clone(&signers));
+                let (node, answers) = (node.clone(), answers.clone());
                 tokio::spawn(async move {
-                    let answer = carry_out(&node, order, &signers).await;
+                    let answer = carry_out(&node, order).await;
                     let _ = answers.send(FromNode::Answer { id, answer });
                 });
             }
+            ToNode::Tokens { sign } => node.on_tokens(&sign),
             ToNode::Drain => {
                 let _ = drain.send(true);
             }
@@ -58,7 +56,7 @@ pub(super) async fn follow(
     Ok(())
 }
 
-async fn carry_out(node: &Node, order: Order, signers: &[Signer]) -> Answer {
+async fn carry_out(node: &Node, order: Order) -> Answer {
     match order {
         Order::Connections => Answer::Connections {
             connections: node.0.live.list(),
@@ -66,7 +64,7 @@ async fn carry_out(node: &Node, order: Order, signers: &[Signer]) -> Answer {
         },
         Order::Peers => Answer::Peers(peers(node)),
         Order::Ping { peer, transfer_bytes } => ping::ping(node, &peer, transfer_bytes).await,
-        Order::Reload(sent) => match generation::build(&sent, signers) {
+        Order::Reload(sent) => match generation::build(&sent, &node.0.signers) {
             Ok(new) => {
                 node.swap(new);
                 Answer::Reloaded

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::PeerService;
@@ -68,9 +71,9 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let sessions = signers.iter().map(|signer| signer.asker.sessions()).sum();
     let lane = Lane::start(sessions)?;
-    let node = Node::new(id, setup.limits.clone(), lane, first).map_err(io::Error::other)?;
+    let node = Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
     let routes = services(&node);
-    let served = runtime.block_on(serve(node, routes, listeners, control, signers));
+    let served = runtime.block_on(serve(node, routes, listeners, control));
     // Signatures under way must not keep a drained node.
     runtime.shutdown_timeout(Duration::from_millis(100));
     served
@@ -97,11 +100,10 @@ async fn serve(
     routes: Routes,
     listeners: Vec<StdTcpListener>,
     control: StdUnixStream,
-    signers: Vec<Signer>,
 ) -> io::Result<()> {
     let limits = node.0.limits.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<PeerServer<PeerService>>().await;
+    tokio::spawn(report_health(health, node.0.signs.subscribe()));
     let peer_service = PeerService { node_id: node.id().clone() };
     let routes = routes
         .add_service(health_service)
@@ -121,7 +123,7 @@ async fn serve(
         ));
     }
     drop(accepted);
-    let orders = tokio::spawn(orders::follow(node, control, Arc::new(signers), drain));
+    let orders = tokio::spawn(orders::follow(node, control, drain));
     let mut stopped = draining.clone();
     let stopping = async move {
         // An ended sender means that the supervisor is gone.
@@ -139,4 +141,20 @@ async fn serve(
     }
     orders.abort();
     Ok(())
+}
+
+/// `grpc.health.v1`: serving as long as any token signs.
+async fn report_health(health: HealthReporter, mut signs: watch::Receiver<bool>) {
+    loop {
+        let status = match *signs.borrow_and_update() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        for service in ["", <PeerServer<PeerService> as NamedService>::NAME] {
+            health.set_service_status(service, status).await;
+        }
+        if signs.changed().await.is_err() {
+            return;
+        }
+    }
 }

@@ -35,7 +35,7 @@ impl<T: Serialize + DeserializeOwned> Ledger<T> {
                 Err(error) => {
                     return Err(StoreError::Damaged {
                         path: path.to_owned(),
-                        line: index + 1,
+                        line: Some(index + 1),
                         source: error.into(),
                     });
                 }
@@ -64,7 +64,7 @@ impl<T: Serialize + DeserializeOwned> Ledger<T> {
         };
         serde_json::to_writer(&mut line, &entry).map_err(|error| StoreError::Damaged {
             path: self.path.clone(),
-            line: 0,
+            line: None,
             source: error.into(),
         })?;
         line.push(b'\n');
@@ -121,7 +121,7 @@ mod tests {
         let (_folder, path) = ledger(b"[1]\n[2\n[3]\n");
         let error = Ledger::<Vec<u32>>::open(&path).unwrap_err();
         assert!(
-            matches!(error, StoreError::Damaged { line: 2, .. }),
+            matches!(error, StoreError::Damaged { line: Some(2), .. }),
             "{error:?}"
         );
     }

@@ -9,6 +9,11 @@ use super::error::PkiError;
 use super::request::Request;
 use crate::policy::SpkiPin;
 
+/// The pin of a DER SubjectPublicKeyInfo, as text.
+pub fn of_spki(der: &[u8]) -> String {
+    SpkiPin::of_spki(der).to_string()
+}
+
 /// What a pin was computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {

@@ -168,4 +168,19 @@ mod tests {
         let cut = b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n";
         assert!(matches!(Request::from_bytes(cut), Err(PkiError::Pem(_))));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_bytes_come_they_are_read_without_a_panic(bytes: Vec<u8>, at: usize, bit in 0u8..8) {
+            let _ = Request::from_bytes(&bytes);
+            let mut pem = b"-----BEGIN CERTIFICATE REQUEST-----\n".to_vec();
+            pem.extend(&bytes);
+            let _ = Request::from_bytes(&pem);
+            // The start of a request, one bit beside it.
+            let mut der = [&[0x30, 0x82, 0x01, 0x00, 0x30, 0x03, 0x02, 0x01, 0x00][..], &bytes].concat();
+            let at = at % der.len();
+            der[at] ^= 1 << bit;
+            let _ = Request::from_bytes(&der);
+        }
+    }
 }

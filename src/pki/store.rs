@@ -41,12 +41,12 @@ pub enum StoreError {
         most: usize,
     },
     /// One of our own records does not read.
-    #[error("{}:{line}: damaged: restore it from a copy", path.display())]
+    #[error("{}{} is damaged: restore it from a copy", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Counted from 1; 0 when it is the file as a whole.
-        line: usize,
+        /// Counted from 1, when it is one line.
+        line: Option<usize>,
         /// What is wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

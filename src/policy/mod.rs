@@ -12,6 +12,10 @@ mod id;
 mod parse;
 mod peers;
 mod pin;
+#[cfg(test)]
+pub(crate) mod test_authority;
+#[cfg(test)]
+mod tests;
 
 pub use address::{PeerAddress, ResolvedHosts};
 pub use decision::{Decision, Grant, Presented, Reason};

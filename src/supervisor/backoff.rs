@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// At once the first time, then doubling from 100 ms to 5 s; a minute of service starts it over.
+/// At once the first time, then doubling from 100 ms to 1 s; a minute of service starts it over.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -10,7 +10,7 @@ pub(super) struct Backoff {
 }
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(1);
 const SETTLED: Duration = Duration::from_secs(60);
 
 impl Backoff {

@@ -12,17 +12,22 @@ use super::Event;
 use super::backoff::Backoff;
 use super::child::{Child, ChildEvent, Role, Start};
 use crate::config::TokenConfig;
-use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper};
+use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper, Vitals};
 use crate::fault::Fault;
-use crate::keeper::message::{MAX_REPLY, REPLACED, Reply};
+use crate::keeper::message::{MAX_REPLY, REPLACED, Refusal, Reply};
 use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
 
 /// Where a keeper stands.
 #[derive(Debug)]
 pub(super) enum State {
-    Starting { since: Instant },
-    Ready(Box<KeeperReady>),
+    Starting {
+        since: Instant,
+    },
+    /// `polled`: since when a poll waits for its answer.
+    Ready {
+        polled: Option<Instant>,
+    },
     /// Gone; started again at a time that the main loop knows.
     Waiting,
     /// Not started again by itself: a further try could lock the PIN.
@@ -35,14 +40,17 @@ pub(super) struct Keeper {
     index: usize,
     config: TokenConfig,
     log: LogSetup,
+    sign_deadline: Duration,
     channels: Vec<Channel>,
     child: Option<Child>,
     /// Grows with each process; events of earlier ones are not ours.
     incarnation: u64,
-    pub(super) state: State,
+    state: State,
     /// What the last keeper that was ready found.
     known: Option<KeeperReady>,
-    pub(super) faults: Vec<Fault>,
+    /// What the running one last said of itself.
+    pub(super) vitals: Vitals,
+    faults: Vec<Fault>,
     pub(super) restarts: u32,
     backoff: Backoff,
 }
@@ -55,30 +63,30 @@ struct Channel {
 
 /// How long module, login and key checks may take before the keeper counts as hung.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// A keeper answers a poll from a thread that never calls the module; one that does not within this
+/// time is stopped or starved.
+const POLL_DEADLINE: Duration = Duration::from_secs(3);
 
 impl Keeper {
     /// The keeper of the `index`th token, not yet started.
-    pub(super) fn new(index: usize, config: TokenConfig, log: LogSetup) -> io::Result<Self> {
-        let channels = (0..config.sessions)
-            .map(|_| {
-                let (node, keeper) = rustix::net::socketpair(
-                    AddressFamily::UNIX,
-                    SocketType::SEQPACKET,
-                    SocketFlags::CLOEXEC,
-                    None,
-                )?;
-                Ok(Channel { node, keeper })
-            })
-            .collect::<io::Result<_>>()?;
+    pub(super) fn new(
+        index: usize,
+        config: TokenConfig,
+        log: LogSetup,
+        sign_deadline: Duration,
+    ) -> io::Result<Self> {
+        let channels = (0..config.sessions).map(|_| Channel::new()).collect::<io::Result<_>>()?;
         Ok(Self {
             index,
             config,
             log,
+            sign_deadline,
             channels,
             child: None,
             incarnation: 0,
             state: State::Waiting,
             known: None,
+            vitals: Vitals::default(),
             faults: Vec::new(),
             restarts: 0,
             backoff: Backoff::default(),
@@ -100,11 +108,28 @@ impl Keeper {
         self.known.as_ref()
     }
 
-    /// What it reported when it became ready, if it is.
-    pub(super) fn ready(&self) -> Option<&KeeperReady> {
-        match &self.state {
-            State::Ready(ready) => Some(ready),
-            _ => None,
+    /// Whether it signs now.
+    pub(super) fn signs(&self) -> bool {
+        matches!(self.state, State::Ready { .. }) && self.vitals.trouble.is_none()
+    }
+
+    /// Whether its token was opened and checked, healthy or not.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Ready { .. })
+    }
+
+    /// Why it does not sign, for people.
+    pub(super) fn trouble(&self) -> String {
+        let token = self.known.as_ref().map_or(self.config.uri.to_string(), |known| known.label.clone());
+        let what = match (&self.state, &self.vitals.trouble) {
+            (State::Latched, _) => "its PIN was refused and is not tried again by itself",
+            (State::Ready { .. }, Some(trouble)) => trouble,
+            (State::Ready { .. }, None) => return String::new(),
+            (State::Starting { .. } | State::Waiting, _) => "its keeper is being started again",
+        };
+        match self.faults.first() {
+            Some(fault) => format!("token {token}: {what}: {}", fault.problem),
+            None => format!("token {token}: {what}"),
         }
     }
 
@@ -112,25 +137,9 @@ impl Keeper {
     pub(super) fn start(&mut self, events: &mpsc::UnboundedSender<Event>) -> Result<(), Fault> {
         let place = format!("token[{}]", self.index);
         let pin = self.config.pin.open().map_err(|error| {
-            Fault::new(
-                format!("{place}.pin"),
-                error.to_string(),
-                "mend the PIN's source",
-            )
+            Fault::new(format!("{place}.pin"), error.to_string(), "mend the PIN's source")
         })?;
-        let setup = ToKeeper::Setup(Box::new(KeeperSetup {
-            log: self.log,
-            module: self.config.module.clone(),
-            token: self.config.uri.to_string(),
-            pin: self.config.pin.kind(&self.config.uri.to_string()),
-            sessions: self.channels.len(),
-            keys: self.config.keys.iter().map(|key| KeySetup {
-                place: format!("{place}.{}.key", key.role),
-                role: key.role,
-                uri: key.uri.to_string(),
-                spki: key.spki.clone(),
-            }).collect(),
-        }));
+        let setup = ToKeeper::Setup(Box::new(self.setup(&place)));
         let mut descriptors = vec![pin.as_fd()];
         descriptors.extend(self.channels.iter().map(|channel| channel.keeper.as_fd()));
         self.incarnation += 1;
@@ -148,75 +157,146 @@ impl Keeper {
         )
         .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
         self.child = Some(child);
+        self.vitals = Vitals::default();
         self.state = State::Starting { since: Instant::now() };
         Ok(())
     }
 
-    /// Takes in what happened. True when the event changed the state.
-    pub(super) fn on_event(&mut self, incarnation: u64, event: ChildEvent<FromKeeper>) -> bool {
+    fn setup(&self, place: &str) -> KeeperSetup {
+        let keys = self.config.keys.iter().map(|key| KeySetup {
+            place: format!("{place}.{}.key", key.role),
+            role: key.role,
+            uri: key.uri.to_string(),
+            spki: key.spki.clone(),
+        });
+        KeeperSetup {
+            log: self.log,
+            module: self.config.module.clone(),
+            token: self.config.uri.to_string(),
+            pin: self.config.pin.kind(&self.config.uri.to_string()),
+            sessions: self.channels.len(),
+            keys: keys.collect(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub(super) fn on_event(&mut self, incarnation: u64, event: ChildEvent<FromKeeper>) -> Happened {
         if incarnation != self.incarnation {
-            return false;
+            return Happened::Nothing;
         }
         match event {
             ChildEvent::Said(FromKeeper::Ready(ready)) => {
-                tracing::info!(
-                    token = ready.label,
-                    pid = self.pid(),
-                    sessions = ready.sessions,
-                    "keeper ready"
-                );
+                tracing::info!(token = ready.label, pid = self.pid(), sessions = ready.sessions, "keeper ready");
                 self.faults.clear();
                 self.backoff.started();
-                self.known = Some((*ready).clone());
-                self.state = State::Ready(ready);
+                let first = self.known.replace(*ready).is_none();
+                self.state = State::Ready { polled: None };
+                Happened::Opened { first }
             }
             ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
-                for fault in &faults {
-                    tracing::error!(token = self.index, "keeper refused: {fault}");
-                }
-                self.faults = faults;
+                self.note(faults);
                 if latch {
                     self.state = State::Latched;
                 }
-                return false;
+                Happened::Nothing
+            }
+            ChildEvent::Said(FromKeeper::Vitals(vitals)) => {
+                self.take_vitals(*vitals);
+                Happened::Vitals
             }
             ChildEvent::Said(FromKeeper::TokenLost { reason }) => {
-                tracing::warn!(token = self.index, reason, "the token was lost: replacing the keeper");
-                if let Some(child) = &mut self.child {
-                    child.kill();
-                }
-                return false;
+                self.replace(&reason);
+                Happened::Nothing
             }
             ChildEvent::Exited(status) => {
-                tracing::warn!(token = self.index, %status, "keeper exited");
+                let opened = self.is_open();
+                if opened {
+                    tracing::warn!(token = self.index, %status, "keeper gone: starting another");
+                } else {
+                    tracing::debug!(token = self.index, %status, "keeper gone");
+                }
                 self.child = None;
                 self.announce_loss();
-                if !matches!(self.state, State::Latched) {
-                    self.state = State::Waiting;
+                if matches!(self.state, State::Latched) {
+                    return Happened::Latched;
                 }
+                self.state = State::Waiting;
+                Happened::Gone
             }
         }
-        true
     }
 
-    /// When to start it again; `None` when it is latched.
-    pub(super) fn retry_at(&mut self) -> Option<Instant> {
-        if matches!(self.state, State::Latched) {
-            return None;
+    fn take_vitals(&mut self, vitals: Vitals) {
+        if let State::Ready { polled } = &mut self.state {
+            *polled = None;
         }
-        self.restarts += 1;
-        Some(self.backoff.next())
+        if vitals.trouble != self.vitals.trouble {
+            match &vitals.trouble {
+                Some(trouble) => tracing::error!(token = self.index, trouble, "the token does not sign"),
+                None => tracing::info!(token = self.index, "the token signs again"),
+            }
+        }
+        let hung = vitals.longest_call > self.sign_deadline;
+        self.vitals = vitals;
+        if hung {
+            self.replace("a call into the module hangs");
+        }
     }
 
-    /// Kills a process that did not become ready in time.
-    pub(super) fn check_deadline(&mut self) {
-        if let State::Starting { since } = self.state
-            && !self.prompts()
-            && since.elapsed() > START_DEADLINE
-            && let Some(child) = &mut self.child
-        {
-            tracing::error!(token = self.index, "keeper not ready in time: killed");
+    /// Kills the process; its exit starts the next one.
+    fn replace(&mut self, reason: &str) {
+        if let Some(child) = &mut self.child {
+            tracing::warn!(token = self.index, reason, "replacing the keeper");
             child.kill();
+        }
+    }
+
+    /// When to start it again.
+    pub(super) fn retry_at(&mut self) -> Instant {
+        self.restarts += 1;
+        self.backoff.next()
+    }
+
+    /// Whether a planned start is still wanted.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.state, State::Waiting)
+    }
+
+    /// Notes why a start failed before there was a process.
+    pub(super) fn start_failed(&mut self, fault: Fault) {
+        self.note(vec![fault]);
+    }
+
+    /// Remembers why it does not start, and says so once.
+    fn note(&mut self, faults: Vec<Fault>) {
+        if faults != self.faults {
+            for fault in &faults {
+                tracing::error!(token = self.index, "the keeper does not start: {fault}");
+            }
+        }
+        self.faults = faults;
+    }
+
+    /// Asks how it is, and kills it when it has not answered for too long.
+    pub(super) fn poll(&mut self) {
+        match &mut self.state {
+            State::Starting { since } if since.elapsed() > START_DEADLINE && !matches!(self.config.pin, PinSource::Prompt) => {
+                self.replace("not ready in time");
+            }
+            State::Ready { polled: Some(since) } => {
+                if since.elapsed() > POLL_DEADLINE {
+                    self.replace("it does not answer");
+                }
+            }
+            State::Ready { polled } => {
+                *polled = Some(Instant::now());
+                if let Some(child) = &self.child
+                    && !child.tell(&ToKeeper::Poll)
+                {
+                    self.replace("it does not read its orders");
+                }
+            }
+            State::Starting { .. } | State::Waiting | State::Latched => {}
         }
     }
 
@@ -229,23 +309,6 @@ impl Keeper {
         }
     }
 
-    /// Why a keeper that never became ready is gone.
-    pub(super) fn exit_faults(&mut self) -> Vec<Fault> {
-        let mut faults = std::mem::take(&mut self.faults);
-        if faults.is_empty() {
-            faults.push(Fault::new(
-                format!("token[{}].module", self.index),
-                "the module ended or hung its process while it was started",
-                "see the log; try the module with `fastness token list --module …`",
-            ));
-        }
-        faults
-    }
-
-    fn prompts(&self) -> bool {
-        matches!(self.config.pin, PinSource::Prompt)
-    }
-
     /// Kills it.
     pub(super) fn kill(&mut self) {
         if let Some(child) = &mut self.child {
@@ -253,11 +316,37 @@ impl Keeper {
         }
     }
 
+    /// Whether its first start has neither succeeded nor failed yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.child.is_some() && !self.is_open()
+    }
+
+    /// Whether its PIN was refused and is not tried again.
+    pub(super) fn is_latched(&self) -> bool {
+        matches!(self.state, State::Latched)
+    }
+
+    /// Why a keeper that never became ready is gone.
+    pub(super) fn exit_faults(&self) -> Vec<Fault> {
+        if !self.faults.is_empty() {
+            return self.faults.clone();
+        }
+        vec![Fault::new(
+            format!("token[{}].module", self.index),
+            "the module ended or hung its process while it was started",
+            "see the log; try the module with `fastness token list --module …`",
+        )]
+    }
+
+    fn prompts(&self) -> bool {
+        matches!(self.config.pin, PinSource::Prompt)
+    }
+
     /// Tells the node, on each channel, that whatever it had asked is lost, so that it asks again
     /// at once and does not wait for the deadline.
     fn announce_loss(&self) {
         let mut packet = [0; MAX_REPLY];
-        let lost = Reply { id: REPLACED, keeper: 0, outcome: Err(crate::keeper::message::Refusal::Token) };
+        let lost = Reply { id: REPLACED, keeper: 0, outcome: Err(Refusal::Token) };
         let Ok(length) = lost.encode(&mut packet) else { return };
         for channel in &self.channels {
             // A full channel holds replies that nobody reads: nobody waits there.
@@ -267,5 +356,31 @@ impl Keeper {
                 SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
             );
         }
+    }
+}
+
+/// What an event means for the main loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happened {
+    Nothing,
+    /// The token is open and its keys were checked; `first`: for the first time.
+    Opened { first: bool },
+    /// News of its health.
+    Vitals,
+    /// The process is gone and another is wanted.
+    Gone,
+    /// The process is gone and no other is started by itself.
+    Latched,
+}
+
+impl Channel {
+    fn new() -> io::Result<Self> {
+        let (node, keeper) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok(Self { node, keeper })
     }
 }

@@ -17,13 +17,13 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::config::Config;
-use crate::control::{Answer, FromKeeper, FromNode, NodeSetup, Order, TokenSetup};
+use crate::control::{Answer, FromKeeper, FromNode, KeeperReady, NodeSetup, Order, TokenSetup};
 use crate::fault::Fault;
 use crate::rpc::admin as rpc;
 use admin::{Call, Socket};
 use child::ChildEvent;
-use keepers::{Keeper, State};
-use node::Node;
+use keepers::{Happened, Keeper};
+use node::{Node, NodeEvent};
 
 /// Everything that the main loop waits for.
 #[derive(Debug)]
@@ -49,9 +49,18 @@ pub(crate) enum SupervisorError {
     /// What was given to us does not allow a start.
     #[error("the node does not start")]
     Faults(Vec<Fault>),
+    /// A PIN was refused. It must not be tried again before an operator has acted.
+    #[error("a PIN was refused")]
+    Pin(Vec<Fault>),
     /// The system refused something that a supervisor needs.
     #[error("the supervisor cannot work")]
     System(#[from] std::io::Error),
+}
+
+impl From<Vec<Fault>> for SupervisorError {
+    fn from(faults: Vec<Fault>) -> Self {
+        Self::Faults(faults)
+    }
 }
 
 impl From<Fault> for SupervisorError {
@@ -60,28 +69,24 @@ impl From<Fault> for SupervisorError {
     }
 }
 
+/// How often a keeper is asked how it is.
+const POLL: Duration = Duration::from_millis(500);
+
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let listeners = bind(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
     let (sender, mut events) = mpsc::unbounded_channel();
+    socket.serve(sender.clone());
     let mut supervisor = Supervisor::new(config, listeners, sender)?;
     supervisor.start_keepers()?;
-    while !supervisor.all_keepers_ready() {
-        tokio::select! {
-            Some(event) = events.recv() => supervisor.on_start_event(event)?,
-            _ = supervisor.signals.terminate.recv() => return Ok(()),
-            _ = supervisor.signals.interrupt.recv() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_secs(1)) => supervisor.check_deadlines(),
-        }
-    }
-    supervisor.start_node()?;
-    socket.serve(supervisor.events.clone());
-    supervisor.serve(&mut events).await
+    let outcome = supervisor.serve(&mut events).await;
+    supervisor.drain(&mut events).await;
+    outcome
 }
 
 /// Does everything that [`run`] does before it serves, and takes it down again.
-pub(crate) async fn check(config: Config) -> Result<Vec<crate::control::KeeperReady>, SupervisorError> {
+pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, SupervisorError> {
     let mut faults = Vec::new();
     let listeners = bind(&config).unwrap_or_else(|found| {
         faults.extend(found);
@@ -92,39 +97,41 @@ pub(crate) async fn check(config: Config) -> Result<Vec<crate::control::KeeperRe
     }
     let (sender, mut events) = mpsc::unbounded_channel();
     let mut supervisor = Supervisor::new(config, listeners, sender)?;
-    let mut open = supervisor.keepers.len();
+    let mut running = 0;
     for keeper in &mut supervisor.keepers {
-        if let Err(fault) = keeper.start(&supervisor.events) {
-            faults.push(fault);
-            open -= 1;
+        match keeper.start(&supervisor.events) {
+            Ok(()) => running += 1,
+            Err(fault) => faults.push(fault),
         }
     }
-    let mut ready = Vec::new();
-    while open > 0 {
+    let mut latched = false;
+    let mut tick = tokio::time::interval(POLL);
+    while running > 0 {
         let event = tokio::select! {
             Some(event) = events.recv() => event,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {
-                supervisor.check_deadlines();
+            _ = tick.tick() => {
+                supervisor.keepers.iter_mut().for_each(Keeper::poll);
                 continue;
             }
         };
         let Event::Keeper { index, incarnation, event } = event else { continue };
-        let exited = matches!(event, ChildEvent::Exited(_));
         let Some(keeper) = supervisor.keepers.get_mut(index) else { continue };
-        keeper.on_event(incarnation, event);
-        if exited {
-            open -= 1;
-            faults.extend(keeper.exit_faults());
-        } else if let Some(found) = keeper.ready() {
-            ready.push(found.clone());
-            keeper.stop();
-            open -= 1;
+        match keeper.on_event(incarnation, event) {
+            Happened::Opened { .. } => keeper.stop(),
+            happened @ (Happened::Gone | Happened::Latched) => {
+                running -= 1;
+                latched |= happened == Happened::Latched;
+                if keeper.known().is_none() {
+                    faults.extend(keeper.exit_faults());
+                }
+            }
+            Happened::Nothing | Happened::Vitals => {}
         }
     }
-    if faults.is_empty() {
-        Ok(ready)
-    } else {
-        Err(SupervisorError::Faults(faults))
+    match faults.is_empty() {
+        true => Ok(supervisor.keepers.iter().filter_map(|keeper| keeper.known().cloned()).collect()),
+        false if latched => Err(SupervisorError::Pin(faults)),
+        false => Err(SupervisorError::Faults(faults)),
     }
 }
 
@@ -148,12 +155,6 @@ fn bind(config: &Config) -> Result<Vec<TcpListener>, Vec<Fault>> {
     if faults.is_empty() { Ok(listeners) } else { Err(faults) }
 }
 
-impl From<Vec<Fault>> for SupervisorError {
-    fn from(faults: Vec<Fault>) -> Self {
-        Self::Faults(faults)
-    }
-}
-
 /// The signals that we act on.
 struct Signals {
     terminate: Signal,
@@ -170,6 +171,8 @@ struct Supervisor {
     node: Node,
     events: mpsc::UnboundedSender<Event>,
     signals: Signals,
+    /// The node has been ready once.
+    served: bool,
     draining: bool,
 }
 
@@ -183,7 +186,7 @@ impl Supervisor {
             .tokens
             .iter()
             .enumerate()
-            .map(|(index, token)| Keeper::new(index, token.clone(), config.log))
+            .map(|(index, token)| Keeper::new(index, token.clone(), config.log, config.limits.sign_deadline()))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             generation: 1,
@@ -197,6 +200,7 @@ impl Supervisor {
                 hangup: signal(SignalKind::hangup())?,
             },
             config,
+            served: false,
             draining: false,
         })
     }
@@ -206,28 +210,6 @@ impl Supervisor {
             keeper.start(&self.events)?;
         }
         Ok(())
-    }
-
-    fn all_keepers_ready(&self) -> bool {
-        self.keepers.iter().all(|keeper| keeper.ready().is_some())
-    }
-
-    /// During the first start a keeper that goes is the end: there is nothing to keep up.
-    fn on_start_event(&mut self, event: Event) -> Result<(), SupervisorError> {
-        let Event::Keeper { index, incarnation, event } = event else { return Ok(()) };
-        let exited = matches!(event, ChildEvent::Exited(_));
-        let Some(keeper) = self.keepers.get_mut(index) else { return Ok(()) };
-        keeper.on_event(incarnation, event);
-        if exited {
-            return Err(SupervisorError::Faults(keeper.exit_faults()));
-        }
-        Ok(())
-    }
-
-    fn check_deadlines(&mut self) {
-        for keeper in &mut self.keepers {
-            keeper.check_deadline();
-        }
     }
 
     fn start_node(&mut self) -> std::io::Result<()> {
@@ -249,72 +231,28 @@ impl Supervisor {
         self.node.start(setup, &self.listeners, &self.keepers, &self.events)
     }
 
-    async fn serve(
-        mut self,
-        events: &mut mpsc::UnboundedReceiver<Event>,
-    ) -> Result<(), SupervisorError> {
-        let mut served = false;
-        loop {
+    /// Takes in events until it is told to stop. Until the node has been ready once, a fault is the
+    /// end: an operator is watching, and there is nothing to keep up.
+    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), SupervisorError> {
+        let mut tick = tokio::time::interval(POLL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.draining {
             tokio::select! {
                 Some(event) = events.recv() => self.on_event(event)?,
+                _ = tick.tick() => self.keepers.iter_mut().for_each(Keeper::poll),
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
                 _ = self.signals.hangup.recv() => self.reload(None),
-                () = tokio::time::sleep(Duration::from_secs(1)) => self.check_deadlines(),
-            }
-            if self.node.ready && !served {
-                served = true;
-                tracing::info!(
-                    id = %self.config.id,
-                    listen = ?self.listeners.iter().filter_map(|l| l.local_addr().ok()).collect::<Vec<_>>(),
-                    "READY"
-                );
-            }
-            if !served && !self.node.faults.is_empty() {
-                return Err(SupervisorError::Faults(std::mem::take(&mut self.node.faults)));
-            }
-            if self.draining {
-                break;
             }
         }
-        self.drain(events).await;
         Ok(())
     }
 
-    fn on_event(&mut self, event: Event) -> std::io::Result<()> {
+    fn on_event(&mut self, event: Event) -> Result<(), SupervisorError> {
         match event {
-            Event::Keeper { index, incarnation, event } => {
-                let Some(keeper) = self.keepers.get_mut(index) else { return Ok(()) };
-                let gone = matches!(event, ChildEvent::Exited(_));
-                if keeper.on_event(incarnation, event) && gone && !self.draining {
-                    match keeper.retry_at() {
-                        Some(at) => self.later(at, Event::StartKeeper(index)),
-                        None => tracing::error!(
-                            token = index,
-                            "keeper latched: mend the PIN, then restart the node"
-                        ),
-                    }
-                }
-            }
-            Event::StartKeeper(index) => {
-                let Some(keeper) = self.keepers.get_mut(index) else { return Ok(()) };
-                if !self.draining && matches!(keeper.state, State::Waiting) {
-                    if let Err(fault) = keeper.start(&self.events) {
-                        tracing::error!("{fault}");
-                        keeper.faults = vec![fault];
-                        if let Some(at) = keeper.retry_at() {
-                            self.later(at, Event::StartKeeper(index));
-                        }
-                    }
-                }
-            }
-            Event::Node { incarnation, event } => {
-                let gone = matches!(event, ChildEvent::Exited(_));
-                if self.node.on_event(incarnation, event) && gone && !self.draining {
-                    let at = self.node.retry_at();
-                    self.later(at, Event::StartNode);
-                }
-            }
+            Event::Keeper { index, incarnation, event } => self.on_keeper(index, incarnation, event)?,
+            Event::StartKeeper(index) => self.restart_keeper(index),
+            Event::Node { incarnation, event } => self.on_node(incarnation, event)?,
             Event::StartNode => {
                 if !self.draining && self.node.pid().is_none() {
                     self.start_node()?;
@@ -325,6 +263,87 @@ impl Supervisor {
                 tracing::info!(generation = number, "reloaded");
                 self.generation = number;
                 self.config = *config;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_keeper(
+        &mut self,
+        index: usize,
+        incarnation: u64,
+        event: ChildEvent<FromKeeper>,
+    ) -> Result<(), SupervisorError> {
+        let Some(keeper) = self.keepers.get_mut(index) else { return Ok(()) };
+        let happened = keeper.on_event(incarnation, event);
+        match happened {
+            Happened::Nothing => return Ok(()),
+            Happened::Vitals => {}
+            Happened::Opened { first: true } if self.served => self.push_generation(),
+            Happened::Opened { .. } => {}
+            Happened::Gone | Happened::Latched if self.draining => return Ok(()),
+            Happened::Gone => {
+                let at = keeper.retry_at();
+                self.later(at, Event::StartKeeper(index));
+            }
+            Happened::Latched => {
+                for fault in keeper.exit_faults() {
+                    tracing::error!("latched, no further login by itself: {fault}");
+                }
+            }
+        }
+        if !self.served {
+            self.first_start()?;
+        }
+        self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
+        Ok(())
+    }
+
+    /// Starts the node once every token was tried and one is open. Without any there is nothing to
+    /// start with, and an operator is watching.
+    fn first_start(&mut self) -> Result<(), SupervisorError> {
+        if self.keepers.iter().any(Keeper::is_undecided) || self.node.pid().is_some() {
+            return Ok(());
+        }
+        if self.keepers.iter().any(Keeper::is_open) {
+            return Ok(self.start_node()?);
+        }
+        let faults = self.keepers.iter().flat_map(Keeper::exit_faults).collect();
+        Err(match self.keepers.iter().any(Keeper::is_latched) {
+            true => SupervisorError::Pin(faults),
+            false => SupervisorError::Faults(faults),
+        })
+    }
+
+    fn restart_keeper(&mut self, index: usize) {
+        let Some(keeper) = self.keepers.get_mut(index) else { return };
+        if self.draining || !keeper.waits() {
+            return;
+        }
+        if let Err(fault) = keeper.start(&self.events) {
+            keeper.start_failed(fault);
+            let at = keeper.retry_at();
+            self.later(at, Event::StartKeeper(index));
+        }
+    }
+
+    fn on_node(&mut self, incarnation: u64, event: ChildEvent<FromNode>) -> Result<(), SupervisorError> {
+        match self.node.on_event(incarnation, event) {
+            NodeEvent::Nothing => {}
+            NodeEvent::Ready => {
+                self.served = true;
+                self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
+                let listening = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+                let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
+                tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
+            }
+            NodeEvent::Gone if self.draining => {}
+            NodeEvent::Gone if !self.served => {
+                return Err(SupervisorError::Faults(self.node.exit_faults()));
+            }
+            NodeEvent::Gone => {
+                let at = self.node.retry_at();
+                self.later(at, Event::StartNode);
             }
         }
         Ok(())
@@ -388,7 +407,9 @@ impl Supervisor {
 
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
     async fn drain(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
-        tracing::info!("draining");
+        if self.served {
+            tracing::info!("draining");
+        }
         self.draining = true;
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
@@ -405,7 +426,9 @@ impl Supervisor {
             keeper.kill();
         }
         self.wait_for(events, Duration::from_secs(2), all_gone).await;
-        tracing::info!("stopped");
+        if self.served {
+            tracing::info!("stopped");
+        }
     }
 
     /// Takes in events until `done` holds, `patience` is over or a second signal says to hurry.

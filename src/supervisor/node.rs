@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) faults: Vec<Fault>,
     pub(super) restarts: u32,
     backoff: Backoff,
+    /// What it was told about the tokens.
+    told: Option<Vec<bool>>,
     next_order: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
 }
@@ -38,6 +40,7 @@ impl Node {
             faults: Vec::new(),
             restarts: 0,
             backoff: Backoff::default(),
+            told: None,
             next_order: 1,
             waiting: HashMap::new(),
         }
@@ -61,6 +64,7 @@ impl Node {
         self.incarnation += 1;
         let incarnation = self.incarnation;
         self.ready = false;
+        self.told = None;
         self.child = Some(Child::start(
             &Start {
                 role: Role::Node,
@@ -75,40 +79,61 @@ impl Node {
         Ok(())
     }
 
-    /// Takes in what happened. True when the event changed the state.
-    pub(super) fn on_event(&mut self, incarnation: u64, event: ChildEvent<FromNode>) -> bool {
+    /// Takes in what happened.
+    pub(super) fn on_event(&mut self, incarnation: u64, event: ChildEvent<FromNode>) -> NodeEvent {
         if incarnation != self.incarnation {
-            return false;
+            return NodeEvent::Nothing;
         }
         match event {
             ChildEvent::Said(FromNode::Ready) => {
                 self.backoff.started();
                 self.faults.clear();
                 self.ready = true;
-                true
+                NodeEvent::Ready
             }
             ChildEvent::Said(FromNode::Refused { faults }) => {
                 for fault in &faults {
                     tracing::error!("node refused: {fault}");
                 }
                 self.faults = faults;
-                false
+                NodeEvent::Nothing
             }
             ChildEvent::Said(FromNode::Answer { id, answer }) => {
                 if let Some(asked) = self.waiting.remove(&id) {
                     // Whoever asked may have gone.
                     let _ = asked.send(answer);
                 }
-                false
+                NodeEvent::Nothing
             }
             ChildEvent::Exited(status) => {
-                tracing::warn!(%status, "node exited");
+                tracing::info!(%status, "node exited");
                 self.child = None;
                 self.ready = false;
                 self.waiting.clear();
-                true
+                NodeEvent::Gone
             }
         }
+    }
+
+    /// Tells it which tokens sign.
+    pub(super) fn tokens(&mut self, sign: Vec<bool>) {
+        if let Some(child) = &mut self.child
+            && self.told.as_ref() != Some(&sign)
+        {
+            if child.tell(&ToNode::Tokens { sign: sign.clone() }) {
+                self.told = Some(sign);
+            } else {
+                child.kill();
+            }
+        }
+    }
+
+    /// Why a node that never became ready is gone.
+    pub(super) fn exit_faults(&self) -> Vec<Fault> {
+        if !self.faults.is_empty() {
+            return self.faults.clone();
+        }
+        vec![Fault::new("", "the node's process ended while it was started", "see the log")]
     }
 
     /// When to start it again.
@@ -149,4 +174,12 @@ impl Node {
             child.kill();
         }
     }
+}
+
+/// What an event means for the main loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodeEvent {
+    Nothing,
+    Ready,
+    Gone,
 }

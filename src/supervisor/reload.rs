@@ -37,6 +37,19 @@ impl Supervisor {
         }
     }
 
+    /// Gives the node the generation in force once more: a token was opened for the first time.
+    pub(super) fn push_generation(&mut self) {
+        let generation = self.generation(&self.config, self.generation);
+        let pushed = self.node.order(Order::Reload(Box::new(generation)));
+        tokio::spawn(async move {
+            if let Some(Answer::Refused(faults)) = super::within(pushed).await {
+                for fault in faults {
+                    tracing::error!("the node does not take the token: {fault}");
+                }
+            }
+        });
+    }
+
     /// Reads everything again, checks it whole, and lets the node swap.
     pub(super) fn reload(&mut self, answer: Option<oneshot::Sender<Result<ReloadResponse, Status>>>) {
         let refuse = |faults: &[Fault]| {

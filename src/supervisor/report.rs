@@ -1,7 +1,7 @@
 //! What `fastness status` shows of the processes, tokens and keys.
 
 use super::Supervisor;
-use super::keepers::{Keeper, State};
+use super::keepers::Keeper;
 use crate::rpc::admin;
 
 impl Supervisor {
@@ -33,12 +33,8 @@ impl Supervisor {
         if !self.node.ready {
             return ("starting", "the node's process is not ready".into());
         }
-        let faults: Vec<_> = self
-            .keepers
-            .iter()
-            .filter(|keeper| keeper.ready().is_none())
-            .map(Keeper::trouble)
-            .collect();
+        let troubled = self.keepers.iter().filter(|keeper| !keeper.signs());
+        let faults: Vec<_> = troubled.map(Keeper::trouble).collect();
         if faults.is_empty() {
             ("ready", String::new())
         } else {
@@ -65,7 +61,7 @@ impl Supervisor {
     fn keys(&self) -> Vec<admin::Key> {
         let mut keys = Vec::new();
         for (token, keeper) in self.config.tokens.iter().zip(&self.keepers) {
-            let Some(ready) = keeper.ready() else { continue };
+            let Some(ready) = keeper.known() else { continue };
             for (key, found) in token.keys.iter().zip(&ready.keys) {
                 keys.push(admin::Key {
                     role: key.role.to_string(),
@@ -80,19 +76,5 @@ impl Supervisor {
             }
         }
         keys
-    }
-}
-
-impl Keeper {
-    /// Why it does not sign, for people.
-    fn trouble(&self) -> String {
-        let what = match self.state {
-            State::Latched => "its keeper is latched after a PIN failure",
-            _ => "its keeper is being started again",
-        };
-        match self.faults.first() {
-            Some(fault) => format!("{what}: {}", fault.problem),
-            None => what.into(),
-        }
     }
 }

@@ -51,7 +51,10 @@ pub enum HandshakeError {
     /// This node has no certificate for the role.
     #[error("this node has no {0} certificate")]
     NoCredential(TlsRole),
-    /// Ours alone.
+    /// A bug: rustls does not take our configuration.
+    #[error("rustls refuses our configuration")]
+    Configuration(#[source] Error),
+    /// A bug of ours.
     #[error("a bug in the handshake: {0}")]
     Bug(&'static str),
 }
@@ -72,7 +75,7 @@ impl HandshakeError {
             Self::LocalSigning(_) => "local-signing",
             Self::Busy(_) => "busy",
             Self::NoCredential(_) => "no-credential",
-            Self::Bug(_) => "bug",
+            Self::Configuration(_) | Self::Bug(_) => "bug",
         }
     }
 }

@@ -39,7 +39,8 @@ pub struct Credential {
     role: TlsRole,
     chain: Arc<[CertificateDer<'static>]>,
     end_entity: EndEntity,
-    pub(super) key: Arc<TokenKey>,
+    /// The key, in each token that holds it, in the order of preference.
+    pub(super) keys: Arc<[TokenKey]>,
 }
 
 /// Why a chain and a key are no [`Credential`].
@@ -91,12 +92,28 @@ impl Credential {
             role,
             chain: chain.into(),
             end_entity,
-            key: Arc::new(key),
+            keys: [key].into(),
         };
         // `CertifiedKey::new` compares nothing; "unknown" is an error of this call too.
         let certified = credential.certified(Arc::default());
         certified.keys_match().map_err(CredentialError::OtherKey)?;
         Ok(credential)
+    }
+
+    /// The same credential with `key` as a further place of its key; `None` when that is another
+    /// key.
+    #[must_use]
+    pub fn with_replica(&self, key: TokenKey) -> Option<Self> {
+        let same = self.keys.iter().all(|known| known.spki == key.spki && known.kind == key.kind);
+        same.then(|| Self {
+            keys: self.keys.iter().cloned().chain([key]).collect(),
+            ..self.clone()
+        })
+    }
+
+    /// Whether one of its tokens signs.
+    pub fn is_usable(&self) -> bool {
+        self.keys.iter().any(|key| key.asker.is_usable())
     }
 
     /// The role that it is for.
@@ -111,7 +128,7 @@ impl Credential {
 
     /// What rustls wants, for one handshake: the signature is noted in `record`.
     pub(super) fn certified(&self, record: Arc<SignatureRecord>) -> CertifiedKey {
-        let key = TokenSigningKey::new(self.key.clone(), record);
+        let key = TokenSigningKey::new(self.keys.clone(), record);
         CertifiedKey::new(self.chain.to_vec(), Arc::new(key))
     }
 }
@@ -123,7 +140,7 @@ impl fmt::Debug for Credential {
             "Credential({} as {}, {})",
             self.end_entity.id(),
             self.role,
-            self.key.kind
+            self.keys[0].kind
         )
     }
 }

@@ -7,7 +7,7 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCertUsingSni, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -27,8 +27,10 @@ pub struct TrustAnchors(Arc<RootCertStore>);
 /// Policy, credentials and trust anchors of one moment.
 pub struct Generation {
     pub(super) judge: Arc<Judge>,
-    server: Option<(Credential, ServerConfig)>,
-    client: Option<(Credential, ClientConfig)>,
+    servers: Vec<Credential>,
+    clients: Vec<Credential>,
+    accepting: ServerConfig,
+    dialling: ClientConfig,
 }
 
 /// Why there is no [`Generation`].
@@ -76,39 +78,34 @@ impl TrustAnchors {
 
 impl Generation {
     /// A generation; without a credential for a role, nothing is accepted or dialled in that role.
+    /// Of several credentials for a role the first whose token signs is used.
     ///
     /// # Errors
     /// [`GenerationError`], all of them bugs or an empty set of trust anchors.
     pub fn new(
         policy: PeerPolicy,
         anchors: &TrustAnchors,
-        server: Option<Credential>,
-        client: Option<Credential>,
+        servers: impl IntoIterator<Item = Credential>,
+        clients: impl IntoIterator<Item = Credential>,
     ) -> Result<Self, GenerationError> {
         let provider = provider();
         let roots = anchors.0.clone();
-        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        let peers = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(GenerationError::Verifier)?;
         let algorithms = provider.signature_verification_algorithms;
         let judge = Arc::new(Judge {
             policy,
             roots,
-            clients,
+            clients: peers,
             algorithms,
         });
-        let server = server
-            .map(|own| server_config(&provider, &judge, &own).map(|config| (own, config)))
-            .transpose()
-            .map_err(GenerationError::Configuration)?;
-        let client = client
-            .map(|own| client_config(&provider, &own).map(|config| (own, config)))
-            .transpose()
-            .map_err(GenerationError::Configuration)?;
         Ok(Self {
+            accepting: server_config(&provider, &judge).map_err(GenerationError::Configuration)?,
+            dialling: client_config(&provider).map_err(GenerationError::Configuration)?,
             judge,
-            server,
-            client,
+            servers: servers.into_iter().collect(),
+            clients: clients.into_iter().collect(),
         })
     }
 
@@ -119,19 +116,18 @@ impl Generation {
 
     /// What we present to those who dial us.
     pub fn server(&self) -> Option<&Credential> {
-        self.server.as_ref().map(|(credential, _)| credential)
+        usable(&self.servers)
     }
 
     /// What we present to those whom we dial.
     pub fn client(&self) -> Option<&Credential> {
-        self.client.as_ref().map(|(credential, _)| credential)
+        usable(&self.clients)
     }
 
     /// The configuration of one incoming handshake, whose signature is noted in `record`.
     pub(super) fn accepting(&self, record: &Arc<SignatureRecord>) -> Option<Arc<ServerConfig>> {
-        let (credential, config) = self.server.as_ref()?;
-        let mut config = config.clone();
-        config.cert_resolver = Presenting::new(credential, record);
+        let mut config = self.accepting.clone();
+        config.cert_resolver = Presenting::new(self.server()?, record);
         Some(Arc::new(config))
     }
 
@@ -141,9 +137,8 @@ impl Generation {
         dialled: Dialled,
         record: &Arc<SignatureRecord>,
     ) -> Option<Arc<ClientConfig>> {
-        let (credential, config) = self.client.as_ref()?;
-        let mut config = config.clone();
-        config.client_auth_cert_resolver = Presenting::new(credential, record);
+        let mut config = self.dialling.clone();
+        config.client_auth_cert_resolver = Presenting::new(self.client()?, record);
         let judge = self.judge.clone();
         config
             .dangerous()
@@ -152,16 +147,23 @@ impl Generation {
     }
 }
 
-/// No tickets and no session storage: a resumed session would skip certificate and pin.
+/// The first credential whose token signs; when none does, the first, so that its error is told.
+fn usable(credentials: &[Credential]) -> Option<&Credential> {
+    credentials
+        .iter()
+        .find(|credential| credential.is_usable())
+        .or(credentials.first())
+}
+
+/// Its resolver is replaced for each handshake. No tickets and no session storage: a resumed session would skip certificate and pin.
 fn server_config(
     provider: &Arc<CryptoProvider>,
     judge: &Arc<Judge>,
-    own: &Credential,
 ) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(ClientJudge(judge.clone())))
-        .with_cert_resolver(Presenting::new(own, &Arc::default()));
+        .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
     config.ignore_client_order = true;
     config.alpn_protocols = vec![H2.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -170,15 +172,13 @@ fn server_config(
     Ok(config)
 }
 
-/// Its verifier is replaced for each handshake, which knows whom it dials; this one trusts nobody.
-fn client_config(
-    provider: &Arc<CryptoProvider>,
-    own: &Credential,
-) -> Result<ClientConfig, rustls::Error> {
+/// Its resolver and its verifier are replaced for each handshake, which knows whom it dials;
+/// this one trusts nobody.
+fn client_config(provider: &Arc<CryptoProvider>) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(RootCertStore::empty())
-        .with_client_cert_resolver(Presenting::new(own, &Arc::default()));
+        .with_no_client_auth();
     config.alpn_protocols = vec![H2.to_vec()];
     config.check_selected_alpn = true;
     config.resumption = Resumption::disabled();

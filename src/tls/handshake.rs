@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::Acceptor;
 use rustls::{ClientConnection, Connection as TlsState, ProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -24,18 +22,13 @@ use super::lane::Lane;
 use super::provider::{group_name, suite_name};
 use super::signing::SignatureRecord;
 use super::verifier::{Chain, Dialled};
+use super::wire::Wire;
 use crate::policy::{Grant, PeerId};
 use crate::role::TlsRole;
 
 /// Where the peer's certificate is verified (two signatures, above 100 µs) once our own signature
 /// is made: in the lane, or with `false` on the caller's thread, which saves a change of threads.
 const VERIFY_IN_THE_LANE: bool = true;
-/// A flight of the peer with a chain of three fits; more than this is read in several pieces.
-const READ_SIZE: usize = 4096;
-/// How long, and how many bytes, we wait for a refused peer to hear the alert: a socket closed
-/// over unread bytes sends a reset that overtakes it.
-const LINGER: Duration = Duration::from_millis(500);
-const LINGER_BYTES: usize = 64 * 1024;
 /// A plaintext record with the alert `no_application_protocol` (RFC 7301 §3.2, RFC 8446 §5.1, §6).
 const NO_APPLICATION_PROTOCOL: [u8; 7] = [21, 3, 3, 0, 2, 2, 120];
 
@@ -109,10 +102,9 @@ impl Handshakes {
     }
 
     async fn accepted(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
-        let generation = self.generation();
-        let record = Arc::new(SignatureRecord::default());
-        let missing = HandshakeError::NoCredential(TlsRole::Server);
-        let config = generation.accepting(&record).ok_or(missing)?;
+        if self.generation().server().is_none() {
+            return Err(HandshakeError::NoCredential(TlsRole::Server));
+        }
         let mut wire = Wire::new(tcp);
 
         // A stranger gets no signature before it has said something that we could agree to.
@@ -133,6 +125,10 @@ impl Handshakes {
             return Err(HandshakeError::NotH2);
         }
 
+        let generation = self.generation();
+        let record = Arc::new(SignatureRecord::default());
+        let missing = HandshakeError::NoCredential(TlsRole::Server);
+        let config = generation.accepting(&record).ok_or(missing)?;
         let answering = config.clone();
         let step = self
             .lane
@@ -163,8 +159,15 @@ impl Handshakes {
 
         // An address as the name: no server name is sent (RFC 6066 §3).
         let name = ServerName::IpAddress(dialled.address.ip().into());
-        let mut state = TlsState::Client(ClientConnection::new(config, name.clone())?);
-        wire.tcp.write_all(&exchange::drain(&mut state)).await?;
+        let state = ClientConnection::new(config, name.clone());
+        let mut state = TlsState::Client(state.map_err(HandshakeError::Configuration)?);
+        let output = exchange::drain(&mut state);
+        let state = wire
+            .send(Step {
+                output,
+                outcome: Ok(state),
+            })
+            .await?;
         let state = self.finish(&mut wire, state, &record).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, Some(&dialled))?;
         let TlsState::Client(state) = state else {
@@ -255,68 +258,6 @@ impl Handshakes {
         } else {
             Ok(newest.judge.judge(chain, UnixTime::now())?)
         }
-    }
-}
-
-/// A socket during a handshake, and what was just read from it.
-struct Wire {
-    tcp: TcpStream,
-    input: Vec<u8>,
-}
-
-impl Wire {
-    fn new(tcp: TcpStream) -> Self {
-        Self {
-            tcp,
-            input: Vec::new(),
-        }
-    }
-
-    /// Replaces `input` with what comes next, at least one byte.
-    async fn receive(&mut self) -> io::Result<()> {
-        self.input.clear();
-        self.input.reserve(READ_SIZE);
-        match self.tcp.read_buf(&mut self.input).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Sends what a step has for the peer, in one write, and takes its outcome.
-    async fn send<T>(&mut self, step: Step<T>) -> Result<T, HandshakeError> {
-        match step.outcome {
-            Ok(outcome) => {
-                self.tcp.write_all(&step.output).await?;
-                Ok(outcome)
-            }
-            Err(error) => {
-                self.linger(&step.output).await;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Says goodbye with `alert` so that it can be heard.
-    async fn linger(&mut self, alert: &[u8]) {
-        if alert.is_empty() {
-            return;
-        }
-        let goodbye = async {
-            self.tcp.write_all(alert).await?;
-            self.tcp.shutdown().await?;
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                self.input.clear();
-                self.input.reserve(READ_SIZE);
-                match self.tcp.read_buf(&mut self.input).await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read),
-                }
-            }
-            Ok::<_, io::Error>(())
-        };
-        // The peer is refused already; whether it hears why is its own affair.
-        drop(timeout(LINGER, goodbye).await);
     }
 }
 

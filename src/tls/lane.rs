@@ -172,3 +172,76 @@ impl fmt::Debug for Lane {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_in_the_order_of_its_coming_and_at_lower_priority() {
+        let lane = Lane::start(1).unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut all = Vec::new();
+        for number in 0..20 {
+            let order = order.clone();
+            all.push(lane.run(move || {
+                order.lock().unwrap().push(number);
+                rustix::process::getpriority_process(None).unwrap()
+            }));
+        }
+        for work in all {
+            assert_eq!(work.await, Ok(NICE));
+        }
+        assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>());
+        assert!(rustix::process::getpriority_process(None).unwrap() < NICE);
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_handshake_and_no_thread() {
+        let lane = Lane::start(1).unwrap();
+        let panicked = lane
+            .run(|| std::panic::resume_unwind(Box::new("test")))
+            .await;
+        assert_eq!(panicked.map(|()| 0), Err(LaneError::Panicked));
+        assert_eq!(lane.run(|| 1).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_work_that_was_given_up_is_not_done() {
+        let lane = Lane::start(1).unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let mut first = Box::pin(lane.run(move || held.recv()));
+        assert!(polled_once(&mut first).await.is_none());
+        while lane.waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let done = Arc::new(Mutex::new(0));
+        let mut waiting = Vec::new();
+        for _ in 0..LONGEST_QUEUE {
+            let done = done.clone();
+            let mut work = Box::pin(lane.run(move || *done.lock().unwrap() += 1));
+            assert!(polled_once(&mut work).await.is_none());
+            waiting.push(work);
+        }
+        assert_eq!(lane.run(|| 1).await, Err(LaneError::Full));
+        drop(waiting.split_off(1));
+        release.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        waiting.pop().unwrap().await.unwrap();
+        assert_eq!(lane.run(|| 1).await, Ok(1));
+        assert_eq!(*done.lock().unwrap(), 1);
+    }
+
+    async fn polled_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            let polled = std::pin::Pin::new(&mut *future).poll(context);
+            std::task::Poll::Ready(match polled {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}

@@ -13,7 +13,12 @@ mod handshake;
 mod lane;
 mod provider;
 mod signing;
+#[cfg(test)]
+mod test_keeper;
+#[cfg(test)]
+mod tests;
 mod verifier;
+mod wire;
 
 pub use blame::HandshakeError;
 pub use chain::ChainError;

@@ -77,35 +77,36 @@ impl ResolvesClientCert for Presenting {
 
 /// A token key in rustls' words, for one handshake.
 pub(super) struct TokenSigningKey {
-    key: Arc<TokenKey>,
+    /// One key, in one or more tokens.
+    keys: Arc<[TokenKey]>,
     record: Arc<SignatureRecord>,
 }
 
 impl TokenSigningKey {
-    pub(super) fn new(key: Arc<TokenKey>, record: Arc<SignatureRecord>) -> Self {
-        Self { key, record }
+    pub(super) fn new(keys: Arc<[TokenKey]>, record: Arc<SignatureRecord>) -> Self {
+        Self { keys, record }
     }
 }
 
 impl SigningKey for TokenSigningKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        let ours = self.key.kind.schemes().iter();
+        let ours = self.keys[0].kind.schemes().iter();
         let scheme = ours
             .copied()
             .find(|scheme| offered.contains(&SignatureScheme::from(scheme.code())))?;
         Some(Box::new(TokenSigner {
-            key: self.key.clone(),
+            keys: self.keys.clone(),
             record: self.record.clone(),
             scheme,
         }))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        Some(self.key.spki.as_slice().into())
+        Some(self.keys[0].spki.as_slice().into())
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
-        match self.key.kind {
+        match self.keys[0].kind {
             KeyKind::P256 | KeyKind::P384 => SignatureAlgorithm::ECDSA,
             KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => SignatureAlgorithm::RSA,
             KeyKind::Ed25519 => SignatureAlgorithm::ED25519,
@@ -115,26 +116,31 @@ impl SigningKey for TokenSigningKey {
 
 /// Makes one signature, in the lane: it blocks until the keeper has answered.
 struct TokenSigner {
-    key: Arc<TokenKey>,
+    keys: Arc<[TokenKey]>,
     record: Arc<SignatureRecord>,
     scheme: Scheme,
 }
 
 impl Signer for TokenSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        match self.key.asker.sign(self.key.index, self.scheme, message) {
-            Ok(signed) => {
-                self.record.0.get_or_init(|| SignedBy {
-                    keeper: signed.keeper,
-                    token: self.key.token.clone(),
-                });
-                Ok(signed.signature)
-            }
-            Err(error) => {
-                let failed = SigningFailed(Arc::new(error));
-                Err(rustls::Error::Other(OtherError(Arc::new(failed))))
+        let (usable, others): (Vec<_>, Vec<_>) =
+            self.keys.iter().partition(|key| key.asker.is_usable());
+        let mut failure = None;
+        for key in usable.into_iter().chain(others) {
+            match key.asker.sign(key.index, self.scheme, message) {
+                Ok(signed) => {
+                    self.record.0.get_or_init(|| SignedBy {
+                        keeper: signed.keeper,
+                        token: key.token.clone(),
+                    });
+                    return Ok(signed.signature);
+                }
+                Err(error) => failure = Some(error),
             }
         }
+        let error = failure.expect("a credential has at least one key");
+        let failed = SigningFailed(Arc::new(error));
+        Err(rustls::Error::Other(OtherError(Arc::new(failed))))
     }
 
     fn scheme(&self) -> SignatureScheme {
@@ -144,7 +150,7 @@ impl Signer for TokenSigner {
 
 impl fmt::Debug for TokenSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenSigningKey({})", self.key.kind)
+        write!(f, "TokenSigningKey({})", self.keys[0].kind)
     }
 }
 

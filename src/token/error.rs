@@ -11,6 +11,7 @@ use cryptoki::error::{Error, RvError};
 
 use super::uri::{KeyUri, TokenUri, UriError};
 use super::{KeyKind, Scheme};
+use crate::fault::Fault;
 
 /// Why something that was asked of a token did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,14 @@ pub enum TokenError {
         key: String,
         /// Why.
         problem: String,
+    },
+    /// The key does not pass the gate.
+    #[error("key {key} is refused: {}", .faults.iter().map(|fault| fault.problem.as_str()).collect::<Vec<_>>().join("; "))]
+    KeyRefused {
+        /// The key.
+        key: String,
+        /// Every fault of it.
+        faults: Vec<Fault>,
     },
     /// The token cannot make or use such a key.
     #[error("the token cannot do {kind}: {problem}")]
@@ -262,7 +271,7 @@ impl TokenError {
             Self::Login { refusal, .. } => refusal.mend(),
             Self::KeyMissing { .. } => "compare with fastness token list, or make the key with fastness token keygen",
             Self::KeyDoubled { .. } => "add `id` to the URI, or destroy the key that should not be there",
-            Self::KeyUnusable { .. } => "make a new key inside the token with fastness token keygen",
+            Self::KeyUnusable { .. } | Self::KeyRefused { .. } => "make a new key inside the token with fastness token keygen",
             Self::Unsupported { .. } => "choose another kind of key; p256 is the most widely supported",
             Self::WrongScheme { .. } => "ask for a scheme of the key's kind",
             Self::Call { .. } | Self::Answer { .. } | Self::SessionDead => {

@@ -13,7 +13,8 @@ use super::gate::KeyEvidence;
 use super::key::Key;
 use super::locate;
 use super::mechanism;
-use super::session::{Access, Session, Token};
+use super::module::Access;
+use super::session::{Session, Token};
 use super::uri::{KeyId, KeyUri};
 use super::{KeyKind, ReturnCode};
 use template::Templates;
@@ -80,7 +81,7 @@ impl Token {
         loop {
             let session = self.open(Access::ReadWrite)?;
             let (public, private) = templates.build();
-            let error = match session.raw.generate_key_pair(&generation(kind).0, &public, &private) {
+            let error = match session.raw().generate_key_pair(&generation(kind).0, &public, &private) {
                 Ok(pair) => return Ok(pair),
                 Err(error) => error,
             };
@@ -113,7 +114,7 @@ impl Token {
     fn undo(&self, name: &KeyUri, pair: [ObjectHandle; 2], why: TokenError) -> TokenError {
         let undone = self.open(Access::ReadWrite).and_then(|session| {
             pair.into_iter().try_for_each(|object| {
-                session.raw.destroy_object(object).map_err(TokenError::call("destroying the new key"))
+                session.raw().destroy_object(object).map_err(TokenError::call("destroying the new key"))
             })
         });
         match undone {
@@ -129,12 +130,9 @@ impl Token {
 /// Gate and a real signature.
 fn examine(session: &Session, name: &KeyUri) -> Result<(Key, KeyEvidence), TokenError> {
     let key = session.locate(name)?;
-    let evidence = session.gate(&key).map_err(|faults| TokenError::KeyUnusable {
-        key: name.to_string(),
-        problem: format!(
-            "the token did not make it as asked, so it was not kept: {}",
-            faults.iter().map(|fault| fault.problem.as_str()).collect::<Vec<_>>().join("; ")
-        ),
+    let evidence = session.gate(&key).map_err(|faults| TokenError::KeyRefused {
+        key: format!("{name}, which the token did not make as asked and which was not kept,"),
+        faults,
     })?;
     session.prove(&key)?;
     Ok((key, evidence))
@@ -161,7 +159,7 @@ fn check_support(session: &Session, kind: KeyKind) -> Result<(), TokenError> {
         }
     }
     if let Some(bits) = modulus_bits(kind) {
-        let info = session.loaded.pkcs11.get_mechanism_info(session.slot, generating);
+        let info = session.module().get_mechanism_info(session.slot, generating);
         let info = info.map_err(TokenError::call(GENERATING))?;
         // Some modules report 0 for "no bound".
         if bits < info.min_key_size() || (info.max_key_size() != 0 && bits > info.max_key_size()) {
@@ -193,7 +191,7 @@ fn check_free(session: &Session, label: &str, id: &KeyId) -> Result<(), TokenErr
     match taken {
         None => Ok(()),
         Some(what) => Err(TokenError::KeyUnusable {
-            key: format!("\"{}\" (id {id})", label.escape_debug()),
+            key: format!("\"{}\"", label.escape_debug()),
             problem: format!("the token has an object with this {what} already; choose another, or destroy that one first"),
         }),
     }

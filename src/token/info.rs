@@ -84,6 +84,12 @@ impl TokenInfo {
         wanted.fits(&self.label, &self.serial, &self.manufacturer, &self.model)
     }
 
+    /// Whether this may be half of what the token will say in a moment: SoftHSM rewrites its token
+    /// file at each login, and of several programs that start at once one may read it unfinished.
+    pub(super) fn may_be_half_read(&self) -> bool {
+        self.serial.is_empty() || (self.initialised && self.pin == PinState::NotSet)
+    }
+
     /// What stands against trying a PIN, known before one is tried.
     pub fn login_refusal(&self) -> Option<LoginRefusal> {
         if !self.initialised {

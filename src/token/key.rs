@@ -65,8 +65,8 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// Loads the module, logs in, locates the key, and has it sign a random message to prove that
-    /// it belongs to its public half.
+    /// Loads the module, logs in, locates the key, puts it through the gate, and has it sign a
+    /// random message to prove that it belongs to its public half.
     ///
     /// # Errors
     /// [`TokenError`]; the PIN was tried at most once.
@@ -82,10 +82,13 @@ impl TokenKey {
     /// The same, in a token that is logged in already.
     ///
     /// # Errors
-    /// [`TokenError`], when the key is not there or does not prove itself.
+    /// [`TokenError`], when the key is not there, is refused, or does not prove itself.
     pub fn within(token: Token, key: &KeyUri) -> Result<Self, TokenError> {
         let session = token.session()?;
         let key = session.locate(key)?;
+        session
+            .gate(&key)
+            .map_err(|faults| TokenError::KeyRefused { key: key.uri().to_string(), faults })?;
         session.prove(&key)?;
         Ok(Self { session, key, token })
     }

@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::error::{LoginRefusal, ReturnCode, TokenError};
 use super::info::TokenInfo;
 use super::locate;
-use super::module::{Loaded, Module};
-use super::session::{Access, Token};
+use super::module::{Access, Loaded, Module};
+use super::session::Token;
 use super::uri::{KeyUri, TokenLabel, TokenUri};
 use crate::secret::{SoPin, UserPin};
 

@@ -57,7 +57,7 @@ impl Session {
     fn complete(&self, session: &Raw, found: Found) -> Result<Key, TokenError> {
         let unusable = |problem: String| TokenError::KeyUnusable { key: found.name(), problem };
         let id = KeyId::from_bytes(&found.id)
-            .map_err(|_| unusable("its CKA_ID is empty or longer than 64 bytes, so that its public key and certificate cannot be told; set one with the vendor's tool".into()))?;
+            .map_err(|error| unusable(format!("its CKA_ID does not tell which public key belongs to it ({error}); set one with the vendor's tool")))?;
         if attribute::flag(session, found.handle, AttributeType::AlwaysAuthenticate)? == Some(true) {
             return Err(unusable("it asks for the PIN at each signature (CKA_ALWAYS_AUTHENTICATE), which Fastness does not do; generate one without".into()));
         }

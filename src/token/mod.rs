@@ -5,6 +5,7 @@ mod attribute;
 mod error;
 mod gate;
 mod generate;
+pub mod heal;
 mod info;
 mod key;
 mod lifecycle;

@@ -1,8 +1,7 @@
 //! The module: loaded once, initialised once, finalised when nothing uses it any more.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -32,8 +31,24 @@ pub struct Module {
 pub(super) struct Loaded {
     pub(super) pkcs11: Pkcs11,
     path: PathBuf,
-    /// Logins under way or alive; while there is one, the module is not restarted.
-    pub(super) logins: AtomicUsize,
+    /// How many sessions are open. Held while one is opened and while the module is restarted, so
+    /// that it is never finalised under a session: another thread may be signing in it.
+    sessions: Mutex<usize>,
+}
+
+/// An open session; closed when dropped.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// There until it is dropped.
+    raw: Option<cryptoki::session::Session>,
+    pub(super) loaded: Arc<Loaded>,
+}
+
+/// What a session may do.
+#[derive(Clone, Copy)]
+pub(super) enum Access {
+    ReadOnly,
+    ReadWrite,
 }
 
 impl Module {
@@ -59,7 +74,7 @@ impl Module {
                 other => ModuleFault::Other(other),
             })
         })?;
-        let loaded = Loaded { pkcs11, path: path.to_owned(), logins: AtomicUsize::new(0) };
+        let loaded = Loaded { pkcs11, path: path.to_owned(), sessions: Mutex::new(0) };
         loaded.initialise_patiently()?;
         Ok(Self { loaded: Arc::new(loaded) })
     }
@@ -80,8 +95,11 @@ impl Module {
     pub fn token(&self, wanted: &TokenUri) -> Result<Token, TokenError> {
         let mut found = self.loaded.find(wanted);
         for _ in 0..RESTARTS {
-            let missing = matches!(found, Err(TokenError::TokenMissing { .. } | TokenError::Call { .. }));
-            if !missing || !self.loaded.restart()? {
+            let again = match &found {
+                Ok((_, info)) => info.may_be_half_read(),
+                Err(error) => matches!(error, TokenError::TokenMissing { .. } | TokenError::Call { .. }),
+            };
+            if !again || !self.loaded.restart()? {
                 break;
             }
             found = self.loaded.find(wanted);
@@ -136,9 +154,10 @@ impl Loaded {
         }
     }
 
-    /// C_Finalize and C_Initialize, unless someone is logged in; says whether it was done.
+    /// C_Finalize and C_Initialize, unless a session is open; says whether it was done.
     pub(super) fn restart(&self) -> Result<bool, TokenError> {
-        if self.logins.load(Ordering::SeqCst) > 0 {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if *sessions > 0 {
             return Ok(false);
         }
         std::thread::sleep(RESTART_PAUSE);
@@ -155,8 +174,7 @@ impl Loaded {
             let fault = match self.pkcs11.initialize(args) {
                 Ok(()) => return Ok(()),
                 Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => ModuleFault::InUse,
-                Err(Error::Pkcs11(code, _)) if tries < RESTARTS => {
-                    let _ = code;
+                Err(Error::Pkcs11(..)) if tries < RESTARTS => {
                     tries += 1;
                     std::thread::sleep(RESTART_PAUSE);
                     continue;
@@ -166,6 +184,31 @@ impl Loaded {
             };
             return Err(TokenError::Module { path: self.path.clone(), fault });
         }
+    }
+}
+
+impl Open {
+    pub(super) fn new(loaded: &Arc<Loaded>, slot: Slot, access: Access) -> Result<Self, TokenError> {
+        let mut sessions = loaded.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let raw = match access {
+            Access::ReadOnly => loaded.pkcs11.open_ro_session(slot),
+            Access::ReadWrite => loaded.pkcs11.open_rw_session(slot),
+        };
+        let raw = Some(raw.map_err(TokenError::call("opening a session"))?);
+        *sessions += 1;
+        Ok(Self { raw, loaded: loaded.clone() })
+    }
+
+    pub(super) fn raw(&self) -> &cryptoki::session::Session {
+        self.raw.as_ref().expect("only `drop` takes it")
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut sessions = self.loaded.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        self.raw = None;
+        *sessions -= 1;
     }
 }
 

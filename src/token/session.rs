@@ -2,9 +2,9 @@
 //! session.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::session::UserType;
@@ -15,12 +15,13 @@ use super::error::{LoginRefusal, ReturnCode, TokenError};
 use super::info::TokenInfo;
 use super::key::Key;
 use super::mechanism;
-use super::module::{Loaded, RESTARTS};
+use super::module::{Access, Loaded, Open, RESTARTS};
 use super::uri::TokenUri;
 use super::Scheme;
 use crate::secret::UserPin;
 
-/// One token. Login is for the whole process; it lasts until the token is dropped.
+/// One token. Login is for the whole process; it lasts until the token and all of its sessions are
+/// dropped.
 #[derive(Debug)]
 pub struct Token {
     loaded: Arc<Loaded>,
@@ -32,32 +33,17 @@ pub struct Token {
 #[derive(Debug)]
 struct Place {
     slot: Slot,
-    login: Option<Login>,
-}
-
-/// The session that keeps the login alive: it ends with the last session of the process.
-#[derive(Debug)]
-struct Login {
-    session: Option<cryptoki::session::Session>,
-    loaded: Arc<Loaded>,
+    /// Keeps the login alive, which ends with the last session of the process.
+    login: Option<Open>,
 }
 
 /// A session: used by one thread at a time. It makes no more calls after the first error.
 #[derive(Debug)]
 pub struct Session {
-    // Before `loaded`: closed before the module may be finalised.
-    pub(super) raw: cryptoki::session::Session,
+    open: Open,
     dead: Cell<bool>,
     pub(super) slot: Slot,
-    pub(super) loaded: Arc<Loaded>,
     token: TokenUri,
-}
-
-/// What a session may do.
-#[derive(Clone, Copy)]
-pub(super) enum Access {
-    ReadOnly,
-    ReadWrite,
 }
 
 impl Token {
@@ -82,7 +68,7 @@ impl Token {
 
     /// Logs this process in as the token's user. The PIN is tried once: a wrong one is never tried
     /// again here. Errors that say nothing about the PIN are met with C_Finalize and C_Initialize,
-    /// at most four times (SoftHSM: see `module.rs`), unless another login is alive.
+    /// at most four times (SoftHSM: see `module.rs`), unless a session is open.
     ///
     /// # Errors
     /// [`TokenError::Login`] with the verdict, or [`TokenError::Call`].
@@ -94,34 +80,32 @@ impl Token {
         }
         let mut outcome = self.try_login(place.slot, &pin);
         for _ in 0..RESTARTS {
-            if !matches!(outcome, Err(TokenError::Call { .. })) || !self.loaded.restart()? {
+            let again = outcome.as_ref().is_err_and(may_pass);
+            if !again || !self.loaded.restart()? {
                 break;
             }
-            place.slot = match self.loaded.find(&self.uri()?) {
-                Ok((slot, _)) => slot,
-                // Half-written: once more.
-                Err(TokenError::TokenMissing { .. } | TokenError::Call { .. }) => continue,
-                Err(other) => return Err(other),
-            };
-            outcome = self.try_login(place.slot, &pin);
+            outcome = self.loaded.find(&self.uri()?).and_then(|(slot, _)| {
+                place.slot = slot;
+                self.try_login(slot, &pin)
+            });
         }
         place.login = Some(outcome?);
         Ok(())
     }
 
-    fn try_login(&self, slot: Slot, pin: &SecretString) -> Result<Login, TokenError> {
+    fn try_login(&self, slot: Slot, pin: &SecretString) -> Result<Open, TokenError> {
         let info = self.loaded.pkcs11.get_token_info(slot).map_err(TokenError::call("login"))?;
-        let info = TokenInfo::of(&info);
-        if !info.is(&self.uri()?) {
-            return Err(TokenError::TokenMissing { wanted: Box::new(self.uri()?), present: vec![info.name()] });
+        let (info, uri) = (TokenInfo::of(&info), self.uri()?);
+        if !info.is(&uri) {
+            let present = vec![info.name()];
+            return Err(TokenError::TokenMissing { wanted: Box::new(uri), present });
         }
         if let Some(refusal) = info.login_refusal() {
             return Err(self.refused(refusal));
         }
-        let session = self.loaded.pkcs11.open_ro_session(slot).map_err(TokenError::call("login"))?;
-        session.login(UserType::User, Some(pin)).map_err(|error| self.verdict(error))?;
-        self.loaded.logins.fetch_add(1, Ordering::SeqCst);
-        Ok(Login { session: Some(session), loaded: self.loaded.clone() })
+        let session = Open::new(&self.loaded, slot, Access::ReadOnly)?;
+        session.raw().login(UserType::User, Some(pin)).map_err(|error| self.verdict(error))?;
+        Ok(session)
     }
 
     fn verdict(&self, error: Error) -> TokenError {
@@ -170,23 +154,28 @@ impl Session {
         token: TokenUri,
         access: Access,
     ) -> Result<Self, TokenError> {
-        let raw = match access {
-            Access::ReadOnly => loaded.pkcs11.open_ro_session(slot),
-            Access::ReadWrite => loaded.pkcs11.open_rw_session(slot),
-        };
-        let raw = raw.map_err(TokenError::call("opening a session"))?;
-        Ok(Self { raw, dead: Cell::new(false), slot, loaded: loaded.clone(), token })
+        Ok(Self { open: Open::new(loaded, slot, access)?, dead: Cell::new(false), slot, token })
     }
 
     /// Another read-only session on the same token, for tries that may fail.
     pub(super) fn sibling(&self) -> Result<Self, TokenError> {
-        Self::open(&self.loaded, self.slot, self.token.clone(), Access::ReadOnly)
+        Self::open(&self.open.loaded, self.slot, self.token.clone(), Access::ReadOnly)
     }
 
     /// The mechanisms that the token offers.
     pub(super) fn mechanisms(&self) -> Result<Vec<MechanismType>, TokenError> {
-        let list = self.loaded.pkcs11.get_mechanism_list(self.slot);
+        let list = self.module().get_mechanism_list(self.slot);
         list.map_err(TokenError::call("listing mechanisms"))
+    }
+
+    pub(super) fn module(&self) -> &Pkcs11 {
+        &self.open.loaded.pkcs11
+    }
+
+    /// The session itself, for calls after which it is dropped whatever they return. All others go
+    /// through [`guard`](Self::guard).
+    pub(super) fn raw(&self) -> &cryptoki::session::Session {
+        self.open.raw()
     }
 
     /// The token this session is with.
@@ -219,7 +208,7 @@ impl Session {
         if self.dead.get() {
             return Err(TokenError::SessionDead);
         }
-        let outcome = calls(&self.raw);
+        let outcome = calls(self.raw());
         if outcome.as_ref().is_err_and(TokenError::session_is_dead) {
             self.dead.set(true);
         }
@@ -227,9 +216,12 @@ impl Session {
     }
 }
 
-impl Drop for Login {
-    fn drop(&mut self) {
-        self.session = None;
-        self.loaded.logins.fetch_sub(1, Ordering::SeqCst);
-    }
+/// Whether a failed login said nothing about the PIN and may be the token's half-written file.
+fn may_pass(error: &TokenError) -> bool {
+    matches!(
+        error,
+        TokenError::Call { .. }
+            | TokenError::TokenMissing { .. }
+            | TokenError::Login { refusal: LoginRefusal::NoPinSet | LoginRefusal::NotInitialised, .. }
+    )
 }

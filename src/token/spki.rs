@@ -29,7 +29,7 @@ struct RsaPublicKey<'a> {
 /// An ECDSA key from CKA_EC_PARAMS and CKA_EC_POINT. The error says what is wrong with them.
 pub(super) fn ec(params: &[u8], point: &[u8]) -> Result<Public, String> {
     let curve = ObjectIdentifier::from_der(params)
-        .map_err(|_| "CKA_EC_PARAMS is not the OID of a named curve".to_owned())?;
+        .map_err(|error| format!("CKA_EC_PARAMS is not the OID of a named curve ({error})"))?;
     let (kind, length) = match curve {
         P256 => (KeyKind::P256, 65),
         P384 => (KeyKind::P384, 97),

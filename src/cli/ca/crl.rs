@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{key_of, now, refuse_existing};
-use crate::cli::unechoed::unechoed;
+use super::{check_out, key_of, now};
+use crate::cli::quiet::Quiet;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::{Authority, Moment, PkiError, replace, write_new};
 use crate::secret::PinSource;
@@ -15,8 +15,9 @@ const EXAMPLE: &str = "\
 Example:
   fastness ca crl --dir ca --pin file:ca.pin --out ca.crl --force
 
-Sign a new list after each revocation, and before the last one ends: a reader that sees no current
-list trusts nobody. Readers of the file see the old list or the new one, never half of it.";
+Sign a new list after each revocation, and before the last one ends: a reader that
+has no current list trusts nobody. Readers of the file see the old list or the new
+one, never half of it.";
 
 /// Arguments of `fastness ca crl`.
 #[derive(Debug, clap::Args)]
@@ -27,8 +28,8 @@ pub struct CrlArgs {
     dir: PathBuf,
     /// Where the PIN of the authority's token comes from: prompt, file:PATH, fd:N or
     /// credential:NAME
-    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
-    pin: PinSource,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pin: Quiet<PinSource>,
     /// File for the list (PEM)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -50,11 +51,9 @@ struct Report {
 }
 
 pub(super) fn run(args: CrlArgs, format: Format) -> Result<(), CommandError> {
-    if !args.force {
-        refuse_existing(&args.out)?;
-    }
+    check_out(&args.out, args.force)?;
     let authority = Authority::open(&args.dir)?;
-    let signer = key_of(&authority, &args.pin)?;
+    let signer = key_of(&authority, args.pin)?;
     let now = now()?;
     let mut books = authority.lock()?;
     let (number, list) = books.list(&signer, now, args.days)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{fresh_serial, now, open_key};
-use crate::cli::unechoed::unechoed;
+use crate::cli::quiet::Quiet;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::certificate::RootOrder;
 use crate::pki::{Authority, AuthorityName, Moment, Serial, Settings};
@@ -19,9 +19,9 @@ Example:
   fastness ca init --dir ca --module /usr/lib/softhsm/libsofthsm2.so \\
       --key 'pkcs11:token=ca;object=root' --pin file:ca.pin --name 'Mesh root'
 
-The key must be in the token already (fastness token keygen). The folder gets ca.pem, which every
-peer takes as trust anchor, and the authority's records; no secret. Back it up: without its records
-nothing can be revoked by serial number.";
+The key must be in the token already (fastness token keygen). The folder gets
+ca.pem, which every peer takes as trust anchor, and the authority's records; no
+secret. Back it up: what is not recorded cannot be revoked by its serial number.";
 
 /// Arguments of `fastness ca init`.
 #[derive(Debug, clap::Args)]
@@ -34,11 +34,11 @@ pub struct InitArgs {
     #[arg(long)]
     module: PathBuf,
     /// PKCS#11 URI of the authority's private key (RFC 7512), with its token
-    #[arg(long, value_name = "URI", value_parser = unechoed::<KeyUri>())]
-    key: KeyUri,
+    #[arg(long, value_name = "URI")]
+    key: Quiet<KeyUri>,
     /// Where the token's PIN comes from: prompt, file:PATH, fd:N or credential:NAME
-    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
-    pin: PinSource,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pin: Quiet<PinSource>,
     /// Common name in the root certificate: 1 to 64 characters, no '/'
     #[arg(long)]
     name: AuthorityName,
@@ -60,7 +60,8 @@ struct Report {
 
 pub(super) fn run(args: InitArgs, format: Format) -> Result<(), CommandError> {
     Authority::vacant(&args.dir)?;
-    let signer = open_key(&args.module, &args.key, &args.pin)?;
+    let key = args.key.into_inner().map_err(CommandError::KeyUri)?;
+    let signer = open_key(&args.module, &key, args.pin)?;
     let order = RootOrder {
         name: args.name.clone(),
         serial: fresh_serial()?,
@@ -70,7 +71,7 @@ pub(super) fn run(args: InitArgs, format: Format) -> Result<(), CommandError> {
     let settings = Settings {
         name: args.name,
         module: args.module,
-        key: args.key,
+        key,
     };
     let (authority, root) = Authority::create(&args.dir, settings, &signer, &order)?;
     let settings = authority.settings();

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{fresh_serial, key_of, now, refuse_existing};
-use crate::cli::unechoed::unechoed;
+use super::{check_out, fresh_serial, key_of, now};
+use crate::cli::quiet::Quiet;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::certificate::LeafOrder;
 use crate::pki::request::Request;
@@ -21,9 +21,9 @@ Example:
   fastness ca issue --dir ca --pin file:ca.pin --csr node-a.server.csr --profile server \\
       --id spiffe://mesh.example/node/a --ip 192.0.2.7 --out node-a.server.pem
 
-The request proves that the node has the key; names in it are ignored. What the certificate says is
-what stands on this command line. A key gets certificates for one profile only: a server and a client
-key are separate objects.";
+The request proves that the node has the key; names in it are ignored. What the
+certificate says is what stands on this command line. A key gets certificates for
+one profile only: a server and a client key are separate objects.";
 
 /// Arguments of `fastness ca issue`.
 #[derive(Debug, clap::Args)]
@@ -34,8 +34,8 @@ pub struct IssueArgs {
     dir: PathBuf,
     /// Where the PIN of the authority's token comes from: prompt, file:PATH, fd:N or
     /// credential:NAME
-    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
-    pin: PinSource,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pin: Quiet<PinSource>,
     /// The node's certificate request (PKCS#10, PEM or DER)
     #[arg(long, value_name = "FILE")]
     csr: PathBuf,
@@ -76,11 +76,11 @@ struct Report {
 }
 
 pub(super) fn run(args: IssueArgs, format: Format) -> Result<(), CommandError> {
-    refuse_existing(&args.out)?;
+    check_out(&args.out, false)?;
     let authority = Authority::open(&args.dir)?;
     let request = read_at_most(&args.csr, LARGEST).map_err(PkiError::from)?;
     let request = Request::from_bytes(&request)?;
-    let signer = key_of(&authority, &args.pin)?;
+    let signer = key_of(&authority, args.pin)?;
     let order = LeafOrder {
         role: args.profile.into(),
         id: args.id,

@@ -15,8 +15,8 @@ Example:
   fastness ca revoke --dir ca --certificate node-a.server.pem --reason key-compromise
   fastness ca crl --dir ca --pin file:ca.pin --out ca.crl --force
 
-Only records the revocation, so it needs no PIN; peers learn of it by the next list (fastness ca crl).
-A key that is revoked as compromised is never certified again.";
+Only records the revocation, so it needs no PIN; peers learn of it by the next list
+(fastness ca crl). A key that is revoked as compromised is never certified again.";
 
 /// Arguments of `fastness ca revoke`.
 #[derive(Debug, clap::Args)]

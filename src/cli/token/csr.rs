@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, key_uri, log_in, say};
 use crate::cli::Format;
-use crate::pki::{PkiError, replace, request, write_new};
-use crate::policy::SpkiPin;
+use crate::pki::{PkiError, pin, replace, request, write_new};
 use crate::token::{KeyKind, KeyUri, TokenKey};
 
 /// `fastness token csr`
@@ -54,7 +53,7 @@ pub(super) fn run(args: CsrArgs, format: Format) -> Result<(), TokenCommandError
     let output = Output {
         uri: key.key().uri().clone(),
         kind: key.kind(),
-        spki_pin: SpkiPin::of_spki(key.spki_der()).to_string(),
+        spki_pin: pin::of_spki(key.spki_der()),
         out: args.out,
     };
     say::result(format, &output, || {

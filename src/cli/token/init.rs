@@ -35,10 +35,10 @@ struct Output<'a> {
 }
 
 pub(super) fn run(args: InitArgs, format: Format) -> Result<(), TokenCommandError> {
-    let label: TokenLabel = args.label.parse().map_err(|_| {
-        TokenCommandError::Usage(
-            "--label: 1 to 32 bytes, no control characters, no blank at the end (tokens pad with blanks)".into(),
-        )
+    let label: TokenLabel = args.label.parse().map_err(|error| {
+        TokenCommandError::Usage(format!(
+            "--label: {error}; 1 to 32 bytes, no control characters, no blank at the end (tokens pad with blanks)"
+        ))
     })?;
     let so_source = args.so_pin.into_inner().map_err(|error| TokenCommandError::PinSource("so-pin", error))?;
     let source = args.pin.into_inner().map_err(|error| TokenCommandError::PinSource("pin", error))?;

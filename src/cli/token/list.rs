@@ -40,18 +40,23 @@ struct TokenLine {
 #[serde(untagged)]
 enum KeyLine {
     /// A key that Fastness can work with, whether or not it passes the gate.
-    Usable {
-        uri: KeyUri,
-        label: String,
-        id: String,
-        purpose: Option<Purpose>,
-        kind: KeyKind,
-        spki_pin: String,
-        evidence: Option<Box<KeyEvidence>>,
-        faults: Vec<Fault>,
-    },
+    Usable(Box<UsableKey>),
     /// A private key of a kind that it does not know, or without a public key.
     Other { problem: String },
+}
+
+#[derive(Serialize)]
+struct UsableKey {
+    uri: KeyUri,
+    label: String,
+    id: String,
+    /// What the label says by convention.
+    purpose: Option<Purpose>,
+    kind: KeyKind,
+    spki_pin: String,
+    /// What the gate found, when the key passes it.
+    evidence: Option<KeyEvidence>,
+    faults: Vec<Fault>,
 }
 
 pub(super) fn run(args: ListArgs, format: Format) -> Result<(), TokenCommandError> {
@@ -65,7 +70,7 @@ pub(super) fn run(args: ListArgs, format: Format) -> Result<(), TokenCommandErro
             let mut lines = Vec::new();
             for key in session.keys()? {
                 lines.push(match key {
-                    Ok(key) => KeyLine::of(&session, &key),
+                    Ok(key) => KeyLine::Usable(Box::new(UsableKey::of(&session, &key))),
                     Err(error) if error.session_is_dead() => return Err(error.into()),
                     Err(error) => KeyLine::Other { problem: error.to_string() },
                 });
@@ -78,13 +83,13 @@ pub(super) fn run(args: ListArgs, format: Format) -> Result<(), TokenCommandErro
     say::result(format, &output, || output.for_people())
 }
 
-impl KeyLine {
+impl UsableKey {
     fn of(session: &Session, key: &Key) -> Self {
         let (evidence, faults) = match session.gate(key) {
-            Ok(evidence) => (Some(Box::new(evidence)), Vec::new()),
+            Ok(evidence) => (Some(evidence), Vec::new()),
             Err(faults) => (None, faults),
         };
-        Self::Usable {
+        Self {
             uri: key.uri().clone(),
             label: key.label().to_owned(),
             id: key.id().to_string(),
@@ -97,15 +102,14 @@ impl KeyLine {
     }
 
     fn for_people(&self) -> String {
-        let (uri, label, kind, spki_pin, evidence, faults) = match self {
-            Self::Other { problem } => return format!("Private key that Fastness does not use\n  {problem}"),
-            Self::Usable { uri, label, kind, spki_pin, evidence, faults, .. } => {
-                (uri, label, kind, spki_pin, evidence, faults)
-            }
-        };
+        let Self { uri, label, kind, spki_pin, evidence, faults, .. } = self;
         let mut text = format!("Key \"{}\", {kind}\n  {uri}\n  SPKI pin {spki_pin}", label.escape_debug());
-        for fault in faults {
-            text += &format!("\n  REFUSED: {}\n    mend: {}", fault.problem, fault.mend);
+        for (index, fault) in faults.iter().enumerate() {
+            text += &format!("\n  REFUSED: {}", fault.problem);
+            // Faults that are mended together say so once.
+            if faults.get(index + 1).is_none_or(|next| next.mend != fault.mend) {
+                text += &format!("\n    mend: {}", fault.mend);
+            }
         }
         if let Some(evidence) = evidence {
             text += "\n  Passes the key gate";
@@ -120,6 +124,15 @@ impl KeyLine {
             }
         }
         text
+    }
+}
+
+impl KeyLine {
+    fn for_people(&self) -> String {
+        match self {
+            Self::Usable(key) => key.for_people(),
+            Self::Other { problem } => format!("Private key that Fastness does not use\n  {problem}"),
+        }
     }
 }
 

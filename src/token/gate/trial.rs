@@ -64,8 +64,8 @@ pub(super) fn run(
                 continue;
             }
         };
-        evidence.module_sets_local = attribute::flag(&session.raw, wrapping, AttributeType::Local)?;
-        let outcome = match session.raw.wrap_key(&mechanism, wrapping, key.handle()) {
+        evidence.module_sets_local = attribute::flag(session.raw(), wrapping, AttributeType::Local)?;
+        let outcome = match session.raw().wrap_key(&mechanism, wrapping, key.handle()) {
             Ok(_) => None,
             Err(error) => Some(refusal(error)),
         };
@@ -76,7 +76,7 @@ pub(super) fn run(
 
 /// Tries to read a private value; `None` when it came out.
 fn read(session: &Session, key: ObjectHandle, attribute: AttributeType) -> Option<String> {
-    match session.raw.get_attributes(key, &[attribute]) {
+    match session.raw().get_attributes(key, &[attribute]) {
         Err(error) => Some(refusal(error)),
         Ok(mut values) => match values.first_mut() {
             None => Some(why_no_value(session, key, attribute)),
@@ -87,7 +87,7 @@ fn read(session: &Session, key: ObjectHandle, attribute: AttributeType) -> Optio
 
 /// cryptoki leaves out what it got no value for; the length alone has a return code of its own.
 fn why_no_value(session: &Session, key: ObjectHandle, attribute: AttributeType) -> String {
-    match session.raw.get_attribute_info(key, &[attribute]).as_deref() {
+    match session.raw().get_attribute_info(key, &[attribute]).as_deref() {
         Ok([AttributeInfo::Sensitive]) => "CKR_ATTRIBUTE_SENSITIVE".into(),
         Ok([AttributeInfo::TypeInvalid]) => "CKR_ATTRIBUTE_TYPE_INVALID".into(),
         _ => "no value given".into(),
@@ -115,7 +115,7 @@ fn is_empty_once_wiped(value: &mut Attribute) -> bool {
 
 /// A session object that can wrap; it goes with its session.
 fn wrapping_key(session: &Session) -> Result<ObjectHandle, Error> {
-    session.raw.generate_key(
+    session.raw().generate_key(
         &Mechanism::AesKeyGen,
         &[
             Attribute::Class(ObjectClass::SECRET_KEY),

@@ -1,0 +1,104 @@
+//! Health of the token: a real signature, verified, off the hot path, at irregular times that are
+//! shorter than a token's idle time-out.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::vault::{SignError, Vault};
+
+/// Between two probes while all is well: half of it to all of it.
+const CALM: Duration = Duration::from_secs(10);
+/// And while it is not.
+const ALARMED: Duration = Duration::from_millis(300);
+/// So many failures in a row are bad health; one slow or failed signature is not.
+const BAD: u32 = 2;
+
+/// What the probes found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Health {
+    failures: u32,
+    last_error: String,
+}
+
+impl Health {
+    /// `None` when good, else why not.
+    pub(super) fn trouble(&self) -> Option<String> {
+        (self.failures >= BAD).then(|| self.last_error.clone())
+    }
+}
+
+/// The probe's thread, seen from the others.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    health: Mutex<Health>,
+    suspicion: Mutex<bool>,
+    suspected: Condvar,
+}
+
+impl Probe {
+    /// Starts probing `vault`; `lost` is told when this process will not sign again.
+    pub(super) fn start(
+        vault: &Arc<Vault>,
+        lost: impl Fn(String) + Send + 'static,
+    ) -> std::io::Result<Arc<Self>> {
+        let probe = Arc::new(Self::default());
+        let (vault, running) = (Arc::clone(vault), Arc::clone(&probe));
+        thread::Builder::new()
+            .name("health".into())
+            .stack_size(256 << 10)
+            .spawn(move || running.run(&vault, &lost))?;
+        Ok(probe)
+    }
+
+    /// The health now.
+    pub(super) fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A signature failed: probe now rather than later.
+    pub(super) fn suspect(&self) {
+        *self.suspicion.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.suspected.notify_one();
+    }
+
+    fn run(&self, vault: &Vault, lost: &impl Fn(String)) {
+        let mut kept = None;
+        loop {
+            let outcome = vault.probe(&mut kept);
+            let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(()) => *health = Health::default(),
+                Err(SignError::Refused(refusal)) => note(&mut health, refusal.to_string()),
+                Err(SignError::Token(error)) => note(&mut health, error.to_string()),
+                Err(SignError::Lost(error)) => {
+                    note(&mut health, error.to_string());
+                    lost(error.to_string());
+                }
+            }
+            let calm = health.failures == 0;
+            drop(health);
+            self.wait(if calm { jittered(CALM) } else { ALARMED });
+        }
+    }
+
+    fn wait(&self, pause: Duration) {
+        let suspicion = self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.suspected.wait_timeout_while(suspicion, pause, |suspected| !*suspected);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+fn note(health: &mut Health, error: String) {
+    health.failures = health.failures.saturating_add(1);
+    health.last_error = error;
+}
+
+/// Half to all of `pause`, so that the nodes of a mesh do not probe a shared HSM in step.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0];
+    match aws_lc_rs::rand::fill(&mut random) {
+        Ok(()) => pause / 2 + pause / 2 * u32::from(random[0]) / u32::from(u8::MAX),
+        Err(_) => pause,
+    }
+}
