@@ -14,7 +14,8 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     })?;
     telemetry::start("supervisor", config.log);
     let runtime = runtime()?;
-    runtime.block_on(supervisor::run(config)).map_err(Failure::from)
+    let file = config.file.clone();
+    runtime.block_on(supervisor::run(config)).map_err(|error| Failure::from(error).placed_in(&file))
 }
 
 /// The supervisor's runtime: its children must be started from the thread that lives as long as it.
