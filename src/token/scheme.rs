@@ -81,9 +81,11 @@ impl KeyKind {
         match self {
             Self::P256 => &[Scheme::EcdsaP256Sha256],
             Self::P384 => &[Scheme::EcdsaP384Sha384],
-            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => {
-                &[Scheme::RsaPssSha256, Scheme::RsaPssSha384, Scheme::RsaPssSha512]
-            }
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => &[
+                Scheme::RsaPssSha256,
+                Scheme::RsaPssSha384,
+                Scheme::RsaPssSha512,
+            ],
             Self::Ed25519 => &[Scheme::Ed25519],
         }
     }
