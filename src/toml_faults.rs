@@ -82,6 +82,39 @@ pub fn line_of(text: &str, offset: usize) -> usize {
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
+/// Gives `fault` its place in `file`, whose text is `text`, when it has none and its key
+/// (`token[0].pin`), or what that key stands in, is there.
+#[must_use]
+pub fn placed(fault: Fault, text: &str, file: &str) -> Fault {
+    let (document, _) = DeTable::parse_recoverable(text);
+    match offset_of(document.get_ref(), &fault.key) {
+        Some(offset) if fault.file.is_none() => fault.in_file(file).at_line(line_of(text, offset)),
+        _ => fault,
+    }
+}
+
+/// Where the deepest entry on the way of `key` begins.
+fn offset_of(table: &DeTable<'_>, key: &str) -> Option<usize> {
+    let mut found = None;
+    let mut place = Some(table);
+    for segment in key.split('.') {
+        let (name, index) = segment.split_once('[').unwrap_or((segment, ""));
+        let Some(mut value) = place.and_then(|table| table.get(name)) else { break };
+        if let Ok(index) = index.trim_end_matches(']').parse::<usize>()
+            && let DeValue::Array(array) = value.get_ref()
+        {
+            let Some(element) = array.get(index) else { break };
+            value = element;
+        }
+        found = Some(value.span().start);
+        place = match value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        };
+    }
+    found
+}
+
 /// The entry of `known` that `word` is most likely a misspelling of.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -297,6 +330,19 @@ mod tests {
                 (5, "token[0].slots[1]".into(), "expected u8".into()),
             ]
         );
+    }
+
+    #[test]
+    fn a_fault_that_is_found_later_gets_its_place_from_its_key() {
+        let text = "listen = 'x'\n[[token]]\nmodule = 'm'\n[token.server]\nkey = 'k'\n";
+        let place = |key: &str| placed(Fault::new(key, "bad", ""), text, "node.toml").line;
+        assert_eq!(place("listen"), Some(1));
+        assert_eq!(place("token[0].module"), Some(3));
+        assert_eq!(place("token[0].server.key"), Some(5));
+        assert_eq!(place("token[0].pin"), Some(2), "its table");
+        assert_eq!(place("admin"), None);
+        let elsewhere = Fault::new("listen", "bad", "").in_file("peers.toml");
+        assert_eq!(placed(elsewhere.clone(), text, "node.toml"), elsewhere);
     }
 
     #[test]
