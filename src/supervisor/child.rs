@@ -64,7 +64,7 @@ impl Child {
     /// that it says, and at last its exit, through `report`.
     pub(super) fn start<S, M, E>(
         start: &Start<'_, S>,
-        events: mpsc::UnboundedSender<E>,
+        events: mpsc::Sender<E>,
         report: impl Fn(ChildEvent<M>) -> E + Send + Sync + 'static,
     ) -> io::Result<Self>
     where
@@ -105,7 +105,7 @@ impl Child {
         tokio::spawn(async move {
             let reading = async {
                 while let Ok(Some(message)) = frame::receive_async::<M>(&mut reader).await {
-                    if events.send(report(ChildEvent::Said(message))).is_err() {
+                    if events.send(report(ChildEvent::Said(message))).await.is_err() {
                         break;
                     }
                 }
@@ -121,7 +121,7 @@ impl Child {
                 }
             };
             if let Ok(status) = status {
-                let _ = events.send(report(ChildEvent::Exited(status)));
+                let _ = events.send(report(ChildEvent::Exited(status))).await;
             }
         });
         Ok(Self {

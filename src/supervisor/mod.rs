@@ -8,8 +8,10 @@ mod keepers;
 mod node;
 mod reload;
 mod report;
+mod unlock;
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -40,6 +42,7 @@ pub(crate) enum Event {
     StartKeeper(usize),
     StartNode,
     Admin(Call),
+    Unlock(unlock::Request),
     Reloaded(u64, Box<Config>),
 }
 
@@ -69,15 +72,28 @@ impl From<Fault> for SupervisorError {
     }
 }
 
+/// Events that wait for the main loop; a role that says more than this waits until it is heard.
+const QUEUED_EVENTS: usize = 256;
 /// How often a keeper is asked how it is.
 const POLL: Duration = Duration::from_millis(500);
+
+/// Where PINs are taken, beside the admin socket: descriptors do not travel through gRPC.
+pub(crate) fn unlock_socket(admin: &Path) -> PathBuf {
+    let mut path = admin.as_os_str().to_owned();
+    path.push(".unlock");
+    path.into()
+}
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let listeners = bind(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
-    let (sender, mut events) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     socket.serve(sender.clone());
+    let mut unlocking = Socket::bind(&unlock_socket(&config.admin))?;
+    if let Some(listener) = unlocking.listener() {
+        tokio::spawn(unlock::listen(listener, sender.clone()));
+    }
     let mut supervisor = Supervisor::new(config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
@@ -95,7 +111,7 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);
     }
-    let (sender, mut events) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     let mut supervisor = Supervisor::new(config, listeners, sender)?;
     let mut running = 0;
     for keeper in &mut supervisor.keepers {
@@ -169,7 +185,7 @@ struct Supervisor {
     listeners: Vec<TcpListener>,
     keepers: Vec<Keeper>,
     node: Node,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::Sender<Event>,
     signals: Signals,
     /// The node has been ready once.
     served: bool,
@@ -180,7 +196,7 @@ impl Supervisor {
     fn new(
         config: Config,
         listeners: Vec<TcpListener>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
         let keepers = config
             .tokens
@@ -221,7 +237,7 @@ impl Supervisor {
                 .keepers
                 .iter()
                 .map(|keeper| TokenSetup {
-                    label: keeper.known().map_or_else(String::new, |ready| ready.label.clone()),
+                    label: keeper.label(),
                     channels: keeper.node_ends().count(),
                 })
                 .collect(),
@@ -233,7 +249,7 @@ impl Supervisor {
 
     /// Takes in events until it is told to stop. Until the node has been ready once, a fault is the
     /// end: an operator is watching, and there is nothing to keep up.
-    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), SupervisorError> {
+    async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), SupervisorError> {
         let mut tick = tokio::time::interval(POLL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.draining {
@@ -259,6 +275,7 @@ impl Supervisor {
                 }
             }
             Event::Admin(call) => self.on_call(call),
+            Event::Unlock(request) => self.unlock(request),
             Event::Reloaded(number, config) => {
                 tracing::info!(generation = number, "reloaded");
                 self.generation = number;
@@ -287,9 +304,7 @@ impl Supervisor {
                 self.later(at, Event::StartKeeper(index));
             }
             Happened::Latched => {
-                for fault in keeper.exit_faults() {
-                    tracing::error!("latched, no further login by itself: {fault}");
-                }
+                tracing::error!(token = keeper.label(), "no further login by itself: mend it, then run `fastness unlock`");
             }
         }
         if !self.served {
@@ -319,6 +334,9 @@ impl Supervisor {
         let Some(keeper) = self.keepers.get_mut(index) else { return };
         if self.draining || !keeper.waits() {
             return;
+        }
+        if keeper.prompts() {
+            return keeper.lock();
         }
         if let Err(fault) = keeper.start(&self.events) {
             keeper.start_failed(fault);
@@ -353,7 +371,7 @@ impl Supervisor {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
-            let _ = events.send(event);
+            let _ = events.send(event).await;
         });
     }
 
@@ -406,7 +424,7 @@ impl Supervisor {
     }
 
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
-    async fn drain(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
+    async fn drain(&mut self, events: &mut mpsc::Receiver<Event>) {
         if self.served {
             tracing::info!("draining");
         }
@@ -434,7 +452,7 @@ impl Supervisor {
     /// Takes in events until `done` holds, `patience` is over or a second signal says to hurry.
     async fn wait_for(
         &mut self,
-        events: &mut mpsc::UnboundedReceiver<Event>,
+        events: &mut mpsc::Receiver<Event>,
         patience: Duration,
         done: impl Fn(&Self) -> bool,
     ) {

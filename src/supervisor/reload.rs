@@ -74,7 +74,7 @@ impl Supervisor {
         tokio::spawn(async move {
             let outcome = match super::within(reloaded).await {
                 Some(Answer::Reloaded) => {
-                    let _ = events.send(Event::Reloaded(number, Box::new(config)));
+                    let _ = events.send(Event::Reloaded(number, Box::new(config))).await;
                     Ok(ReloadResponse { generation: number })
                 }
                 Some(Answer::Refused(faults)) => Err(refuse(&faults)),
