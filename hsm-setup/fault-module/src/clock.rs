@@ -1,16 +1,19 @@
 //! Waiting without anything that a confined process may not do: clock_gettime (no system call on
 //! Linux) and clock_nanosleep.
 
+use std::ptr;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::ptr;
 
 /// How long a wait may take to notice that its rule is gone, ns.
 const NOTICE_NS: u64 = 50_000_000;
 
 /// CLOCK_MONOTONIC in ns: the same for all processes.
 pub(crate) fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid place to write to.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
@@ -35,7 +38,12 @@ fn sleep_until(end: u64) {
     // SAFETY: `time` is valid; no remainder is asked for. A signal ends it early: the caller looks
     // at the clock again.
     unsafe {
-        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, ptr::null_mut());
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &raw const time,
+            ptr::null_mut(),
+        );
     }
 }
 

@@ -122,7 +122,9 @@ codes! {
 /// A text that says what to write instead.
 pub fn parse(name: &str) -> Result<u32, String> {
     let bare = name.strip_prefix("CKR_").unwrap_or(name);
-    let known = CODES.iter().find(|(known, _)| known[4..].eq_ignore_ascii_case(bare));
+    let known = CODES
+        .iter()
+        .find(|(known, _)| known[4..].eq_ignore_ascii_case(bare));
     let number = match known {
         Some((_, code)) => u32::try_from(*code).ok(),
         None => match name.strip_prefix("0x") {

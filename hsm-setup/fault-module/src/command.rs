@@ -101,7 +101,9 @@ impl Command {
             "logout" => words.logout(),
             "clear" => Ok(Self::Clear(words.next().map(functions).transpose()?)),
             "zero-counts" => Ok(Self::Zero),
-            other => Err(format!("unknown order `{other}`; `fault-ctl --help` lists them")),
+            other => Err(format!(
+                "unknown order `{other}`; `fault-ctl --help` lists them"
+            )),
         }?;
         words.finish()?;
         Ok(command)
@@ -110,7 +112,12 @@ impl Command {
     /// Makes it so, at once and for all processes that use `state`.
     pub fn apply(&self, state: &State) {
         match self {
-            Self::Delay { functions, delay, jitter, sessions } => {
+            Self::Delay {
+                functions,
+                delay,
+                jitter,
+                sessions,
+            } => {
                 for function in functions {
                     let cell = state.cell(*function);
                     cell.disarm(armed::DELAY);
@@ -122,7 +129,11 @@ impl Command {
                     }
                 }
             }
-            Self::Strike { functions, kind, strike } => {
+            Self::Strike {
+                functions,
+                kind,
+                strike,
+            } => {
                 for function in functions {
                     let cell = state.cell(*function);
                     let (bit, trigger) = match kind {
@@ -142,12 +153,19 @@ impl Command {
             }
             Self::PinFlags(flags) => state.pin_flags.store(*flags, Release),
             Self::MaxSessions(limit) => {
-                state.max_sessions.store(limit.map_or(0, |limit| u64::from(limit) + 1), Release);
+                state
+                    .max_sessions
+                    .store(limit.map_or(0, |limit| u64::from(limit) + 1), Release);
             }
             Self::IdleDeath(rule) => idle_death(state, *rule),
-            Self::Logout { code, close_sessions } => {
+            Self::Logout {
+                code,
+                close_sessions,
+            } => {
                 state.logout_code.store(code.unwrap_or(0), Release);
-                state.logout_closes.store(u32::from(*close_sessions), Release);
+                state
+                    .logout_closes
+                    .store(u32::from(*close_sessions), Release);
                 state.logout_generation.fetch_add(1, AcqRel);
                 state.session_rules.fetch_or(session_rule::LOGOUT, AcqRel);
             }
@@ -171,12 +189,16 @@ impl Command {
 }
 
 fn idle_death(state: &State, rule: Option<(Duration, u32)>) {
-    state.session_rules.fetch_and(!session_rule::IDLE_DEATH, AcqRel);
+    state
+        .session_rules
+        .fetch_and(!session_rule::IDLE_DEATH, AcqRel);
     if let Some((idle, code)) = rule {
         state.idle_ns.store(nanoseconds(idle), Release);
         state.idle_since.store(clock::now(), Release);
         state.idle_code.store(code, Release);
-        state.session_rules.fetch_or(session_rule::IDLE_DEATH, AcqRel);
+        state
+            .session_rules
+            .fetch_or(session_rule::IDLE_DEATH, AcqRel);
     }
 }
 
@@ -188,9 +210,19 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn of(words: &[&'a str]) -> Self {
-        let plain: Vec<_> = words.iter().copied().filter(|word| !word.contains('=')).collect();
-        let keyed = words.iter().filter_map(|word| word.split_once('=')).collect();
-        Self { plain: plain.into_iter(), keyed }
+        let plain: Vec<_> = words
+            .iter()
+            .copied()
+            .filter(|word| !word.contains('='))
+            .collect();
+        let keyed = words
+            .iter()
+            .filter_map(|word| word.split_once('='))
+            .collect();
+        Self {
+            plain: plain.into_iter(),
+            keyed,
+        }
     }
 
     fn next(&mut self) -> Option<&'a str> {
@@ -211,18 +243,27 @@ impl<'a> Words<'a> {
     }
 
     fn functions(&mut self) -> Result<Vec<Function>, String> {
-        functions(self.next().ok_or("name a function, such as C_Sign, a comma list, or `all`")?)
+        functions(
+            self.next()
+                .ok_or("name a function, such as C_Sign, a comma list, or `all`")?,
+        )
     }
 
     fn count(&mut self, key: &str) -> Result<Option<u16>, String> {
-        let Some(value) = self.take(key) else { return Ok(None) };
+        let Some(value) = self.take(key) else {
+            return Ok(None);
+        };
         let count = value.parse().ok().filter(|count| *count < Strike::FOR_EVER);
-        count.map(Some).ok_or_else(|| format!("`{key}={value}`: a number from 0 to 65534"))
+        count
+            .map(Some)
+            .ok_or_else(|| format!("`{key}={value}`: a number from 0 to 65534"))
     }
 
     fn delay(&mut self) -> Result<Command, String> {
         let functions = self.functions()?;
-        let delay = self.take("delay").ok_or("`set` needs delay=, such as delay=20ms")?;
+        let delay = self
+            .take("delay")
+            .ok_or("`set` needs delay=, such as delay=20ms")?;
         let delay = duration(delay)?;
         let jitter = self.take("jitter").map_or(Ok(Duration::ZERO), duration)?;
         if jitter > delay {
@@ -236,34 +277,63 @@ impl<'a> Words<'a> {
                 .filter(|sessions| (1..=MAX_LANES).contains(&(*sessions as usize)))
                 .ok_or_else(|| format!("`sessions={value}`: a number from 1 to {MAX_LANES}"))?,
         };
-        Ok(Command::Delay { functions, delay, jitter, sessions })
+        Ok(Command::Delay {
+            functions,
+            delay,
+            jitter,
+            sessions,
+        })
     }
 
     fn strike(&mut self, kind: Kind) -> Result<Command, String> {
         let functions = match (kind, self.next()) {
             (Kind::Corrupt, None) => functions("C_Sign,C_SignFinal")?,
             (_, Some(names)) => functions(names)?,
-            (_, None) => return Err("name a function, such as C_Sign, a comma list, or `all`".to_owned()),
+            (_, None) => {
+                return Err("name a function, such as C_Sign, a comma list, or `all`".to_owned());
+            }
         };
-        if let Some(other) = functions.iter().find(|function| kind == Kind::Corrupt && !function.signs()) {
+        if let Some(other) = functions
+            .iter()
+            .find(|function| kind == Kind::Corrupt && !function.signs())
+        {
             return Err(format!("{} returns no signature to corrupt", other.name()));
         }
         let code = match kind {
-            Kind::Fail => codes::parse(self.next().ok_or("`fail` needs a code, such as CKR_DEVICE_ERROR")?)?,
+            Kind::Fail => codes::parse(
+                self.next()
+                    .ok_or("`fail` needs a code, such as CKR_DEVICE_ERROR")?,
+            )?,
             _ => 0,
         };
         // A process aborts once; its replacement lives, unless told otherwise.
-        let usual = if kind == Kind::Abort { 1 } else { Strike::FOR_EVER };
-        let times = match self.keyed.iter().any(|word| *word == ("times", "forever")) {
+        let usual = if kind == Kind::Abort {
+            1
+        } else {
+            Strike::FOR_EVER
+        };
+        let times = match self.keyed.contains(&("times", "forever")) {
             true => self.take("times").map(|_| Strike::FOR_EVER),
             false => self.count("times")?,
         };
-        let strike = Strike { code, times: times.unwrap_or(usual), after: self.count("after")?.unwrap_or(0) };
-        Ok(Command::Strike { functions, kind, strike })
+        let strike = Strike {
+            code,
+            times: times.unwrap_or(usual),
+            after: self.count("after")?.unwrap_or(0),
+        };
+        Ok(Command::Strike {
+            functions,
+            kind,
+            strike,
+        })
     }
 
     fn pin_flags(&mut self) -> Result<Command, String> {
-        let names: Vec<_> = self.plain.by_ref().flat_map(|word| word.split(',')).collect();
+        let names: Vec<_> = self
+            .plain
+            .by_ref()
+            .flat_map(|word| word.split(','))
+            .collect();
         let mut flags = 0;
         for name in &names {
             let known = PIN_FLAGS.iter().find(|(known, _)| known == name);
@@ -272,7 +342,10 @@ impl<'a> Words<'a> {
                 None if *name == "none" && names.len() == 1 => {}
                 None => {
                     let known: Vec<_> = PIN_FLAGS.iter().map(|(known, _)| *known).collect();
-                    return Err(format!("unknown PIN flag `{name}`: {} or none", known.join(", ")));
+                    return Err(format!(
+                        "unknown PIN flag `{name}`: {} or none",
+                        known.join(", ")
+                    ));
                 }
             }
         }
@@ -291,7 +364,10 @@ impl<'a> Words<'a> {
     }
 
     fn idle_death(&mut self) -> Result<Command, String> {
-        let idle = match self.next().ok_or("say after how long, such as 500ms, or `none`")? {
+        let idle = match self
+            .next()
+            .ok_or("say after how long, such as 500ms, or `none`")?
+        {
             "none" => return Ok(Command::IdleDeath(None)),
             word => duration(word)?,
         };
@@ -304,9 +380,16 @@ impl<'a> Words<'a> {
         let close_sessions = words.contains(&"close-sessions");
         let mut code = Some(codes::parse("CKR_USER_NOT_LOGGED_IN")?);
         for word in words.iter().filter(|word| **word != "close-sessions") {
-            code = if *word == "native" { None } else { Some(codes::parse(word)?) };
+            code = if *word == "native" {
+                None
+            } else {
+                Some(codes::parse(word)?)
+            };
         }
-        Ok(Command::Logout { code, close_sessions })
+        Ok(Command::Logout {
+            code,
+            close_sessions,
+        })
     }
 }
 
@@ -326,7 +409,10 @@ fn functions(names: &str) -> Result<Vec<Function>, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = &text[digits.len()..];
-    let number: Option<u64> = digits.parse().ok().filter(|number| *number <= 1_000_000_000);
+    let number: Option<u64> = digits
+        .parse()
+        .ok()
+        .filter(|number| *number <= 1_000_000_000);
     let duration = number.and_then(|number| match unit {
         "us" => Some(Duration::from_micros(number)),
         "ms" => Some(Duration::from_millis(number)),
@@ -364,7 +450,11 @@ mod tests {
             Ok(Command::Strike {
                 functions: vec![Function::C_Sign, Function::C_SignInit],
                 kind: Kind::Fail,
-                strike: Strike { code: 0x30, times: 3, after: 2 }
+                strike: Strike {
+                    code: 0x30,
+                    times: 3,
+                    after: 2
+                }
             })
         );
         for line in [

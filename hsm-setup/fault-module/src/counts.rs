@@ -13,10 +13,18 @@ use crate::state::{Cell, State, Strike, Trigger, armed, session_rule};
 /// The functions that were called, one a line, and the processes that are there.
 pub fn table(state: &State) -> String {
     let mut text = String::new();
-    let names = state.cell(Function::C_Sign).counters().map(|(name, _)| name);
+    let names = state
+        .cell(Function::C_Sign)
+        .counters()
+        .map(|(name, _)| name);
     line(&mut text, "function", names.map(str::to_owned));
     for (function, cell) in called(state) {
-        line(&mut text, function.name(), cell.counters().map(|(_, counter)| counter.load(Relaxed).to_string()));
+        line(
+            &mut text,
+            function.name(),
+            cell.counters()
+                .map(|(_, counter)| counter.load(Relaxed).to_string()),
+        );
     }
     for (pid, sessions, alive) in processes(state) {
         let alive = if alive { "" } else { ", gone" };
@@ -38,7 +46,9 @@ fn line(text: &mut String, name: &str, cells: [String; 7]) {
 pub fn json(state: &State) -> String {
     let functions: Vec<_> = called(state)
         .map(|(function, cell)| {
-            let counters = cell.counters().map(|(name, counter)| format!("\"{name}\":{}", counter.load(Relaxed)));
+            let counters = cell
+                .counters()
+                .map(|(name, counter)| format!("\"{name}\":{}", counter.load(Relaxed)));
             format!("\"{}\":{{{}}}", function.name(), counters.join(","))
         })
         .collect();
@@ -47,11 +57,17 @@ pub fn json(state: &State) -> String {
             format!("{{\"pid\":{pid},\"sessions\":{sessions},\"alive\":{alive}}}")
         })
         .collect();
-    format!("{{\"functions\":{{{}}},\"processes\":[{}]}}\n", functions.join(","), processes.join(","))
+    format!(
+        "{{\"functions\":{{{}}},\"processes\":[{}]}}\n",
+        functions.join(","),
+        processes.join(",")
+    )
 }
 
 fn called(state: &State) -> impl Iterator<Item = (Function, &Cell)> {
-    let cells = Function::ALL.iter().map(|function| (*function, state.cell(*function)));
+    let cells = Function::ALL
+        .iter()
+        .map(|function| (*function, state.cell(*function)));
     cells.filter(|(_, cell)| cell.calls.load(Relaxed) > 0)
 }
 
@@ -70,7 +86,12 @@ pub fn rules(state: &State) -> String {
         let cell = state.cell(*function);
         let bits = cell.armed.load(Acquire);
         if bits & armed::DELAY != 0 {
-            let _ = write!(text, "set {} delay={}", function.name(), time(&cell.delay_ns));
+            let _ = write!(
+                text,
+                "set {} delay={}",
+                function.name(),
+                time(&cell.delay_ns)
+            );
             if cell.jitter_ns.load(Acquire) > 0 {
                 let _ = write!(text, " jitter={}", time(&cell.jitter_ns));
             }
@@ -92,7 +113,11 @@ pub fn rules(state: &State) -> String {
         }
     }
     let flags = state.pin_flags.load(Acquire);
-    let names: Vec<_> = PIN_FLAGS.iter().filter(|(_, flag)| flags & flag != 0).map(|(name, _)| *name).collect();
+    let names: Vec<_> = PIN_FLAGS
+        .iter()
+        .filter(|(_, flag)| flags & flag != 0)
+        .map(|(name, _)| *name)
+        .collect();
     if !names.is_empty() {
         let _ = writeln!(text, "pin-flags {}", names.join(","));
     }
@@ -126,8 +151,8 @@ fn strike_words(strike: Strike) -> String {
 fn time(nanoseconds: &std::sync::atomic::AtomicU64) -> String {
     let micros = Duration::from_nanos(nanoseconds.load(Acquire)).as_micros();
     match micros {
-        _ if micros % 1_000_000 == 0 => format!("{}s", micros / 1_000_000),
-        _ if micros % 1000 == 0 => format!("{}ms", micros / 1000),
+        _ if micros.is_multiple_of(1_000_000) => format!("{}s", micros / 1_000_000),
+        _ if micros.is_multiple_of(1000) => format!("{}ms", micros / 1000),
         _ => format!("{micros}us"),
     }
 }

@@ -57,10 +57,16 @@ impl Loaded {
     fn load() -> Result<Self, String> {
         let settings = Settings::read()?;
         let state = match &settings.state {
-            Some(path) => mapping::open(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            Some(path) => {
+                mapping::open(path).map_err(|error| format!("{}: {error}", path.display()))?
+            }
             None => mapping::private().map_err(|error| format!("no state: {error}"))?,
         };
-        if state.settled.compare_exchange(0, 1, AcqRel, Acquire).is_ok() {
+        if state
+            .settled
+            .compare_exchange(0, 1, AcqRel, Acquire)
+            .is_ok()
+        {
             settings.rules.iter().for_each(|rule| rule.apply(state));
         }
         let mut real = real_list(&settings.module)
@@ -69,7 +75,10 @@ impl Loaded {
         real.C_GetFunctionList = Some(give_list);
         real.C_GetInterfaceList = Some(give_interfaces);
         real.C_GetInterface = Some(give_interface);
-        Ok(Self { gate: Gate::new(real, state), lists })
+        Ok(Self {
+            gate: Gate::new(real, state),
+            lists,
+        })
     }
 }
 
@@ -87,8 +96,12 @@ fn real_list(path: &Path) -> Result<CK_FUNCTION_LIST_3_2, String> {
 }
 
 fn newest_interface(library: &'static Library) -> Option<CK_FUNCTION_LIST_3_2> {
-    type GetInterface =
-        unsafe extern "C" fn(*mut CK_UTF8CHAR, *mut CK_VERSION, *mut *mut CK_INTERFACE, CK_FLAGS) -> CK_RV;
+    type GetInterface = unsafe extern "C" fn(
+        *mut CK_UTF8CHAR,
+        *mut CK_VERSION,
+        *mut *mut CK_INTERFACE,
+        CK_FLAGS,
+    ) -> CK_RV;
     // SAFETY: a symbol of this name has this type (PKCS#11 v3.0 §5.4.6).
     let get = unsafe { library.get::<GetInterface>(b"C_GetInterface\0") }.ok()?;
     let mut interface = ptr::null_mut();
@@ -164,8 +177,13 @@ impl Lists {
             Box::leak(list)
         };
         let mut versions = vec![newest];
-        versions.extend((newest.major == 3 && newest.minor >= 2).then_some(CK_VERSION { major: 3, minor: 0 }));
-        versions.extend((newest.major >= 3).then_some(CK_VERSION { major: 2, minor: 40 }));
+        versions.extend(
+            (newest.major == 3 && newest.minor >= 2).then_some(CK_VERSION { major: 3, minor: 0 }),
+        );
+        versions.extend((newest.major >= 3).then_some(CK_VERSION {
+            major: 2,
+            minor: 40,
+        }));
         let interfaces: Vec<_> = versions
             .iter()
             .map(|version| CK_INTERFACE {
@@ -174,7 +192,9 @@ impl Lists {
                 flags: 0,
             })
             .collect();
-        let oldest = interfaces.last().map_or(ptr::null_mut(), |interface| interface.pFunctionList);
+        let oldest = interfaces
+            .last()
+            .map_or(ptr::null_mut(), |interface| interface.pFunctionList);
         // SAFETY: the lists made above begin with a list of v2.40.
         let v2 = unsafe { *oldest.cast::<CK_FUNCTION_LIST>() };
         Self { v2, interfaces }
@@ -182,7 +202,9 @@ impl Lists {
 }
 
 unsafe extern "C" fn give_list(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
-    let Some(loaded) = loaded() else { return CKR_GENERAL_ERROR };
+    let Some(loaded) = loaded() else {
+        return CKR_GENERAL_ERROR;
+    };
     if list.is_null() {
         return CKR_ARGUMENTS_BAD;
     }
@@ -192,7 +214,9 @@ unsafe extern "C" fn give_list(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
 }
 
 unsafe extern "C" fn give_interfaces(interfaces: *mut CK_INTERFACE, count: *mut CK_ULONG) -> CK_RV {
-    let Some(loaded) = loaded() else { return CKR_GENERAL_ERROR };
+    let Some(loaded) = loaded() else {
+        return CKR_GENERAL_ERROR;
+    };
     if count.is_null() {
         return CKR_ARGUMENTS_BAD;
     }
@@ -216,7 +240,9 @@ unsafe extern "C" fn give_interface(
     interface: *mut *mut CK_INTERFACE,
     flags: CK_FLAGS,
 ) -> CK_RV {
-    let Some(loaded) = loaded() else { return CKR_GENERAL_ERROR };
+    let Some(loaded) = loaded() else {
+        return CKR_GENERAL_ERROR;
+    };
     if interface.is_null() {
         return CKR_ARGUMENTS_BAD;
     }
@@ -231,7 +257,8 @@ unsafe extern "C" fn give_interface(
         let version = unsafe { *ours.pFunctionList.cast::<CK_VERSION>() };
         named
             && flags & !ours.flags == 0
-            && wanted.is_none_or(|wanted| (wanted.major, wanted.minor) == (version.major, version.minor))
+            && wanted
+                .is_none_or(|wanted| (wanted.major, wanted.minor) == (version.major, version.minor))
     };
     match loaded.lists.interfaces.iter().find(fits) {
         Some(found) => {
@@ -258,7 +285,10 @@ pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> 
 /// # Safety
 /// `count` is NULL or a valid place; `interfaces` is NULL or has room for `*count` of them.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn C_GetInterfaceList(interfaces: *mut CK_INTERFACE, count: *mut CK_ULONG) -> CK_RV {
+pub unsafe extern "C" fn C_GetInterfaceList(
+    interfaces: *mut CK_INTERFACE,
+    count: *mut CK_ULONG,
+) -> CK_RV {
     // SAFETY: as the caller says.
     unsafe { wrap::C_GetInterfaceList(interfaces, count) }
 }
@@ -276,4 +306,47 @@ pub unsafe extern "C" fn C_GetInterface(
 ) -> CK_RV {
     // SAFETY: as the caller says.
     unsafe { wrap::C_GetInterface(name, version, interface, flags) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(real: &CK_FUNCTION_LIST_3_2) -> Vec<(u8, u8)> {
+        let lists = Lists::of(real);
+        // SAFETY: the pointer leads to a list that begins with its version.
+        let version = |list: *mut std::ffi::c_void| unsafe { *list.cast::<CK_VERSION>() };
+        let versions = lists
+            .interfaces
+            .iter()
+            .map(|interface| version(interface.pFunctionList));
+        versions
+            .map(|version| (version.major, version.minor))
+            .collect()
+    }
+
+    #[test]
+    fn older_interfaces_are_offered_beside_the_newest() {
+        unsafe extern "C" fn nothing(_: CK_SESSION_HANDLE) -> CK_RV {
+            CKR_OK
+        }
+        let old = CK_FUNCTION_LIST {
+            C_FindObjectsFinal: Some(nothing),
+            // SAFETY: a version and optional functions, for which zero is a valid value.
+            ..unsafe { std::mem::zeroed() }
+        };
+        // SAFETY: v2.40 is the leading part of v3.2.
+        let mut real = unsafe { widened(&raw const old) };
+        assert!(real.C_FindObjectsFinal.is_some() && real.C_SignInit.is_none());
+        for (major, minor, offered) in [
+            (2, 40, &[(2, 40)][..]),
+            (3, 0, &[(3, 0), (2, 40)]),
+            (3, 2, &[(3, 2), (3, 0), (2, 40)]),
+        ] {
+            real.version = CK_VERSION { major, minor };
+            assert_eq!(versions(&real), offered);
+        }
+        let ours = wrap::wrapped(&real);
+        assert!(ours.C_FindObjectsFinal.is_some() && ours.C_SignInit.is_none());
+    }
 }

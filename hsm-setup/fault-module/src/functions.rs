@@ -181,6 +181,9 @@ impl Function {
     /// Finds it by its name: `C_Sign`, or `sign`.
     pub fn named(name: &str) -> Option<Self> {
         let bare = name.strip_prefix("C_").unwrap_or(name);
-        Self::ALL.iter().copied().find(|function| function.name()[2..].eq_ignore_ascii_case(bare))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|function| function.name()[2..].eq_ignore_ascii_case(bare))
     }
 }

@@ -4,9 +4,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-use cryptoki_sys::{
-    CK_FUNCTION_LIST_3_2, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKR_OK,
-};
+use cryptoki_sys::{CK_FUNCTION_LIST_3_2, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKR_OK};
 
 use crate::clock;
 use crate::functions::{Class, Function};
@@ -81,7 +79,11 @@ impl Gate {
 
     #[cold]
     fn rehearse(&self, call: &Call, cell: &Cell, real: impl FnOnce() -> CK_RV) -> CK_RV {
-        let rules = if call.query { 0 } else { cell.armed.load(Acquire) };
+        let rules = if call.query {
+            0
+        } else {
+            cell.armed.load(Acquire)
+        };
         if rules & armed::ABORT != 0 && cell.abort.pull().is_some() {
             std::process::abort();
         }
@@ -140,7 +142,9 @@ impl Gate {
     }
 
     fn session_rules(&self, call: &Call) -> Result<(), u32> {
-        let Some(session) = call.session else { return Ok(()) };
+        let Some(session) = call.session else {
+            return Ok(());
+        };
         let state = self.state;
         let rules = state.session_rules.load(Acquire);
         if rules & session_rule::LOGOUT != 0
@@ -151,7 +155,10 @@ impl Gate {
         if rules & session_rule::IDLE_DEATH != 0 {
             let idle = state.idle_ns.load(Acquire);
             let since = state.idle_since.load(Acquire);
-            match self.sessions.pulse(session, idle, since, state.idle_code.load(Acquire)) {
+            match self
+                .sessions
+                .pulse(session, idle, since, state.idle_code.load(Acquire))
+            {
                 Pulse::Alive => {}
                 Pulse::Dead(code) => return Err(self.bury(call, session, code)),
                 Pulse::Dying(code) => {
@@ -198,7 +205,8 @@ impl Gate {
             }
         }
         self.publish_sessions();
-        self.logged_out.store(u64::from(self.state.logout_code.load(Acquire)), Release);
+        self.logged_out
+            .store(u64::from(self.state.logout_code.load(Acquire)), Release);
     }
 
     fn close_quietly(&self, session: CK_SESSION_HANDLE) {
@@ -218,7 +226,8 @@ impl Gate {
     /// The state of a process that has just initialised the module, or finalised it.
     pub(crate) fn start_afresh(&self) {
         self.sessions.forget_all();
-        self.seen_logout.store(self.state.logout_generation.load(Acquire), Release);
+        self.seen_logout
+            .store(self.state.logout_generation.load(Acquire), Release);
         self.login_stands();
         self.publish_sessions();
     }
@@ -241,8 +250,9 @@ unsafe fn corrupt(signature: *mut u8, length: *mut CK_ULONG) {
     // SAFETY: as the caller says.
     let length = usize::try_from(unsafe { *length }).unwrap_or(0);
     if length > 0 {
-        // SAFETY: as the caller says, and within the length.
-        let byte = unsafe { &mut *signature.add(length / 2) };
-        *byte ^= 1;
+        // SAFETY: within the length, as the caller says.
+        let byte = unsafe { signature.add(length / 2) };
+        // SAFETY: as above; nobody else has this buffer during the call.
+        unsafe { *byte ^= 1 };
     }
 }

@@ -25,14 +25,29 @@ impl<'a> Booking<'a> {
         let lanes = &cell.lane[..(cell.lanes.load(Acquire) as usize).min(MAX_LANES)];
         let now = clock::now();
         loop {
-            let free = lanes.iter().map(|lane| (lane.load(Acquire), lane)).min_by_key(|free| free.0);
+            let free = lanes
+                .iter()
+                .map(|lane| (lane.load(Acquire), lane))
+                .min_by_key(|free| free.0);
             let Some((taken, lane)) = free else {
-                return Self { cell, epoch, start: now, end: now + length, lane: None };
+                return Self {
+                    cell,
+                    epoch,
+                    start: now,
+                    end: now + length,
+                    lane: None,
+                };
             };
             let start = now.max(taken);
             let end = start + length;
             if lane.compare_exchange(taken, end, AcqRel, Acquire).is_ok() {
-                return Self { cell, epoch, start, end, lane: Some(lane) };
+                return Self {
+                    cell,
+                    epoch,
+                    start,
+                    end,
+                    lane: Some(lane),
+                };
             }
         }
     }

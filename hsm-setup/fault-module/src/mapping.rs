@@ -23,8 +23,12 @@ pub fn create(path: &Path, mode: u32, replace: bool) -> io::Result<&'static Stat
             _ => {}
         }
     }
-    let file =
-        OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     // Whatever the umask: a confined process of another user may have to open it.
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.set_len(SIZE as u64)?;
@@ -88,7 +92,10 @@ mod tests {
         let second = super::open(&path).unwrap();
         first.pin_flags.store(5, Relaxed);
         assert_eq!(second.pin_flags.load(Relaxed), 5);
-        assert!(super::create(&path, 0o600, false).is_err(), "an existing file is not overwritten");
+        assert!(
+            super::create(&path, 0o600, false).is_err(),
+            "an existing file is not overwritten"
+        );
     }
 
     #[test]

@@ -34,11 +34,19 @@ impl Sessions {
     /// Takes a place for a session on `slot`, if fewer than `limit` are taken.
     pub(crate) fn reserve(&self, slot: CK_SLOT_ID, limit: Option<u64>) -> bool {
         let mut all = self.all();
-        let open = all.iter().filter(|session| session.slot == slot && session.dead.is_none()).count();
+        let open = all
+            .iter()
+            .filter(|session| session.slot == slot && session.dead.is_none())
+            .count();
         if limit.is_some_and(|limit| open as u64 >= limit) {
             return false;
         }
-        all.push(Session { handle: RESERVED, slot, last_used: 0, dead: None });
+        all.push(Session {
+            handle: RESERVED,
+            slot,
+            last_used: 0,
+            dead: None,
+        });
         true
     }
 
@@ -49,7 +57,9 @@ impl Sessions {
             // A module may use the handle of a dead session again.
             all.retain(|session| session.handle != handle);
         }
-        let place = all.iter().position(|session| session.handle == RESERVED && session.slot == slot);
+        let place = all
+            .iter()
+            .position(|session| session.handle == RESERVED && session.slot == slot);
         match (place, opened) {
             (Some(place), Some(handle)) => {
                 all[place].handle = handle;
@@ -75,7 +85,11 @@ impl Sessions {
 
     /// How many are open.
     pub(crate) fn count(&self) -> u32 {
-        let open = self.all().iter().filter(|session| session.dead.is_none()).count();
+        let open = self
+            .all()
+            .iter()
+            .filter(|session| session.dead.is_none())
+            .count();
         u32::try_from(open).unwrap_or(u32::MAX)
     }
 
@@ -92,14 +106,24 @@ impl Sessions {
 
     /// Notes that `handle` is used now.
     pub(crate) fn touch(&self, handle: CK_SESSION_HANDLE) {
-        if let Some(session) = self.all().iter_mut().find(|session| session.handle == handle) {
+        if let Some(session) = self
+            .all()
+            .iter_mut()
+            .find(|session| session.handle == handle)
+        {
             session.last_used = clock::now();
         }
     }
 
     /// Whether `handle` is dead, or dies now because it was idle for `idle` ns (counted from `since`
     /// at the earliest).
-    pub(crate) fn pulse(&self, handle: CK_SESSION_HANDLE, idle: u64, since: u64, code: u32) -> Pulse {
+    pub(crate) fn pulse(
+        &self,
+        handle: CK_SESSION_HANDLE,
+        idle: u64,
+        since: u64,
+        code: u32,
+    ) -> Pulse {
         let mut all = self.all();
         let Some(session) = all.iter_mut().find(|session| session.handle == handle) else {
             return Pulse::Alive;

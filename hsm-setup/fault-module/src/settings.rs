@@ -29,7 +29,9 @@ impl Settings {
         let file = match std::env::var_os(CONF) {
             Some(file) => PathBuf::from(file),
             None => {
-                let mut beside = own_path().ok_or(format!("{CONF} is not set"))?.into_os_string();
+                let mut beside = own_path()
+                    .ok_or(format!("{CONF} is not set"))?
+                    .into_os_string();
                 beside.push(".conf");
                 PathBuf::from(beside)
             }
@@ -55,23 +57,36 @@ impl Settings {
                 "state" => state = Some(PathBuf::from(rest.trim())),
                 _ => {
                     let words: Vec<_> = line.split_whitespace().collect();
-                    let rule = Command::parse(&words).map_err(|error| format!("line {number}: {error}"))?;
+                    let rule = Command::parse(&words)
+                        .map_err(|error| format!("line {number}: {error}"))?;
                     rules.push(rule);
                 }
             }
         }
-        let module: PathBuf = module.ok_or("there is no line `module /path/of/the/real/module.so`")?;
+        let module: PathBuf =
+            module.ok_or("there is no line `module /path/of/the/real/module.so`")?;
         if !module.is_absolute() {
-            return Err(format!("`module {}`: not an absolute path", module.display()));
+            return Err(format!(
+                "`module {}`: not an absolute path",
+                module.display()
+            ));
         }
-        Ok(Self { module, state, rules })
+        Ok(Self {
+            module,
+            state,
+            rules,
+        })
     }
 }
 
 /// Where this library was loaded from.
 pub(crate) fn own_path() -> Option<PathBuf> {
-    let mut place =
-        libc::Dl_info { dli_fname: std::ptr::null(), dli_fbase: std::ptr::null_mut(), dli_sname: std::ptr::null(), dli_saddr: std::ptr::null_mut() };
+    let mut place = libc::Dl_info {
+        dli_fname: std::ptr::null(),
+        dli_fbase: std::ptr::null_mut(),
+        dli_sname: std::ptr::null(),
+        dli_saddr: std::ptr::null_mut(),
+    };
     let here: *const c_void = (own_path as fn() -> Option<PathBuf>) as *const c_void;
     // SAFETY: an address of ours and a place to write to.
     let found = unsafe { libc::dladdr(here, &raw mut place) };
@@ -89,11 +104,17 @@ mod tests {
 
     #[test]
     fn settings_are_a_module_a_state_and_rules() {
-        let settings = Settings::parse("# rehearsal\nmodule /a b.so\nstate /s\n\nset C_Sign delay=20ms # slow\n");
+        let settings = Settings::parse(
+            "# rehearsal\nmodule /a b.so\nstate /s\n\nset C_Sign delay=20ms # slow\n",
+        );
         let rule = Command::parse(&["set", "C_Sign", "delay=20ms"]).unwrap();
         assert_eq!(
             settings,
-            Ok(Settings { module: "/a b.so".into(), state: Some("/s".into()), rules: vec![rule] })
+            Ok(Settings {
+                module: "/a b.so".into(),
+                state: Some("/s".into()),
+                rules: vec![rule]
+            })
         );
     }
 
@@ -101,6 +122,10 @@ mod tests {
     fn faulty_settings_are_refused_with_their_line() {
         assert!(Settings::parse("").is_err());
         assert!(Settings::parse("module relative.so").is_err());
-        assert!(Settings::parse("module /a\nexplode").unwrap_err().contains("line 2"));
+        assert!(
+            Settings::parse("module /a\nexplode")
+                .unwrap_err()
+                .contains("line 2")
+        );
     }
 }

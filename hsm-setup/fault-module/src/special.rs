@@ -20,7 +20,8 @@ pub(crate) unsafe fn initialize(
     // SAFETY: the caller's arguments, passed on.
     let code = unsafe { real(arguments) };
     if code == CKR_OK {
-        gate.process.get_or_init(|| gate.state.register(std::process::id()));
+        gate.process
+            .get_or_init(|| gate.state.register(std::process::id()));
         gate.start_afresh();
     }
     code
@@ -48,7 +49,10 @@ pub(crate) unsafe fn open_session(
     notify: CK_NOTIFY,
     session: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
-    if !gate.sessions.reserve(slot, gate.state.max_sessions.load(Acquire).checked_sub(1)) {
+    if !gate
+        .sessions
+        .reserve(slot, gate.state.max_sessions.load(Acquire).checked_sub(1))
+    {
         return gate.inject(Function::C_OpenSession, CKR_SESSION_COUNT);
     }
     // SAFETY: the caller's arguments, passed on.
@@ -98,7 +102,12 @@ pub(crate) unsafe fn close_all_sessions(
 
 pub(crate) unsafe fn login(
     gate: &Gate,
-    real: unsafe extern "C" fn(CK_SESSION_HANDLE, CK_USER_TYPE, *mut CK_UTF8CHAR, CK_ULONG) -> CK_RV,
+    real: unsafe extern "C" fn(
+        CK_SESSION_HANDLE,
+        CK_USER_TYPE,
+        *mut CK_UTF8CHAR,
+        CK_ULONG,
+    ) -> CK_RV,
     session: CK_SESSION_HANDLE,
     user: CK_USER_TYPE,
     pin: *mut CK_UTF8CHAR,

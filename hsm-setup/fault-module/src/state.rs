@@ -147,7 +147,11 @@ impl Strike {
 
     #[expect(clippy::cast_possible_truncation, reason = "the parts of a word")]
     fn unpack(word: u64) -> Self {
-        Self { code: word as u32, times: (word >> 32) as u16, after: (word >> 48) as u16 }
+        Self {
+            code: word as u32,
+            times: (word >> 32) as u16,
+            after: (word >> 48) as u16,
+        }
     }
 }
 
@@ -170,13 +174,26 @@ impl Trigger {
             struck = None;
             let left = match strike {
                 Strike { times: 0, .. } => return None,
-                Strike { after: 1.., .. } => Strike { after: strike.after - 1, ..strike },
-                Strike { times: Strike::FOR_EVER, .. } => {
+                Strike { after: 1.., .. } => Strike {
+                    after: strike.after - 1,
+                    ..strike
+                },
+                Strike {
+                    times: Strike::FOR_EVER,
+                    ..
+                } => {
                     struck = Some(strike.code);
                     return None;
                 }
-                Strike { times: 1, .. } => Strike { code: 0, after: 0, times: 0 },
-                Strike { .. } => Strike { times: strike.times - 1, ..strike },
+                Strike { times: 1, .. } => Strike {
+                    code: 0,
+                    after: 0,
+                    times: 0,
+                },
+                Strike { .. } => Strike {
+                    times: strike.times - 1,
+                    ..strike
+                },
             };
             if strike.after == 0 {
                 struck = Some(strike.code);
@@ -209,9 +226,11 @@ impl Cell {
             self.hang.set(None);
             self.hang_epoch.fetch_add(1, Release);
         }
-        for (bit, trigger) in
-            [(armed::FAIL, &self.fail), (armed::ABORT, &self.abort), (armed::CORRUPT, &self.corrupt)]
-        {
+        for (bit, trigger) in [
+            (armed::FAIL, &self.fail),
+            (armed::ABORT, &self.abort),
+            (armed::CORRUPT, &self.corrupt),
+        ] {
             if kind & bit != 0 {
                 trigger.set(None);
             }
@@ -234,7 +253,8 @@ impl Cell {
 impl State {
     /// Declares zeroed memory a state.
     pub fn declare(&self) {
-        self.functions.store(u32::try_from(Function::COUNT).unwrap_or(0), Relaxed);
+        self.functions
+            .store(u32::try_from(Function::COUNT).unwrap_or(0), Relaxed);
         self.layout.store(LAYOUT, Relaxed);
         self.magic.store(MAGIC, Release);
     }
@@ -289,16 +309,31 @@ mod tests {
 
     #[test]
     fn a_trigger_strikes_after_so_many_calls_so_many_times() {
-        let strike = Strike { code: 7, after: 2, times: 3 };
-        assert_eq!(strikes(strike, 7), [false, false, true, true, true, false, false]);
-        let strike = Strike { code: 7, after: 1, times: Strike::FOR_EVER };
+        let strike = Strike {
+            code: 7,
+            after: 2,
+            times: 3,
+        };
+        assert_eq!(
+            strikes(strike, 7),
+            [false, false, true, true, true, false, false]
+        );
+        let strike = Strike {
+            code: 7,
+            after: 1,
+            times: Strike::FOR_EVER,
+        };
         assert_eq!(strikes(strike, 4), [false, true, true, true]);
     }
 
     #[test]
     fn threads_share_a_trigger_exactly() {
         let trigger = Trigger(AtomicU64::new(0));
-        trigger.set(Some(Strike { code: 7, after: 100, times: 1000 }));
+        trigger.set(Some(Strike {
+            code: 7,
+            after: 100,
+            times: 1000,
+        }));
         let struck = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -1,6 +1,11 @@
 //! Every fault, seen as a client sees it, with SoftHSM behind.
 
-#[expect(dead_code, reason = "shared by several test files")]
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot be set up has failed"
+)]
+#[allow(dead_code, reason = "shared by several test files")]
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
@@ -41,8 +46,17 @@ fn every_call_is_counted_exactly() {
         order("zero-counts");
         assert_eq!(count("C_Sign", "calls"), 0);
         // An error of the real module is told apart from ours.
-        assert_eq!(code(session.sign_init(&Mechanism::Ecdsa, found(&session, ObjectClass::PUBLIC_KEY))), Err(RvError::KeyFunctionNotPermitted));
-        assert_eq!((count("C_SignInit", "errors"), count("C_SignInit", "injected")), (1, 0));
+        assert_eq!(
+            code(session.sign_init(&Mechanism::Ecdsa, found(&session, ObjectClass::PUBLIC_KEY))),
+            Err(RvError::KeyFunctionNotPermitted)
+        );
+        assert_eq!(
+            (
+                count("C_SignInit", "errors"),
+                count("C_SignInit", "injected")
+            ),
+            (1, 0)
+        );
     });
 }
 
@@ -56,9 +70,21 @@ fn a_delay_is_how_long_a_call_takes() {
         let took = timed(|| drop(sign(&session, key).unwrap()));
         assert!((30 * MS..45 * MS).contains(&took), "{took:?}");
         order("set C_Sign delay=30ms jitter=10ms");
-        let took: Vec<_> = (0..8).map(|_| timed(|| drop(sign(&session, key).unwrap()))).collect();
-        assert!(took.iter().all(|took| (20 * MS..60 * MS).contains(took)), "{took:?}");
-        assert!(took.iter().max().unwrap().abs_diff(*took.iter().min().unwrap()) > MS, "{took:?}");
+        let took: Vec<_> = (0..8)
+            .map(|_| timed(|| drop(sign(&session, key).unwrap())))
+            .collect();
+        assert!(
+            took.iter().all(|took| (20 * MS..60 * MS).contains(took)),
+            "{took:?}"
+        );
+        assert!(
+            took.iter()
+                .max()
+                .unwrap()
+                .abs_diff(*took.iter().min().unwrap())
+                > MS,
+            "{took:?}"
+        );
         assert_eq!(count("C_Sign", "delayed"), 9, "a size query is not delayed");
         order("clear");
         assert!(timed(|| drop(sign(&session, key).unwrap())) < 10 * MS);
@@ -99,12 +125,27 @@ fn the_lanes_are_shared_by_all_processes() {
         return;
     }
     let scene = Scene::new("");
-    let tool = ["--login", "--pin", PIN, "--keypairgen", "--key-type", "EC:prime256v1"];
-    succeeds(scene.command("pkcs11-tool").arg("--module").arg(module()).args(tool));
+    let tool = [
+        "--login",
+        "--pin",
+        PIN,
+        "--keypairgen",
+        "--key-type",
+        "EC:prime256v1",
+    ];
+    succeeds(
+        scene
+            .command("pkcs11-tool")
+            .arg("--module")
+            .arg(module())
+            .args(tool),
+    );
     scene.ctl("set C_Sign delay=50ms sessions=1");
     let took = timed(|| {
         let children: Vec<_> = (0..2).map(|_| scene.spawn()).collect();
-        children.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
+        children
+            .into_iter()
+            .for_each(|mut child| assert!(child.wait().unwrap().success()));
     });
     assert!(took >= 1000 * MS, "{took:?}");
 }
@@ -126,7 +167,10 @@ fn a_function_fails_with_a_code_for_some_calls() {
         order("clear C_SignInit");
         assert!(sign(&session, key).is_ok());
         order("fail C_SignInit 0x80000001 times=1");
-        assert!(matches!(sign(&session, key), Err(RvError::VendorDefined(_))));
+        assert!(matches!(
+            sign(&session, key),
+            Err(RvError::VendorDefined(_))
+        ));
     });
 }
 
@@ -139,8 +183,14 @@ fn every_function_of_the_token_fails_when_it_is_unplugged() {
         order("fail all CKR_DEVICE_REMOVED");
         let gone = RvError::DeviceRemoved;
         assert_eq!(sign(&session, key), Err(gone));
-        assert_eq!(code(client.pkcs11.get_token_info(client.slot)).err(), Some(gone));
-        assert_eq!(code(client.pkcs11.open_ro_session(client.slot)).err(), Some(gone));
+        assert_eq!(
+            code(client.pkcs11.get_token_info(client.slot)).err(),
+            Some(gone)
+        );
+        assert_eq!(
+            code(client.pkcs11.open_ro_session(client.slot)).err(),
+            Some(gone)
+        );
         assert!(client.pkcs11.get_library_info().is_ok());
         order("clear");
         assert!(sign(&session, key).is_ok());
@@ -222,7 +272,10 @@ fn a_hung_process_can_be_killed_and_leaves_nothing_behind() {
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     assert!(scene.ctl("counts").contains("gone"));
-    assert!(scene.spawn().wait().unwrap().success(), "the next process signs");
+    assert!(
+        scene.spawn().wait().unwrap().success(),
+        "the next process signs"
+    );
 }
 
 #[test]
@@ -233,7 +286,8 @@ fn a_corrupted_signature_does_not_verify() {
         let (public, key) = key_pair(&session);
         order("corrupt C_Sign times=1");
         let (first, second) = (sign(&session, key).unwrap(), sign(&session, key).unwrap());
-        let verify = |signature: &[u8]| code(session.verify(&Mechanism::Ecdsa, public, &[7; 32], signature));
+        let verify =
+            |signature: &[u8]| code(session.verify(&Mechanism::Ecdsa, public, &[7; 32], signature));
         assert_eq!(verify(&first), Err(RvError::SignatureInvalid));
         assert_eq!(verify(&second), Ok(()));
         assert_eq!(count("C_Sign", "corrupted"), 1);
@@ -246,7 +300,10 @@ fn sessions_are_limited_and_the_limit_is_reported() {
         let client = Client::new();
         order("max-sessions 2");
         let info = client.pkcs11.get_token_info(client.slot).unwrap();
-        assert!(matches!(info.max_session_count(), Limit::Max(2)), "{info:?}");
+        assert!(
+            matches!(info.max_session_count(), Limit::Max(2)),
+            "{info:?}"
+        );
         let (_first, second) = (client.session(), client.session());
         let third = code(client.pkcs11.open_ro_session(client.slot));
         assert_eq!(third.err(), Some(RvError::SessionCount));
@@ -279,7 +336,10 @@ fn a_process_is_aborted_once() {
     let json = scene.ctl("counts --json");
     let made = count_in(&json, "C_Sign", "calls") - count_in(&json, "C_Sign", "size_queries");
     assert_eq!(made, 11, "the eleventh signature killed it");
-    assert!(scene.spawn().wait().unwrap().success(), "its replacement lives");
+    assert!(
+        scene.spawn().wait().unwrap().success(),
+        "its replacement lives"
+    );
 }
 
 #[test]
@@ -295,9 +355,17 @@ fn an_idle_session_dies_for_good() {
             assert!(sign(&busy, key).is_ok(), "a used session lives");
         }
         assert_eq!(sign(&session, key), Err(RvError::DeviceError));
-        assert_eq!(sign(&session, key), Err(RvError::DeviceError), "and does not come back");
+        assert_eq!(
+            sign(&session, key),
+            Err(RvError::DeviceError),
+            "and does not come back"
+        );
         order("idle-death none");
-        assert_eq!(sign(&session, key), Err(RvError::SessionHandleInvalid), "it is really gone");
+        assert_eq!(
+            sign(&session, key),
+            Err(RvError::SessionHandleInvalid),
+            "it is really gone"
+        );
         assert!(sign(&busy, key).is_ok());
         assert!(order("counts --json").contains("\"sessions\":1,"));
     });
@@ -314,10 +382,15 @@ fn pin_flags_are_shown_and_a_locked_pin_is_not_tried() {
         assert!(!info().user_pin_locked());
         order("pin-flags final-try");
         assert!(info().user_pin_final_try() && !info().user_pin_count_low());
+        order("pin-flags to-be-changed");
+        assert!(info().user_pin_to_be_changed());
         order("pin-flags locked");
         assert!(info().user_pin_locked());
         let session = client.session();
-        assert_eq!(code(session.login(UserType::User, Some(&pin()))), Err(RvError::PinLocked));
+        assert_eq!(
+            code(session.login(UserType::User, Some(&pin()))),
+            Err(RvError::PinLocked)
+        );
         order("pin-flags none");
         assert!(session.login(UserType::User, Some(&pin())).is_ok());
     });
@@ -333,7 +406,11 @@ fn a_logout_elsewhere_kills_handles_until_login_and_search() {
         assert_eq!(sign(&session, key), Err(RvError::UserNotLoggedIn));
         assert_eq!(sign(&client.session(), key), Err(RvError::UserNotLoggedIn));
         session.login(UserType::User, Some(&pin())).unwrap();
-        assert_eq!(sign(&session, key), Err(RvError::ObjectHandleInvalid), "the old handle is dead");
+        assert_eq!(
+            sign(&session, key),
+            Err(RvError::ObjectHandleInvalid),
+            "the old handle is dead"
+        );
         let session = client.session();
         assert!(sign(&session, found(&session, ObjectClass::PRIVATE_KEY)).is_ok());
     });
@@ -346,11 +423,18 @@ fn a_logout_may_speak_in_other_words_and_close_sessions() {
         let session = client.login();
         let (_, key) = key_pair(&session);
         order("logout native");
-        assert_eq!(sign(&session, key), Err(RvError::ObjectHandleInvalid), "SoftHSM's own code");
+        assert_eq!(
+            sign(&session, key),
+            Err(RvError::ObjectHandleInvalid),
+            "SoftHSM's own code"
+        );
         session.login(UserType::User, Some(&pin())).unwrap();
         order("logout CKR_GENERAL_ERROR close-sessions");
         assert_eq!(sign(&session, key), Err(RvError::GeneralError));
-        assert_eq!(code(session.get_session_info()).err(), Some(RvError::SessionHandleInvalid));
+        assert_eq!(
+            code(session.get_session_info()).err(),
+            Some(RvError::SessionHandleInvalid)
+        );
         let session = client.login();
         assert!(sign(&session, found(&session, ObjectClass::PRIVATE_KEY)).is_ok());
     });
@@ -385,8 +469,14 @@ fn settings_bring_rules_for_the_first_start_only() {
     rehearse("fail C_GenerateRandom CKR_DEVICE_ERROR", || {
         let client = Client::new();
         let session = client.login();
-        assert_eq!(code(session.generate_random_slice(&mut [0; 8])), Err(RvError::DeviceError));
-        assert_eq!(order("rules"), "fail C_GenerateRandom CKR_DEVICE_ERROR times=forever\n");
+        assert_eq!(
+            code(session.generate_random_slice(&mut [0; 8])),
+            Err(RvError::DeviceError)
+        );
+        assert_eq!(
+            order("rules"),
+            "fail C_GenerateRandom CKR_DEVICE_ERROR times=forever\n"
+        );
         order("clear");
         drop(session);
         // A process that starts later finds the state as it is.

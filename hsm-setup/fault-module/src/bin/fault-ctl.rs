@@ -65,7 +65,10 @@ Examples
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if words.iter().any(|word| matches!(*word, "--help" | "-h" | "help")) {
+    if words
+        .iter()
+        .any(|word| matches!(*word, "--help" | "-h" | "help"))
+    {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
@@ -108,7 +111,8 @@ fn create(path: &Path, mut options: &[&str]) -> Result<String, String> {
         match (*option, rest) {
             ("--replace", _) => replace = true,
             ("--mode", [value, rest @ ..]) => {
-                mode = u32::from_str_radix(value, 8).map_err(|error| format!("--mode {value}: {error}"))?;
+                mode = u32::from_str_radix(value, 8)
+                    .map_err(|error| format!("--mode {value}: {error}"))?;
                 options = rest;
             }
             _ => return Err(format!("`{option}`: create takes --mode 600 and --replace")),

@@ -30,16 +30,34 @@ pub(crate) struct Scene {
 impl Scene {
     /// A fresh token called `rehearsal`, a settings file with `rules`, and a state file.
     pub(crate) fn new(rules: &str) -> Self {
-        let scene = Self { folder: tempfile::tempdir().unwrap() };
+        let scene = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         std::fs::create_dir(scene.path("tokens")).unwrap();
         let tokens = scene.path("tokens");
         std::fs::write(
             scene.path("softhsm2.conf"),
-            format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display()),
+            format!(
+                "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+                tokens.display()
+            ),
         )
         .unwrap();
-        std::fs::write(scene.path("fault.conf"), format!("module {SOFTHSM}\n{rules}\n")).unwrap();
-        let init = ["--init-token", "--free", "--label", "rehearsal", "--so-pin", PIN, "--pin", PIN];
+        std::fs::write(
+            scene.path("fault.conf"),
+            format!("module {SOFTHSM}\n{rules}\n"),
+        )
+        .unwrap();
+        let init = [
+            "--init-token",
+            "--free",
+            "--label",
+            "rehearsal",
+            "--so-pin",
+            PIN,
+            "--pin",
+            PIN,
+        ];
         succeeds(scene.command("softhsm2-util").args(init));
         scene.ctl("create");
         scene
@@ -72,7 +90,13 @@ impl Scene {
     pub(crate) fn spawn(&self) -> std::process::Child {
         let name = thread::current().name().unwrap().to_owned();
         let mut command = self.command(std::env::current_exe().unwrap());
-        command.args(["--exact", &name, "--nocapture", "--include-ignored", "--test-threads=1"]);
+        command.args([
+            "--exact",
+            &name,
+            "--nocapture",
+            "--include-ignored",
+            "--test-threads=1",
+        ]);
         command.env(INSIDE, "1").spawn().unwrap()
     }
 }
@@ -100,7 +124,10 @@ pub(crate) fn inside() -> bool {
 
 /// `fault-ctl` on the state file of this process.
 pub(crate) fn order(order: &str) -> String {
-    ctl(Path::new(&std::env::var_os("FASTNESS_FAULT_STATE").unwrap()), order)
+    ctl(
+        Path::new(&std::env::var_os("FASTNESS_FAULT_STATE").unwrap()),
+        order,
+    )
 }
 
 fn ctl(state: &Path, order: &str) -> String {
@@ -112,7 +139,11 @@ fn ctl(state: &Path, order: &str) -> String {
 pub(crate) fn succeeds(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {} {text}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {} {text}",
+        output.status
+    );
     output
 }
 
@@ -128,7 +159,9 @@ pub(crate) fn count(function: &str, counter: &str) -> u64 {
 }
 
 pub(crate) fn count_in(json: &str, function: &str, counter: &str) -> u64 {
-    let Some((_, cells)) = json.split_once(&format!("\"{function}\":{{")) else { return 0 };
+    let Some((_, cells)) = json.split_once(&format!("\"{function}\":{{")) else {
+        return 0;
+    };
     let cells = cells.split('}').next().unwrap();
     let (_, value) = cells.split_once(&format!("\"{counter}\":")).unwrap();
     value.split(',').next().unwrap().parse().unwrap()
@@ -138,7 +171,10 @@ pub(crate) fn count_in(json: &str, function: &str, counter: &str) -> u64 {
 pub(crate) fn await_count(function: &str, counter: &str, value: u64) {
     let start = Instant::now();
     while count(function, counter) < value {
-        assert!(start.elapsed() < Duration::from_secs(10), "{function} {counter} stays below {value}");
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{function} {counter} stays below {value}"
+        );
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -157,7 +193,9 @@ impl Client {
 
     pub(crate) fn of(module: &Path) -> Self {
         let pkcs11 = Pkcs11::new(module).unwrap();
-        pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+        pkcs11
+            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+            .unwrap();
         let slot = pkcs11.get_slots_with_initialized_token().unwrap()[0];
         Self { pkcs11, slot }
     }
@@ -180,9 +218,19 @@ pub(crate) fn pin() -> AuthPin {
 
 /// A new P-256 key pair in the token: public and private.
 pub(crate) fn key_pair(session: &Session) -> (ObjectHandle, ObjectHandle) {
-    let public = [Attribute::Token(true), Attribute::Verify(true), Attribute::EcParams(P256.to_vec())];
-    let private = [Attribute::Token(true), Attribute::Private(true), Attribute::Sign(true)];
-    session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private).unwrap()
+    let public = [
+        Attribute::Token(true),
+        Attribute::Verify(true),
+        Attribute::EcParams(P256.to_vec()),
+    ];
+    let private = [
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sign(true),
+    ];
+    session
+        .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+        .unwrap()
 }
 
 /// The token's one key of `class`.
