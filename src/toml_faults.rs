@@ -21,21 +21,38 @@ const MOST_FAULTS: usize = 50;
 /// # Errors
 /// Every fault found, in the order of the lines.
 pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, Vec<Fault>> {
+    let mut faults = Vec::new();
+    match parse_collecting(text, file, &mut faults) {
+        Some(spec) if faults.is_empty() => Ok(spec),
+        _ => Err(faults),
+    }
+}
+
+/// As [`parse`], but faults are added to `faults`, and what is left of `T` without the entries at
+/// fault is returned, when there is enough left, so that a caller can look for further faults.
+pub fn parse_collecting<T: DeserializeOwned>(
+    text: &str,
+    file: &str,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    let known = faults.len();
+    let spec = read(text, file, faults);
+    faults[known..].sort_by_key(|fault| fault.line);
+    spec
+}
+
+fn read<T: DeserializeOwned>(text: &str, file: &str, faults: &mut Vec<Fault>) -> Option<T> {
     let (document, syntax) = DeTable::parse_recoverable(text);
     if !syntax.is_empty() {
-        return Err(syntax
-            .iter()
-            .take(MOST_FAULTS)
-            .map(|error| syntax_fault(error, text, file))
-            .collect());
+        let syntax = syntax.iter().take(MOST_FAULTS);
+        faults.extend(syntax.map(|error| syntax_fault(error, text, file)));
+        return None;
     }
     let (span, mut table) = (document.span(), document.into_inner());
-    let mut faults: Vec<Fault> = Vec::new();
     loop {
         let attempt = Spanned::new(span.clone(), table.clone());
         let error = match T::deserialize(toml::de::Deserializer::from(attempt)) {
-            Ok(spec) if faults.is_empty() => return Ok(spec),
-            Ok(_) => break,
+            Ok(spec) => return Some(spec),
             Err(error) => error,
         };
         let path = error
@@ -54,11 +71,9 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, Vec<Fault
         }
         let missing = error.message().starts_with("missing field");
         if missing || faults.len() >= MOST_FAULTS || !take_out(&mut table, &path) {
-            break;
+            return None;
         }
     }
-    faults.sort_by_key(|fault| fault.line);
-    Err(faults)
 }
 
 /// The line, counted from 1, of the byte at `offset` in `text`.

@@ -2,12 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
-mod softhsm;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use softhsm::{MODULE, PIN, SO_PIN, SoftHsm};
+use crate::softhsm::{MODULE, PIN, SO_PIN, SoftHsm};
 
 /// Every problem of a listed key, in one text.
 fn problems(key: &serde_json::Value) -> String {
@@ -525,7 +523,7 @@ fn six_programs_that_start_at_once_all_log_in() {
             })
             .collect();
         for child in started {
-            softhsm::Ran::of(child.wait_with_output().unwrap()).good();
+            crate::softhsm::Ran::of(child.wait_with_output().unwrap()).good();
         }
     }
 }

@@ -3,13 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
-mod softhsm;
-
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::softhsm::{MODULE, PIN, Ran, SoftHsm};
 use cryptoki::context::Pkcs11;
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
@@ -18,7 +17,6 @@ use fastness::token::{
     KeyId, KeyKind, KeySpec, KeyUri, LoginRefusal, Module, ModuleFault, Scheme, Token, TokenError,
     TokenKey, TokenUri, verify,
 };
-use softhsm::{MODULE, PIN, Ran, SoftHsm};
 
 const INSIDE: &str = "FASTNESS_TEST_INSIDE";
 
@@ -30,7 +28,7 @@ fn alone(name: &str, body: impl FnOnce()) {
     let hsm = SoftHsm::with_token();
     let mut command = hsm.command(std::env::current_exe().unwrap());
     command
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", &format!("token_session::{name}"), "--nocapture"])
         .env(INSIDE, "1");
     let ran = Ran::of(command.output().unwrap()).good();
     print!("{}", ran.out);

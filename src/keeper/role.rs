@@ -21,7 +21,8 @@ pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the keeper ends");
+            // The log may not have been started yet.
+            eprintln!("fastness keeper {}: {error}", std::process::id());
             ExitCode::FAILURE
         }
     }

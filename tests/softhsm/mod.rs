@@ -1,6 +1,5 @@
 //! A SoftHSM of its own for one test: its folder, its configuration, its PIN files.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
