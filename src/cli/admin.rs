@@ -38,15 +38,22 @@ pub(super) struct PingArgs {
     socket: SocketArgs,
 }
 
+impl SocketArgs {
+    /// The socket's path: as given, else as the configuration says.
+    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+        match &self.admin {
+            Some(path) => Ok(path.clone()),
+            None => Config::admin_socket(&self.config)
+                .map_err(|faults| Failure::faults("cannot find the admin socket: name it with --admin", faults)),
+        }
+    }
+}
+
 type Client = AdminClient<Channel>;
 
 /// Runs `call` with a client of the node behind `socket`.
 fn with_node<T>(socket: &SocketArgs, call: impl AsyncFnOnce(Client) -> Result<T, Status>) -> Result<T, Failure> {
-    let path = match &socket.admin {
-        Some(path) => path.clone(),
-        None => Config::admin_socket(&socket.config)
-            .map_err(|faults| Failure::faults("cannot find the admin socket: name it with --admin", faults))?,
-    };
+    let path = socket.path()?;
     super::run::runtime()?.block_on(async {
         let channel = connect(&path).await.map_err(|error| {
             Failure::new(

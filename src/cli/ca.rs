@@ -8,7 +8,6 @@ mod revoke;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::quiet::Quiet;
 use super::{CommandError, Format};
 use crate::pki::{Authority, Moment, PkiError, Serial, StoreError};
 use crate::secret::{PinSource, UserPin};
@@ -43,7 +42,7 @@ pub fn run(command: CaCommand, format: Format) -> Result<(), CommandError> {
 
 /// The authority's key, logged in and proved. The PIN is asked for only here, after everything that
 /// can be refused without it.
-fn key_of(authority: &Authority, pin: Quiet<PinSource>) -> Result<TokenKey, CommandError> {
+fn key_of(authority: &Authority, pin: PinSource) -> Result<TokenKey, CommandError> {
     let settings = authority.settings();
     open_key(&settings.module, &settings.key, pin)
 }
@@ -52,9 +51,8 @@ fn key_of(authority: &Authority, pin: Quiet<PinSource>) -> Result<TokenKey, Comm
 pub(super) fn open_key(
     module: &Path,
     key: &KeyUri,
-    pin: Quiet<PinSource>,
+    pin: PinSource,
 ) -> Result<TokenKey, CommandError> {
-    let pin = pin.into_inner().map_err(CommandError::PinSource)?;
     let token = key.token().ok_or(CommandError::KeyUri(UriError::NoToken))?;
     let token = Module::load(module)?.token(&token)?;
     let label = token.info().label.clone();

@@ -5,7 +5,7 @@ use std::io;
 use super::{Exit, Failure};
 use crate::fault::chain;
 use crate::pki::{PkiError, Serial, SignerError};
-use crate::secret::{PinError, PinSourceError};
+use crate::secret::PinError;
 use crate::token::TokenError;
 use crate::token::uri::UriError;
 
@@ -15,15 +15,12 @@ pub enum CommandError {
     /// The command line: give it again, mended.
     #[error("{0}")]
     Usage(String),
+    /// The name of a key on the command line.
+    #[error("the key's URI: {0}")]
+    KeyUri(UriError),
     /// A name or a time on the command line cannot stand in a certificate.
     #[error(transparent)]
     Name(PkiError),
-    /// The PKCS#11 URI of a key; the text is not repeated, as it may hold a PIN.
-    #[error("the key's PKCS#11 URI: {0}")]
-    KeyUri(UriError),
-    /// `--pin` names no source; the text is not repeated, as it may be a PIN.
-    #[error("--pin: {0}")]
-    PinSource(PinSourceError),
     /// The PIN could not be read from its source.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -106,8 +103,8 @@ impl From<SignerError> for CommandError {
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
         let exit = match &error {
-            CommandError::Usage(_) | CommandError::Name(_) | CommandError::KeyUri(_) => Exit::Usage,
-            CommandError::Pin(_) | CommandError::PinSource(_) | CommandError::Login(_) => Exit::Pin,
+            CommandError::Usage(_) | CommandError::KeyUri(_) | CommandError::Name(_) => Exit::Usage,
+            CommandError::Pin(_) | CommandError::Login(_) => Exit::Pin,
             CommandError::Token(_) | CommandError::Signing(_) => Exit::Token,
             CommandError::Input(_) | CommandError::Refused(_) => Exit::Faults,
             CommandError::Io(_)

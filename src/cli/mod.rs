@@ -7,11 +7,12 @@ mod error;
 mod exit;
 mod manual;
 mod output;
-mod quiet;
 mod report;
 mod run;
 pub mod spki_pin;
 pub mod token;
+mod unechoed;
+mod unlock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +87,11 @@ enum Command {
     Reload(admin::SocketArgs),
     /// Let running calls end, then stop the node.
     Drain(admin::SocketArgs),
+    /// Log a token of the running node in again, after a PIN failure or a restart of its keeper.
+    ///
+    /// A keeper whose PIN was refused does not try again by itself: that could lock the PIN. One
+    /// whose PIN was typed at the prompt cannot. Both wait for this command.
+    Unlock(unlock::UnlockArgs),
     /// Tokens and their keys: init, keygen, list, csr, destroy.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -140,6 +146,7 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Ping(args) => admin::ping(&args, format),
         Command::Reload(args) => admin::reload(&args, format),
         Command::Drain(args) => admin::drain(&args, format),
+        Command::Unlock(args) => unlock::run(args, format),
         Command::Token(command) => Ok(token::run(command, format)?),
         Command::Ca(command) => Ok(ca::run(command, format)?),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::ca::open_key;
-use super::quiet::Quiet;
+use super::unechoed::unechoed;
 use super::{CommandError, Format, report};
 use crate::pki::pin::{self, Source};
 use crate::pki::{LARGEST, PkiError, read_at_most};
@@ -36,8 +36,8 @@ pub struct SpkiPinArgs {
     #[arg(long)]
     module: Option<PathBuf>,
     /// Where the token's PIN comes from: prompt, file:PATH, fd:N or credential:NAME; for a URI
-    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
-    pin: Quiet<PinSource>,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
+    pin: PinSource,
 }
 
 #[derive(Serialize)]

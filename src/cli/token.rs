@@ -12,11 +12,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::unechoed::unechoed;
 use super::{Exit, Failure, Format};
-use super::quiet::Quiet;
 use crate::fault::chain;
 use crate::pki::PkiError;
-use crate::secret::{PinError, PinKind, PinSource, PinSourceError, UserPin};
+use crate::secret::{PinError, PinKind, PinSource, UserPin};
 use crate::token::uri::UriError;
 use crate::token::{KeyUri, Module, Token, TokenError, TokenUri};
 
@@ -87,8 +87,8 @@ struct ModuleArgs {
 #[derive(Args, Debug)]
 struct PinArgs {
     /// The user PIN's source: file:PATH (mode 600), fd:N, credential:NAME (systemd) or prompt.
-    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
-    pin: Quiet<PinSource>,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
+    pin: PinSource,
 }
 
 /// Why a token command failed, by whose fault it is.
@@ -97,12 +97,6 @@ pub enum TokenCommandError {
     /// The command line.
     #[error("{0}")]
     Usage(String),
-    /// A PKCS#11 URI on the command line.
-    #[error("--{0}: {1}")]
-    Uri(&'static str, UriError),
-    /// A PIN source on the command line.
-    #[error("--{0}: {1}")]
-    PinSource(&'static str, PinSourceError),
     /// The PIN could not be had.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -122,9 +116,12 @@ pub enum TokenCommandError {
 
 impl From<TokenCommandError> for Failure {
     fn from(error: TokenCommandError) -> Self {
-        let exit = match &error {
-            error if error.is_about_the_pin() => Exit::Pin,
-            TokenCommandError::Usage(_) | TokenCommandError::Uri(..) => Exit::Usage,
+        let exit = match error {
+            TokenCommandError::Token(TokenError::KeyRefused { key, faults }) => {
+                return Self::faults(format!("key {key} is refused"), faults);
+            }
+            _ if error.is_about_the_pin() => Exit::Pin,
+            TokenCommandError::Usage(_) => Exit::Usage,
             TokenCommandError::Token(_) => Exit::Token,
             _ => Exit::Failed,
         };
@@ -142,7 +139,7 @@ impl TokenCommandError {
     /// Whether the PIN is at fault: its source, its reading, or the token's verdict about it.
     pub fn is_about_the_pin(&self) -> bool {
         match self {
-            Self::PinSource(..) | Self::Pin(_) | Self::PinsDiffer => true,
+            Self::Pin(_) | Self::PinsDiffer => true,
             Self::Token(error) => error.is_pin_verdict(),
             _ => false,
         }
@@ -172,28 +169,22 @@ impl ModuleArgs {
 
 impl PinArgs {
     /// Reads the PIN for `token`.
-    fn read(self, token: &str) -> Result<UserPin, TokenCommandError> {
-        let source = self.pin.into_inner().map_err(|error| TokenCommandError::PinSource("pin", error))?;
-        Ok(UserPin::read(source.open()?, source.kind(token))?)
+    fn read(&self, token: &str) -> Result<UserPin, TokenCommandError> {
+        Ok(UserPin::read(self.pin.open()?, self.pin.kind(token))?)
     }
 }
 
-fn token_uri(argument: Quiet<TokenUri>) -> Result<TokenUri, TokenCommandError> {
-    argument.into_inner().map_err(|error| TokenCommandError::Uri("token", error))
-}
-
-/// The key's name and the token that it must say.
-fn key_uri(argument: Quiet<KeyUri>) -> Result<(KeyUri, TokenUri), TokenCommandError> {
-    let key = argument.into_inner().map_err(|error| TokenCommandError::Uri("key", error))?;
-    let token = key.token().ok_or(TokenCommandError::Uri("key", UriError::NoToken))?;
-    Ok((key, token))
+/// The token that the key's name must say.
+fn token_of(key: &KeyUri) -> Result<TokenUri, TokenCommandError> {
+    let name = |error| TokenError::Name(key.to_string(), error);
+    Ok(key.token().ok_or(UriError::NoToken).map_err(name)?)
 }
 
 /// Finds the token, reads the PIN, logs in: in this order, so that nobody is asked for a PIN in vain.
 fn log_in(
     module: &ModuleArgs,
     token: &TokenUri,
-    pin: PinArgs,
+    pin: &PinArgs,
 ) -> Result<Token, TokenCommandError> {
     let token = module.load()?.token(token)?;
     if let Some(refusal) = token.info().login_refusal() {

@@ -5,8 +5,10 @@
 pub(crate) mod frame;
 mod keeper;
 mod node;
+mod unlock;
 
 pub(crate) use keeper::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper, Vitals};
+pub(crate) use unlock::{Unlock, Unlocked};
 pub(crate) use node::{
     Answer, CredentialSetup, FromNode, Generation, NodeSetup, Order, TokenSetup, ToNode,
 };

@@ -69,8 +69,13 @@ impl Socket {
         })
     }
 
+    /// The listener, for whoever serves it in another way.
+    pub(super) fn listener(&mut self) -> Option<UnixListener> {
+        self.listener.take()
+    }
+
     /// Serves it until the process ends.
-    pub(super) fn serve(&mut self, events: mpsc::UnboundedSender<Event>) {
+    pub(super) fn serve(&mut self, events: mpsc::Sender<Event>) {
         let Some(listener) = self.listener.take() else { return };
         let incoming = UnixListenerStream::new(listener).filter(|stream| match stream {
             Ok(stream) => allowed(stream),
@@ -93,7 +98,7 @@ impl Drop for Socket {
 }
 
 /// Root and our own user may administrate (unix(7), `SO_PEERCRED`).
-fn allowed(stream: &UnixStream) -> bool {
+pub(super) fn allowed(stream: &UnixStream) -> bool {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => true,
         Ok(peer) => {
@@ -108,7 +113,7 @@ fn allowed(stream: &UnixStream) -> bool {
 }
 
 struct Service {
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Service {
@@ -118,7 +123,7 @@ impl Service {
     ) -> Result<Response<T>, Status> {
         let (answer, receiver) = oneshot::channel();
         let gone = || Status::unavailable("the supervisor is stopping");
-        if self.events.send(Event::Admin(call(answer))).is_err() {
+        if self.events.send(Event::Admin(call(answer))).await.is_err() {
             return Err(gone());
         }
         receiver.await.unwrap_or_else(|_| Err(gone())).map(Response::new)

@@ -10,12 +10,13 @@ use tokio::sync::mpsc;
 
 use super::Event;
 use super::backoff::Backoff;
+use super::unlock::Waiting;
 use super::child::{Child, ChildEvent, Role, Start};
 use crate::config::TokenConfig;
-use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper, Vitals};
+use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
 use crate::keeper::message::{MAX_REPLY, REPLACED, Refusal, Reply};
-use crate::secret::PinSource;
+use crate::secret::{PinKind, PinSource};
 use crate::telemetry::LogSetup;
 
 /// Where a keeper stands.
@@ -32,6 +33,8 @@ pub(super) enum State {
     Waiting,
     /// Not started again by itself: a further try could lock the PIN.
     Latched,
+    /// Its PIN was typed, so it cannot be taken again.
+    Locked,
 }
 
 /// One token's keeper over all its processes.
@@ -51,6 +54,8 @@ pub(super) struct Keeper {
     /// What the running one last said of itself.
     pub(super) vitals: Vitals,
     faults: Vec<Fault>,
+    /// Who waits for the outcome of an unlock.
+    pub(super) unlocking: Option<Waiting>,
     pub(super) restarts: u32,
     backoff: Backoff,
 }
@@ -88,6 +93,7 @@ impl Keeper {
             known: None,
             vitals: Vitals::default(),
             faults: Vec::new(),
+            unlocking: None,
             restarts: 0,
             backoff: Backoff::default(),
         })
@@ -118,11 +124,28 @@ impl Keeper {
         matches!(self.state, State::Ready { .. })
     }
 
+    /// The token's label; its URI as long as nobody has seen it.
+    pub(super) fn label(&self) -> String {
+        self.known.as_ref().map_or(self.config.uri.to_string(), |known| known.label.clone())
+    }
+
+    /// Whether it waits for `fastness unlock`.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self.state, State::Latched | State::Locked)
+    }
+
+    /// Waits for its PIN: the one it had was typed.
+    pub(super) fn lock(&mut self) {
+        tracing::warn!(token = self.label(), "waits for its PIN: run `fastness unlock --pin prompt`");
+        self.state = State::Locked;
+    }
+
     /// Why it does not sign, for people.
     pub(super) fn trouble(&self) -> String {
-        let token = self.known.as_ref().map_or(self.config.uri.to_string(), |known| known.label.clone());
+        let token = self.label();
         let what = match (&self.state, &self.vitals.trouble) {
-            (State::Latched, _) => "its PIN was refused and is not tried again by itself",
+            (State::Latched, _) => "its PIN was refused and is not tried again by itself: mend it, then `fastness unlock`",
+            (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
             (State::Ready { .. }, Some(trouble)) => trouble,
             (State::Ready { .. }, None) => return String::new(),
             (State::Starting { .. } | State::Waiting, _) => "its keeper is being started again",
@@ -134,12 +157,24 @@ impl Keeper {
     }
 
     /// Takes the PIN's source again and starts a process.
-    pub(super) fn start(&mut self, events: &mpsc::UnboundedSender<Event>) -> Result<(), Fault> {
-        let place = format!("token[{}]", self.index);
+    pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
         let pin = self.config.pin.open().map_err(|error| {
-            Fault::new(format!("{place}.pin"), error.to_string(), "mend the PIN's source")
+            Fault::new(format!("token[{}].pin", self.index), error.to_string(), "mend the PIN's source")
         })?;
-        let setup = ToKeeper::Setup(Box::new(self.setup(&place)));
+        let kind = self.config.pin.kind(&self.config.uri.to_string());
+        self.start_with(&pin, kind, events)
+    }
+
+    /// Starts a process that reads its PIN from `pin`.
+    pub(super) fn start_with(
+        &mut self,
+        pin: &OwnedFd,
+        kind: PinKind,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        let place = format!("token[{}]", self.index);
+        let prompting = matches!(kind, PinKind::Terminal { .. });
+        let setup = ToKeeper::Setup(Box::new(self.setup(&place, kind)));
         let mut descriptors = vec![pin.as_fd()];
         descriptors.extend(self.channels.iter().map(|channel| channel.keeper.as_fd()));
         self.incarnation += 1;
@@ -148,7 +183,7 @@ impl Keeper {
             &Start {
                 role: Role::Keeper,
                 environment: &self.config.environment,
-                interactive: self.prompts(),
+                interactive: prompting && self.known.is_none(),
                 setup: &setup,
                 descriptors: &descriptors,
             },
@@ -162,7 +197,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn setup(&self, place: &str) -> KeeperSetup {
+    fn setup(&self, place: &str, pin: PinKind) -> KeeperSetup {
         let keys = self.config.keys.iter().map(|key| KeySetup {
             place: format!("{place}.{}.key", key.role),
             role: key.role,
@@ -171,9 +206,10 @@ impl Keeper {
         });
         KeeperSetup {
             log: self.log,
+            place: place.into(),
             module: self.config.module.clone(),
             token: self.config.uri.to_string(),
-            pin: self.config.pin.kind(&self.config.uri.to_string()),
+            pin,
             sessions: self.channels.len(),
             keys: keys.collect(),
         }
@@ -189,6 +225,9 @@ impl Keeper {
                 tracing::info!(token = ready.label, pid = self.pid(), sessions = ready.sessions, "keeper ready");
                 self.faults.clear();
                 self.backoff.started();
+                if let Some(asked) = self.unlocking.take() {
+                    asked.answer(&Unlocked::Done { token: ready.label.clone() });
+                }
                 let first = self.known.replace(*ready).is_none();
                 self.state = State::Ready { polled: None };
                 Happened::Opened { first }
@@ -217,6 +256,9 @@ impl Keeper {
                 }
                 self.child = None;
                 self.announce_loss();
+                if let Some(asked) = self.unlocking.take() {
+                    asked.answer(&Unlocked::Refused(self.exit_faults()));
+                }
                 if matches!(self.state, State::Latched) {
                     return Happened::Latched;
                 }
@@ -271,7 +313,7 @@ impl Keeper {
     fn note(&mut self, faults: Vec<Fault>) {
         if faults != self.faults {
             for fault in &faults {
-                tracing::error!(token = self.index, "the keeper does not start: {fault}");
+                tracing::error!(at = fault.key, mend = fault.mend, "the keeper does not start: {}", fault.problem);
             }
         }
         self.faults = faults;
@@ -296,7 +338,7 @@ impl Keeper {
                     self.replace("it does not read its orders");
                 }
             }
-            State::Starting { .. } | State::Waiting | State::Latched => {}
+            State::Starting { .. } | State::Waiting | State::Latched | State::Locked => {}
         }
     }
 
@@ -338,7 +380,7 @@ impl Keeper {
         )]
     }
 
-    fn prompts(&self) -> bool {
+    pub(super) fn prompts(&self) -> bool {
         matches!(self.config.pin, PinSource::Prompt)
     }
 

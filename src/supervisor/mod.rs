@@ -3,27 +3,33 @@
 
 mod admin;
 mod backoff;
+mod calls;
+mod check;
 pub(crate) mod child;
 mod keepers;
 mod node;
 mod reload;
 mod report;
+mod sockets;
+mod systemd;
+mod unlock;
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tonic::Status;
 
 use crate::config::Config;
-use crate::control::{Answer, FromKeeper, FromNode, KeeperReady, NodeSetup, Order, TokenSetup};
+use crate::control::{FromKeeper, FromNode, NodeSetup, TokenSetup};
 use crate::fault::Fault;
-use crate::rpc::admin as rpc;
 use admin::{Call, Socket};
+pub(crate) use check::check;
 use child::ChildEvent;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
+use systemd::Systemd;
 
 /// Everything that the main loop waits for.
 #[derive(Debug)]
@@ -40,6 +46,7 @@ pub(crate) enum Event {
     StartKeeper(usize),
     StartNode,
     Admin(Call),
+    Unlock(unlock::Request),
     Reloaded(u64, Box<Config>),
 }
 
@@ -69,90 +76,33 @@ impl From<Fault> for SupervisorError {
     }
 }
 
+/// Events that wait for the main loop; a role that says more than this waits until it is heard.
+const QUEUED_EVENTS: usize = 256;
 /// How often a keeper is asked how it is.
 const POLL: Duration = Duration::from_millis(500);
 
+/// Where PINs are taken, beside the admin socket: descriptors do not travel through gRPC.
+pub(crate) fn unlock_socket(admin: &Path) -> PathBuf {
+    let mut path = admin.as_os_str().to_owned();
+    path.push(".unlock");
+    path.into()
+}
+
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
-    let listeners = bind(&config)?;
+    let listeners = sockets::bind(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
-    let (sender, mut events) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     socket.serve(sender.clone());
+    let mut unlocking = Socket::bind(&unlock_socket(&config.admin))?;
+    if let Some(listener) = unlocking.listener() {
+        tokio::spawn(unlock::listen(listener, sender.clone()));
+    }
     let mut supervisor = Supervisor::new(config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
     supervisor.drain(&mut events).await;
     outcome
-}
-
-/// Does everything that [`run`] does before it serves, and takes it down again.
-pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, SupervisorError> {
-    let mut faults = Vec::new();
-    let listeners = bind(&config).unwrap_or_else(|found| {
-        faults.extend(found);
-        Vec::new()
-    });
-    if let Err(fault) = Socket::bind(&config.admin) {
-        faults.push(fault);
-    }
-    let (sender, mut events) = mpsc::unbounded_channel();
-    let mut supervisor = Supervisor::new(config, listeners, sender)?;
-    let mut running = 0;
-    for keeper in &mut supervisor.keepers {
-        match keeper.start(&supervisor.events) {
-            Ok(()) => running += 1,
-            Err(fault) => faults.push(fault),
-        }
-    }
-    let mut latched = false;
-    let mut tick = tokio::time::interval(POLL);
-    while running > 0 {
-        let event = tokio::select! {
-            Some(event) = events.recv() => event,
-            _ = tick.tick() => {
-                supervisor.keepers.iter_mut().for_each(Keeper::poll);
-                continue;
-            }
-        };
-        let Event::Keeper { index, incarnation, event } = event else { continue };
-        let Some(keeper) = supervisor.keepers.get_mut(index) else { continue };
-        match keeper.on_event(incarnation, event) {
-            Happened::Opened { .. } => keeper.stop(),
-            happened @ (Happened::Gone | Happened::Latched) => {
-                running -= 1;
-                latched |= happened == Happened::Latched;
-                if keeper.known().is_none() {
-                    faults.extend(keeper.exit_faults());
-                }
-            }
-            Happened::Nothing | Happened::Vitals => {}
-        }
-    }
-    match faults.is_empty() {
-        true => Ok(supervisor.keepers.iter().filter_map(|keeper| keeper.known().cloned()).collect()),
-        false if latched => Err(SupervisorError::Pin(faults)),
-        false => Err(SupervisorError::Faults(faults)),
-    }
-}
-
-fn bind(config: &Config) -> Result<Vec<TcpListener>, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        match bound {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => faults.push(Fault::new(
-                "listen",
-                format!("cannot listen on {address}: {error}"),
-                "stop what uses it (`ss -ltnp`), or name another address",
-            )),
-        }
-    }
-    if faults.is_empty() { Ok(listeners) } else { Err(faults) }
 }
 
 /// The signals that we act on.
@@ -169,8 +119,9 @@ struct Supervisor {
     listeners: Vec<TcpListener>,
     keepers: Vec<Keeper>,
     node: Node,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::Sender<Event>,
     signals: Signals,
+    systemd: Systemd,
     /// The node has been ready once.
     served: bool,
     draining: bool,
@@ -180,7 +131,7 @@ impl Supervisor {
     fn new(
         config: Config,
         listeners: Vec<TcpListener>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
         let keepers = config
             .tokens
@@ -200,6 +151,7 @@ impl Supervisor {
                 hangup: signal(SignalKind::hangup())?,
             },
             config,
+            systemd: Systemd::default(),
             served: false,
             draining: false,
         })
@@ -221,7 +173,7 @@ impl Supervisor {
                 .keepers
                 .iter()
                 .map(|keeper| TokenSetup {
-                    label: keeper.known().map_or_else(String::new, |ready| ready.label.clone()),
+                    label: keeper.label(),
                     channels: keeper.node_ends().count(),
                 })
                 .collect(),
@@ -233,13 +185,16 @@ impl Supervisor {
 
     /// Takes in events until it is told to stop. Until the node has been ready once, a fault is the
     /// end: an operator is watching, and there is nothing to keep up.
-    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), SupervisorError> {
+    async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), SupervisorError> {
         let mut tick = tokio::time::interval(POLL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.draining {
             tokio::select! {
                 Some(event) = events.recv() => self.on_event(event)?,
-                _ = tick.tick() => self.keepers.iter_mut().for_each(Keeper::poll),
+                _ = tick.tick() => {
+                    self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.tell_systemd();
+                }
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
                 _ = self.signals.hangup.recv() => self.reload(None),
@@ -259,6 +214,7 @@ impl Supervisor {
                 }
             }
             Event::Admin(call) => self.on_call(call),
+            Event::Unlock(request) => self.unlock(request),
             Event::Reloaded(number, config) => {
                 tracing::info!(generation = number, "reloaded");
                 self.generation = number;
@@ -287,9 +243,7 @@ impl Supervisor {
                 self.later(at, Event::StartKeeper(index));
             }
             Happened::Latched => {
-                for fault in keeper.exit_faults() {
-                    tracing::error!("latched, no further login by itself: {fault}");
-                }
+                tracing::error!(token = keeper.label(), "no further login by itself: mend it, then run `fastness unlock`");
             }
         }
         if !self.served {
@@ -319,6 +273,9 @@ impl Supervisor {
         let Some(keeper) = self.keepers.get_mut(index) else { return };
         if self.draining || !keeper.waits() {
             return;
+        }
+        if keeper.prompts() {
+            return keeper.lock();
         }
         if let Err(fault) = keeper.start(&self.events) {
             keeper.start_failed(fault);
@@ -353,64 +310,20 @@ impl Supervisor {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
-            let _ = events.send(event);
+            let _ = events.send(event).await;
         });
     }
 
-    fn on_call(&mut self, call: Call) {
-        let gone = || Status::unavailable("the node's process is being started again; try again");
-        match call {
-            Call::Status(answer) => {
-                let mut status = self.report();
-                let connections = self.node.order(Order::Connections);
-                tokio::spawn(async move {
-                    if let Some(Answer::Connections { connections, counters }) = within(connections).await {
-                        status.connections = connections;
-                        status.counters.extend(counters);
-                    }
-                    let _ = answer.send(Ok(status));
-                });
-            }
-            Call::Peers(answer) => {
-                let peers = self.node.order(Order::Peers);
-                tokio::spawn(async move {
-                    let _ = answer.send(match within(peers).await {
-                        Some(Answer::Peers(peers)) => Ok(rpc::PeersResponse { peers }),
-                        _ => Err(gone()),
-                    });
-                });
-            }
-            Call::Ping(request, answer) => {
-                let pong = self.node.order(Order::Ping {
-                    peer: request.peer,
-                    transfer_bytes: request.transfer_bytes,
-                });
-                tokio::spawn(async move {
-                    let _ = answer.send(match pong.await {
-                        Ok(Answer::Ping(pong)) => Ok(*pong),
-                        Ok(Answer::UnknownPeer { known }) => Err(Status::not_found(format!(
-                            "no such peer; the policy lists: {}",
-                            known.join(", ")
-                        ))),
-                        Ok(Answer::Unreachable(why)) => Err(Status::failed_precondition(why)),
-                        _ => Err(gone()),
-                    });
-                });
-            }
-            Call::Reload(answer) => self.reload(Some(answer)),
-            Call::Drain(answer) => {
-                self.draining = true;
-                let _ = answer.send(Ok(rpc::DrainResponse {}));
-            }
-        }
-    }
-
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
-    async fn drain(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
+    async fn drain(&mut self, events: &mut mpsc::Receiver<Event>) {
         if self.served {
             tracing::info!("draining");
+            self.systemd.stopping();
         }
         self.draining = true;
+        // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
+        // at once and does not wait in a queue that nobody serves.
+        self.listeners.clear();
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
         self.wait_for(events, patience, |this| this.node.pid().is_none()).await;
@@ -434,7 +347,7 @@ impl Supervisor {
     /// Takes in events until `done` holds, `patience` is over or a second signal says to hurry.
     async fn wait_for(
         &mut self,
-        events: &mut mpsc::UnboundedReceiver<Event>,
+        events: &mut mpsc::Receiver<Event>,
         patience: Duration,
         done: impl Fn(&Self) -> bool,
     ) {
@@ -451,9 +364,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// An answer that a healthy node gives at once.
-async fn within(answer: tokio::sync::oneshot::Receiver<Answer>) -> Option<Answer> {
-    tokio::time::timeout(Duration::from_secs(5), answer).await.ok()?.ok()
 }

@@ -57,7 +57,7 @@ impl Node {
         setup: NodeSetup,
         listeners: &[TcpListener],
         keepers: &[Keeper],
-        events: &mpsc::UnboundedSender<Event>,
+        events: &mpsc::Sender<Event>,
     ) -> std::io::Result<()> {
         let mut descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
         descriptors.extend(keepers.iter().flat_map(Keeper::node_ends));
@@ -93,7 +93,7 @@ impl Node {
             }
             ChildEvent::Said(FromNode::Refused { faults }) => {
                 for fault in &faults {
-                    tracing::error!("node refused: {fault}");
+                    tracing::error!(at = fault.key, mend = fault.mend, "the node does not start: {}", fault.problem);
                 }
                 self.faults = faults;
                 NodeEvent::Nothing

@@ -54,7 +54,11 @@ impl TokenInfo {
         // Some modules pad with NUL instead of blanks.
         let text = |text: &str| text.trim_end_matches(['\0', ' ']).to_owned();
         Self {
-            label: if info.token_initialized() { text(info.label()) } else { String::new() },
+            label: if info.token_initialized() {
+                text(info.label())
+            } else {
+                String::new()
+            },
             serial: text(info.serial_number()),
             manufacturer: text(info.manufacturer_id()),
             model: text(info.model()),
@@ -77,7 +81,10 @@ impl TokenInfo {
 
     /// How messages call it.
     pub(super) fn name(&self) -> String {
-        self.uri().map_or_else(|| "(a token without a name)".to_owned(), |uri| uri.to_string())
+        self.uri().map_or_else(
+            || "(a token without a name)".to_owned(),
+            |uri| uri.to_string(),
+        )
     }
 
     pub(super) fn is(&self, wanted: &TokenUri) -> bool {
@@ -118,5 +125,53 @@ impl PinState {
             () if info.user_pin_count_low() => Self::WrongTryRecorded,
             () => Self::Ready,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(pin: PinState) -> TokenInfo {
+        TokenInfo {
+            label: "node".into(),
+            serial: "1".into(),
+            manufacturer: String::new(),
+            model: String::new(),
+            firmware: "1.0".into(),
+            initialised: true,
+            writable: true,
+            keypad: false,
+            pin,
+            max_sessions: None,
+        }
+    }
+
+    #[test]
+    fn a_pin_that_one_more_try_could_lock_is_not_tried() {
+        for (pin, refusal) in [
+            (PinState::Ready, None),
+            (PinState::WrongTryRecorded, None),
+            (PinState::FinalTry, Some(LoginRefusal::FinalTry)),
+            (PinState::Locked, Some(LoginRefusal::Locked)),
+            (PinState::ToBeChanged, Some(LoginRefusal::Expired)),
+            (PinState::NotSet, Some(LoginRefusal::NoPinSet)),
+        ] {
+            assert_eq!(info(pin).login_refusal(), refusal, "{pin:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_with_a_keypad_or_without_initialisation_is_not_logged_in_to() {
+        let keypad = TokenInfo {
+            keypad: true,
+            ..info(PinState::Ready)
+        };
+        assert_eq!(keypad.login_refusal(), Some(LoginRefusal::Keypad));
+        let blank = TokenInfo {
+            initialised: false,
+            ..info(PinState::NotSet)
+        };
+        assert_eq!(blank.login_refusal(), Some(LoginRefusal::NotInitialised));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{check_out, key_of, now};
-use crate::cli::quiet::Quiet;
+use crate::cli::unechoed::unechoed;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::{Authority, Moment, PkiError, replace, write_new};
 use crate::secret::PinSource;
@@ -28,8 +28,8 @@ pub struct CrlArgs {
     dir: PathBuf,
     /// Where the PIN of the authority's token comes from: prompt, file:PATH, fd:N or
     /// credential:NAME
-    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
-    pin: Quiet<PinSource>,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
+    pin: PinSource,
     /// File for the list (PEM)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,

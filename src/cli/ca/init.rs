@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{fresh_serial, now, open_key};
-use crate::cli::quiet::Quiet;
+use crate::cli::unechoed::unechoed;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::certificate::RootOrder;
 use crate::pki::{Authority, AuthorityName, Moment, Serial, Settings};
@@ -34,11 +34,11 @@ pub struct InitArgs {
     #[arg(long)]
     module: PathBuf,
     /// PKCS#11 URI of the authority's private key (RFC 7512), with its token
-    #[arg(long, value_name = "URI")]
-    key: Quiet<KeyUri>,
+    #[arg(long, value_name = "URI", value_parser = unechoed::<KeyUri>())]
+    key: KeyUri,
     /// Where the token's PIN comes from: prompt, file:PATH, fd:N or credential:NAME
-    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
-    pin: Quiet<PinSource>,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
+    pin: PinSource,
     /// Common name in the root certificate: 1 to 64 characters, no '/'
     #[arg(long)]
     name: AuthorityName,
@@ -60,7 +60,7 @@ struct Report {
 
 pub(super) fn run(args: InitArgs, format: Format) -> Result<(), CommandError> {
     Authority::vacant(&args.dir)?;
-    let key = args.key.into_inner().map_err(CommandError::KeyUri)?;
+    let key = args.key;
     let signer = open_key(&args.module, &key, args.pin)?;
     let order = RootOrder {
         name: args.name.clone(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{check_out, fresh_serial, key_of, now};
-use crate::cli::quiet::Quiet;
+use crate::cli::unechoed::unechoed;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::certificate::LeafOrder;
 use crate::pki::request::Request;
@@ -34,8 +34,8 @@ pub struct IssueArgs {
     dir: PathBuf,
     /// Where the PIN of the authority's token comes from: prompt, file:PATH, fd:N or
     /// credential:NAME
-    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
-    pin: Quiet<PinSource>,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
+    pin: PinSource,
     /// The node's certificate request (PKCS#10, PEM or DER)
     #[arg(long, value_name = "FILE")]
     csr: PathBuf,

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, key_uri, log_in, say};
+use super::{ModuleArgs, PinArgs, TokenCommandError, log_in, say, token_of};
 use crate::cli::Format;
-use crate::pki::{PkiError, pin, replace, request, write_new};
+use crate::cli::unechoed::unechoed;
+use crate::pki::{PkiError, replace, request, write_new};
+use crate::policy::SpkiPin;
 use crate::token::{KeyKind, KeyUri, TokenKey};
 
 /// `fastness token csr`
@@ -15,8 +17,8 @@ pub struct CsrArgs {
     #[command(flatten)]
     module: ModuleArgs,
     /// The key, as a PKCS#11 URI: 'pkcs11:token=node-a;object=server'.
-    #[arg(long, value_name = "URI")]
-    key: Quiet<KeyUri>,
+    #[arg(long, value_name = "URI", value_parser = unechoed::<KeyUri>())]
+    key: KeyUri,
     #[command(flatten)]
     pin: PinArgs,
     /// Common name in the request, 1 to 64 characters. The authority does not take names from it.
@@ -39,13 +41,13 @@ struct Output {
 }
 
 pub(super) fn run(args: CsrArgs, format: Format) -> Result<(), TokenCommandError> {
-    let (key, token) = key_uri(args.key)?;
+    let token = token_of(&args.key)?;
     // Before the PIN is tried; written without a race below all the same.
     if !args.force && args.out.exists() {
         let text = format!("{} exists; choose another file, or replace it with --force", args.out.display());
         return Err(TokenCommandError::Usage(text));
     }
-    let key = TokenKey::within(log_in(&args.module, &token, args.pin)?, &key)?;
+    let key = TokenKey::within(log_in(&args.module, &token, &args.pin)?, &args.key)?;
     say::progress("Signing the request in the token");
     let pem = request::build(&key, args.subject.as_deref())?;
     let write = if args.force { replace } else { write_new };
@@ -53,7 +55,7 @@ pub(super) fn run(args: CsrArgs, format: Format) -> Result<(), TokenCommandError
     let output = Output {
         uri: key.key().uri().clone(),
         kind: key.kind(),
-        spki_pin: pin::of_spki(key.spki_der()),
+        spki_pin: SpkiPin::of_spki(key.spki_der()).to_string(),
         out: args.out,
     };
     say::result(format, &output, || {

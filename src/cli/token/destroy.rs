@@ -1,7 +1,8 @@
 //! `fastness token destroy`.
 
-use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, key_uri, log_in, say};
+use super::{ModuleArgs, PinArgs, TokenCommandError, log_in, say, token_of};
 use crate::cli::Format;
+use crate::cli::unechoed::unechoed;
 use crate::token::KeyUri;
 
 /// `fastness token destroy`
@@ -10,8 +11,8 @@ pub struct DestroyArgs {
     #[command(flatten)]
     module: ModuleArgs,
     /// The key, as a PKCS#11 URI: 'pkcs11:token=node-a;object=server'.
-    #[arg(long, value_name = "URI")]
-    key: Quiet<KeyUri>,
+    #[arg(long, value_name = "URI", value_parser = unechoed::<KeyUri>())]
+    key: KeyUri,
     #[command(flatten)]
     pin: PinArgs,
     /// Yes, destroy it for good.
@@ -20,13 +21,13 @@ pub struct DestroyArgs {
 }
 
 pub(super) fn run(args: DestroyArgs, format: Format) -> Result<(), TokenCommandError> {
-    let (key, token) = key_uri(args.key)?;
+    let token = token_of(&args.key)?;
     if !args.yes {
-        let text = format!("this destroys {key} for good, no copy exists; say --yes if that is meant");
+        let text = format!("this destroys {} for good, no copy exists; say --yes if that is meant", args.key);
         return Err(TokenCommandError::Usage(text));
     }
-    let token = log_in(&args.module, &token, args.pin)?;
-    let done = token.destroy(&key)?;
+    let token = log_in(&args.module, &token, &args.pin)?;
+    let done = token.destroy(&args.key)?;
     say::result(format, &done, || {
         format!(
             "Destroyed the private key {}, {} of its public keys and {} of its certificates in the token.",

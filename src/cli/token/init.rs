@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::{ModuleArgs, Quiet, TokenCommandError, read_new, say};
+use super::{ModuleArgs, TokenCommandError, read_new, say};
 use crate::cli::Format;
+use crate::cli::unechoed::unechoed;
 use crate::secret::{PinSource, SoPin, UserPin};
 use crate::token::{Token, TokenInfo, TokenLabel, TokenUri};
 
@@ -20,11 +21,11 @@ pub struct InitArgs {
     serial: Option<String>,
     /// Source of the security officer's PIN, needed to set a new user PIN later: file:PATH, fd:N,
     /// credential:NAME or prompt.
-    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
-    so_pin: Quiet<PinSource>,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
+    so_pin: PinSource,
     /// Source of the user PIN, with which the node logs in.
-    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
-    pin: Quiet<PinSource>,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
+    pin: PinSource,
 }
 
 #[derive(Serialize)]
@@ -40,11 +41,9 @@ pub(super) fn run(args: InitArgs, format: Format) -> Result<(), TokenCommandErro
             "--label: {error}; 1 to 32 bytes, no control characters, no blank at the end (tokens pad with blanks)"
         ))
     })?;
-    let so_source = args.so_pin.into_inner().map_err(|error| TokenCommandError::PinSource("so-pin", error))?;
-    let source = args.pin.into_inner().map_err(|error| TokenCommandError::PinSource("pin", error))?;
     let module = args.module.load()?;
-    let so_pin = read_new(&so_source, label.as_str(), |fd, kind| SoPin::read(fd, kind), SoPin::matches)?;
-    let pin = read_new(&source, label.as_str(), |fd, kind| UserPin::read(fd, kind), UserPin::matches)?;
+    let so_pin = read_new(&args.so_pin, label.as_str(), |fd, kind| SoPin::read(fd, kind), SoPin::matches)?;
+    let pin = read_new(&args.pin, label.as_str(), |fd, kind| UserPin::read(fd, kind), UserPin::matches)?;
     say::progress("Initialising the token");
     let token = Token::init(&module, &label, args.serial.as_deref(), so_pin, pin)?;
     let output = Output { uri: token.info().uri(), token: token.info() };

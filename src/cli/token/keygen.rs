@@ -3,8 +3,9 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, log_in, say, token_uri};
+use super::{ModuleArgs, PinArgs, TokenCommandError, log_in, say};
 use crate::cli::Format;
+use crate::cli::unechoed::unechoed;
 use crate::policy::SpkiPin;
 use crate::token::{KeyEvidence, KeyId, KeyKind, KeySpec, KeyUri, TokenUri};
 
@@ -14,8 +15,8 @@ pub struct KeygenArgs {
     #[command(flatten)]
     module: ModuleArgs,
     /// The token, as a PKCS#11 URI: 'pkcs11:token=node-a'.
-    #[arg(long, value_name = "URI")]
-    token: Quiet<TokenUri>,
+    #[arg(long, value_name = "URI", value_parser = unechoed::<TokenUri>())]
+    token: TokenUri,
     #[command(flatten)]
     pin: PinArgs,
     /// What the key is for. A key has one purpose.
@@ -68,7 +69,6 @@ struct Output<'a> {
 }
 
 pub(super) fn run(args: KeygenArgs, format: Format) -> Result<(), TokenCommandError> {
-    let uri = token_uri(args.token)?;
     let id: Option<KeyId> = match args.id.as_deref().map(str::parse).transpose() {
         Ok(id) => id,
         Err(error) => {
@@ -78,7 +78,7 @@ pub(super) fn run(args: KeygenArgs, format: Format) -> Result<(), TokenCommandEr
     };
     let label = args.label.unwrap_or_else(|| args.purpose.as_str().to_owned());
     let spec = KeySpec { label, id, kind: args.kind.into() };
-    let token = log_in(&args.module, &uri, args.pin)?;
+    let token = log_in(&args.module, &args.token, &args.pin)?;
     say::progress(&format!("Generating a key ({}) inside the token", spec.kind));
     let made = token.generate(&spec)?;
     let key = &made.key;

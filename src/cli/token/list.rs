@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::keygen::Purpose;
-use super::{ModuleArgs, PinArgs, Quiet, TokenCommandError, log_in, say, token_uri};
+use super::{ModuleArgs, PinArgs, TokenCommandError, log_in, say};
 use crate::cli::Format;
+use crate::cli::unechoed::unechoed;
 use crate::fault::Fault;
 use crate::policy::SpkiPin;
 use crate::token::{Key, KeyEvidence, KeyKind, KeyUri, PinState, Session, TokenInfo, TokenUri};
@@ -15,8 +16,8 @@ pub struct ListArgs {
     #[command(flatten)]
     module: ModuleArgs,
     /// The token whose keys to show, as a PKCS#11 URI: 'pkcs11:token=node-a'. Needs the PIN.
-    #[arg(long, value_name = "URI")]
-    token: Option<Quiet<TokenUri>>,
+    #[arg(long, value_name = "URI", value_parser = unechoed::<TokenUri>())]
+    token: Option<TokenUri>,
     #[command(flatten)]
     pin: PinArgs,
 }
@@ -63,8 +64,7 @@ pub(super) fn run(args: ListArgs, format: Format) -> Result<(), TokenCommandErro
     let (tokens, keys) = match args.token {
         None => (args.module.load()?.tokens()?, None),
         Some(uri) => {
-            let uri = token_uri(uri)?;
-            let token = log_in(&args.module, &uri, args.pin)?;
+            let token = log_in(&args.module, &uri, &args.pin)?;
             say::progress("Checking the keys");
             let session = token.session()?;
             let mut lines = Vec::new();

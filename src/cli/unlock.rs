@@ -1,0 +1,52 @@
+//! `fastness unlock`: log a token of the running node in again.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use super::unechoed::unechoed;
+use super::{Exit, Failure, Format, admin, output};
+use crate::control::{Unlock, Unlocked, frame};
+use crate::secret::PinSource;
+
+/// `fastness unlock`
+#[derive(Debug, clap::Args)]
+pub(super) struct UnlockArgs {
+    /// Label of the token; not needed when only one waits.
+    #[arg(long, value_name = "LABEL", default_value = "")]
+    token: String,
+    /// Where the PIN comes from: file:PATH, fd:N, credential:NAME or prompt; the configured source
+    /// when not given. The PIN goes straight to the keeper.
+    #[arg(long, value_name = "SOURCE", value_parser = unechoed::<PinSource>())]
+    pin: Option<PinSource>,
+    #[command(flatten)]
+    socket: admin::SocketArgs,
+}
+
+/// Hands the PIN's descriptor to the running supervisor and waits for the keeper's verdict.
+pub(super) fn run(args: UnlockArgs, format: Format) -> Result<(), Failure> {
+    let pin_failure = |error: String| Failure::new(Exit::Pin, error);
+    let source = args.pin;
+    let pin = source.as_ref().map(PinSource::open).transpose().map_err(|error| pin_failure(error.to_string()))?;
+    let path = crate::supervisor::unlock_socket(&args.socket.path()?);
+    let stream = UnixStream::connect(&path).map_err(|error| {
+        Failure::new(Exit::NoNode, format!("no node answers at {}: {error}; is `fastness run` running, as this user?", path.display()))
+    })?;
+    let unlock = Unlock {
+        pin: source.as_ref().map(|source| source.kind(&args.token)),
+        token: args.token,
+    };
+    let descriptors: Vec<_> = pin.iter().map(AsFd::as_fd).collect();
+    frame::send_with_descriptors(&stream, &unlock, &descriptors)?;
+    match frame::receive::<Unlocked>(&stream)? {
+        Some(Unlocked::Done { token }) => match format {
+            Format::Json => output::json(&serde_json::json!({ "ok": true, "token": token })),
+            Format::Human => output::text(&format!("token {token} is unlocked and signs")),
+        },
+        Some(Unlocked::Refused(faults)) => Err(Failure {
+            exit: Exit::Pin,
+            message: "still locked; the PIN was tried at most once".into(),
+            faults,
+        }),
+        None => Err(Failure::new(Exit::NoNode, "the node ended before the token was unlocked")),
+    }
+}

@@ -1,0 +1,36 @@
+//! The first thing that a newcomer runs.
+
+use std::process::Command;
+
+use crate::support::{FASTNESS, root, run, said};
+
+#[test]
+fn every_line_of_the_demo_is_as_expected_and_a_second_run_starts_clean() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let demo = || {
+        let mut command = Command::new(root().join("hsm-setup/demo"));
+        command.args(["--binary", FASTNESS, "--folder"]).arg(folder.path().join("mesh"));
+        command
+    };
+    let said = run(&mut demo());
+    assert!(said.contains("all 14 lines as expected"), "{said}");
+    let said = run(demo().arg("--keep"));
+    assert!(said.contains("still running"), "{said}");
+    // The third run ends what the second left.
+    let said = run(&mut demo());
+    assert!(said.contains("the node-a of an earlier run was told to stop"), "{said}");
+    assert!(said.contains("all 14 lines as expected"), "{said}");
+}
+
+#[test]
+fn the_demo_does_not_empty_a_folder_that_is_not_its_own() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("thesis"), "years").expect("a file");
+    let output = Command::new(root().join("hsm-setup/demo"))
+        .args(["--binary", FASTNESS, "--folder"])
+        .arg(folder.path())
+        .output()
+        .expect("bash");
+    assert!(!output.status.success(), "{}", said(&output));
+    assert!(folder.path().join("thesis").exists());
+}

@@ -1,0 +1,31 @@
+//! `examples/greeter.rs`: a gRPC service of one's own behind mutual TLS, token keys and peer policy.
+
+use std::path::Path;
+
+use crate::judges::{client, python_peer};
+use crate::support::{FASTNESS, Mesh, Options, root, run};
+
+#[test]
+fn the_example_serves_peers_and_calls_them() {
+    let greeter = Path::new(FASTNESS).with_file_name("examples").join("greeter");
+    let mut mesh = Mesh::new();
+    let peer = python_peer(&mut mesh, "python", None);
+    let start = |name| mesh.start_with(name, Options { binary: Some(greeter.clone()) });
+    let (a, _b) = (start("a"), start("b"));
+    let said = run(&mut client(&mesh, &a, &peer, "greet"));
+    let greetings: Vec<_> = said.lines().collect();
+    assert_eq!(
+        greetings,
+        [
+            "Hello Ada, says a to python",
+            "Hello Ada, says b to a",
+            "NOT_FOUND",
+        ]
+    );
+}
+
+#[test]
+fn the_example_is_under_forty_lines() {
+    let text = std::fs::read_to_string(root().join("examples/greeter.rs")).expect("the example");
+    assert!(text.lines().count() < 40);
+}

@@ -1,0 +1,133 @@
+"""A grpcio client of a Fastness node, with its key in a file. Talks with the test by lines."""
+
+import argparse
+import sys
+
+import grpc
+from fastness.peer.v1 import peer_pb2, peer_pb2_grpc
+from greeter.v1 import greeter_pb2, greeter_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--ca", required=True)
+    parser.add_argument("--certificate", required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--id", required=True, help="who we are, as the node should see it")
+    parser.add_argument("--pin", required=True, help="our SPKI pin, as the node should see it")
+    parser.add_argument("--node-id", required=True, help="whom we dial")
+    parser.add_argument("action")
+    return parser.parse_args()
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def block(size, send_back):
+    return peer_pb2.TransferRequest(block=b"\x55" * size, send_back=send_back)
+
+
+def everything(channel, args):
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "fastness.peer.v1.Peer"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING, (service, answer)
+    peer = peer_pb2_grpc.PeerStub(channel)
+    hello = peer.Hello(peer_pb2.HelloRequest())
+    assert hello.peer_id == args.id, hello
+    assert hello.spki_pin == args.pin, hello
+    assert hello.pin_label == "active", hello
+    assert hello.tls_version == "TLSv1.3", hello
+    assert hello.node_id == args.node_id, hello
+    assert hello.group and hello.cipher_suite.startswith("TLS13_") or hello.cipher_suite.startswith("TLS_"), hello
+    assert peer.Ping(peer_pb2.PingRequest(nonce=2**63 + 1)).nonce == 2**63 + 1
+    sizes = [0, 1, 65536, 1 << 20, 12345]
+    received = 0
+    answers = peer.Transfer(block(size, size) for size in sizes)
+    for size, answer in zip(sizes, answers, strict=True):
+        received += size
+        assert len(answer.block) == size and answer.received == received, (size, answer.received)
+    print("all is well", flush=True)
+
+
+def too_long(channel, _args):
+    """Blocks above what the protocol allows, and a message above what the server takes."""
+    peer = peer_pb2_grpc.PeerStub(channel)
+    for request in (block((1 << 20) + 1, 0), block(0, (1 << 20) + 1), block(3 << 20, 0)):
+        try:
+            list(peer.Transfer(iter([request])))
+        except grpc.RpcError as error:
+            print(error.code().name, flush=True)
+        else:
+            print("taken", flush=True)
+    assert peer.Ping(peer_pb2.PingRequest(nonce=7)).nonce == 7
+
+
+def unknown_method(channel, _args):
+    call = channel.unary_unary("/fastness.peer.v1.Peer/Sign", bytes, bytes)
+    try:
+        call(b"")
+    except grpc.RpcError as error:
+        print(error.code().name, flush=True)
+
+
+def slow_transfer(channel, _args):
+    def blocks():
+        yield block(1000, 1000)
+        assert sys.stdin.readline().strip() == "go on"
+        for _ in range(9):
+            yield block(1000, 1000)
+
+    total = 0
+    for answer in peer_pb2_grpc.PeerStub(channel).Transfer(blocks()):
+        total += len(answer.block)
+        if answer.received == 1000:
+            print("under way", flush=True)
+    assert total == 10000, total
+    print("ended well", flush=True)
+
+
+def refused(channel, _args):
+    try:
+        peer_pb2_grpc.PeerStub(channel).Hello(peer_pb2.HelloRequest())
+    except grpc.RpcError as error:
+        print(error.code().name, flush=True)
+    else:
+        print("let in", flush=True)
+
+
+def greet(channel, args):
+    greeter = greeter_pb2_grpc.GreeterStub(channel)
+    for via in ("", "b"):
+        answer = greeter.Greet(greeter_pb2.GreetRequest(name="Ada", via=via), timeout=30)
+        print(answer.text, flush=True)
+    try:
+        greeter.Greet(greeter_pb2.GreetRequest(name="Ada", via="nobody"))
+    except grpc.RpcError as error:
+        print(error.code().name, flush=True)
+
+
+def main():
+    args = arguments()
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=read(args.ca),
+        private_key=read(args.key),
+        certificate_chain=read(args.certificate),
+    )
+    # The name in grpcio is the address, which the certificate carries as an IP address.
+    with grpc.secure_channel(args.address, credentials) as channel:
+        {
+            "everything": everything,
+            "too-long": too_long,
+            "unknown-method": unknown_method,
+            "slow-transfer": slow_transfer,
+            "refused": refused,
+            "greet": greet,
+        }[args.action](channel, args)
+
+
+main()

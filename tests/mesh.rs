@@ -1,0 +1,244 @@
+//! Two nodes: what they say to each other, what a reload changes, and what they survive.
+
+use rustix::process::Signal;
+
+use crate::support::{Judge, Mesh, PATIENCE, eventually, id_of, node, said};
+
+const KILL: Signal = Signal::KILL;
+
+#[test]
+fn each_node_calls_the_other_and_both_agree_on_who_is_who() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    for (from, to, own, other) in [(&a, &b, "a", "b"), (&b, &a, "b", "a")] {
+        let pong = from.ping(other);
+        let connection = &pong["connection"];
+        assert_eq!(connection["peer_id"], id_of(other));
+        assert_eq!(connection["peer_name"], other);
+        assert_eq!(connection["peer_role"], "server");
+        assert_eq!(connection["tls_version"], "TLSv1.3");
+        assert_eq!(connection["group"], "X25519MLKEM768");
+        assert_eq!(connection["pin_label"], "active");
+        assert_eq!(connection["spki_pin"], mesh.pins[&format!("{other}/server")]);
+        assert_eq!(connection["address"], to.address().to_string());
+        assert_eq!(connection["signed_by_pid"], from.pid("keeper"));
+        assert_eq!(connection["signed_in_token"], own);
+        let seen = &pong["seen_as"];
+        assert_eq!(seen["peer_id"], id_of(own));
+        assert_eq!(seen["pin_label"], "active");
+        assert_eq!(seen["spki_pin"], mesh.pins[&format!("{own}/client")]);
+        assert_eq!(seen["cipher_suite"], connection["cipher_suite"]);
+        assert_eq!(pong["peer_node_id"], id_of(other));
+    }
+}
+
+#[test]
+fn bulk_goes_both_ways_over_the_one_pooled_connection() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    let pong = a.ask(&["ping", "b", "--transfer", "8MiB"]).expect("it works");
+    assert_eq!((&pong["bytes_sent"], &pong["bytes_received"]), (&(8 << 20).into(), &(8 << 20).into()));
+    a.ping("b");
+    let (out, incoming) = (a.status(), b.status());
+    assert_eq!(out["connections"].as_array().map(Vec::len), Some(1));
+    assert_eq!(incoming["connections"].as_array().map(Vec::len), Some(1));
+    assert_eq!(incoming["connections"][0]["peer_role"], "client");
+    assert_eq!(incoming["connections"][0]["signed_in_token"], "b");
+}
+
+#[test]
+fn status_names_processes_keys_and_sockets() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let status = a.status();
+    assert_eq!((&status["state"], &status["node_id"]), (&"ready".into(), &id_of("a").into()));
+    assert_eq!(status["listening"][0], a.address().to_string());
+    assert_eq!(a.pid("supervisor"), a.supervisor());
+    let pids: std::collections::BTreeSet<_> = ["supervisor", "keeper", "node"].map(|role| a.pid(role)).into();
+    assert_eq!(pids.len(), 3, "three processes");
+    for (key, role) in status["keys"].as_array().expect("keys").iter().zip(["server", "client"]) {
+        assert_eq!(key["role"], role);
+        assert_eq!(key["spki_pin"], mesh.pins[&format!("a/{role}")]);
+        assert_eq!(key["token_label"], "a");
+    }
+    let shown = a.admin(&["status"]);
+    assert!(said(&shown).contains(&mesh.pins["a/server"]), "{}", said(&shown));
+}
+
+#[test]
+fn a_peer_that_nobody_lists_is_not_pinged_and_the_known_ones_are_named() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let output = a.ask(&["ping", "zeppelin"]).expect_err("not listed");
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("the policy lists: b"), "{}", said(&output));
+}
+
+#[test]
+fn a_peer_that_is_down_is_named_with_the_reason_and_found_again() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let output = a.ask(&["ping", "b"]).expect_err("b is down");
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    assert!(said(&output).contains("refused"), "{}", said(&output));
+    let peers = a.ask(&["peers"]).expect("peers");
+    assert!(!peers["peers"][0]["last_error"].as_str().expect("text").is_empty(), "{peers}");
+    let _b = mesh.start("b");
+    a.ping("b");
+    assert_eq!(a.ask(&["peers"]).expect("peers")["peers"][0]["dial_state"], "connected");
+}
+
+#[test]
+fn a_reload_takes_a_new_peer_policy() {
+    let mesh = Mesh::new();
+    mesh.write("a/peers.toml", "");
+    let (a, _b) = mesh.start_both();
+    assert!(a.ask(&["ping", "b"]).is_err(), "b is not listed yet");
+    mesh.write_peers("a");
+    let reloaded = a.ask(&["reload"]).expect("a good policy");
+    assert_eq!(reloaded["generation"], 2);
+    a.ping("b");
+    // And by signal.
+    mesh.write("a/peers.toml", "");
+    let before = a.log_length();
+    node::signal(a.supervisor(), Signal::HUP);
+    a.wait_log_after(before, "reloaded");
+    assert!(a.ask(&["ping", "b"]).is_err(), "b is not listed any more");
+}
+
+#[test]
+fn a_reload_with_a_fault_keeps_the_old_state_and_says_what_is_wrong() {
+    let mesh = Mesh::new();
+    let (a, _b) = mesh.start_both();
+    a.ping("b");
+    mesh.edit("a/peers.toml", "[peer.server]\nactive = \"sha256/", "[peer.server]\nactive = \"sha512/");
+    let output = a.ask(&["reload"]).expect_err("a bad policy");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    for words in ["peers.toml:6", "peer[0].server.active", "stays in force"] {
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
+    a.ping("b");
+    assert_eq!(a.status()["state"], "ready");
+}
+
+#[test]
+fn a_reload_that_changes_the_frame_asks_for_a_restart() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    mesh.edit("a/node.toml", "drain_ms = 60000", "drain_ms = 60001");
+    let output = a.ask(&["reload"]).expect_err("limits changed");
+    assert!(said(&output).contains("restart the node"), "{}", said(&output));
+}
+
+#[test]
+fn sigterm_lets_a_running_call_end_and_takes_no_new_one() {
+    let mut mesh = Mesh::new();
+    let (mut a, mut judge) = judge_with_an_open_transfer(&mut mesh);
+    let before = a.log_length();
+    node::signal(a.supervisor(), Signal::TERM);
+    a.wait_log_after(before, "draining");
+    eventually("the port is closed", || std::net::TcpStream::connect(a.address()).err());
+    judge.tell("go on");
+    assert_eq!(judge.hear(), "ended well");
+    judge.end();
+    assert_eq!(a.wait_exit().code(), Some(0));
+    assert!(!mesh.path("a/admin.sock").exists(), "the socket's file went with it");
+}
+
+#[test]
+fn drain_on_the_command_line_ends_the_node() {
+    let mesh = Mesh::new();
+    let mut a = mesh.start("a");
+    let pids = ["supervisor", "keeper", "node"].map(|role| a.pid(role));
+    assert!(a.admin(&["drain"]).status.success());
+    assert_eq!(a.wait_exit().code(), Some(0));
+    assert!(!pids.into_iter().any(node::is_alive), "nothing is left running");
+    let output = a.admin(&["status"]);
+    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+}
+
+/// Node `a` and a grpcio client of it, in the middle of a Transfer.
+fn judge_with_an_open_transfer(mesh: &mut Mesh) -> (node::Node, Judge) {
+    let identity = crate::judges::python_peer(mesh, "python", None);
+    let a = mesh.start("a");
+    let mut judge = Judge::start(&mut crate::judges::client(mesh, &a, &identity, "slow-transfer"));
+    assert_eq!(judge.hear(), "under way");
+    (a, judge)
+}
+
+#[test]
+fn a_killed_node_process_comes_back_on_the_same_port() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    b.ping("a");
+    let (old, keeper) = (a.pid("node"), a.pid("keeper"));
+    node::signal(old, KILL);
+    a.wait_replaced("node", old);
+    b.ping("a");
+    a.ping("b");
+    assert_eq!(a.pid("keeper"), keeper, "the keeper was not touched");
+    let restarts = a.status()["processes"][2]["restarts"].clone();
+    assert_eq!(restarts, 1);
+}
+
+#[test]
+fn a_killed_keeper_comes_back_and_signs() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    b.ping("a");
+    let (old, node) = (a.pid("keeper"), a.pid("node"));
+    node::signal(old, KILL);
+    let new = a.wait_replaced("keeper", old);
+    // The old connections live on; new ones are signed by the new process.
+    b.ping("a");
+    assert_eq!(a.ping("b")["connection"]["signed_by_pid"], new);
+    assert_eq!(a.pid("node"), node, "the node was not touched");
+}
+
+#[test]
+fn a_handshake_waits_for_a_keeper_that_is_being_replaced() {
+    let mesh = Mesh::new();
+    let (a, _b) = mesh.start_both();
+    let old = a.pid("keeper");
+    node::signal(old, KILL);
+    // At once: within the signature's deadline the new keeper takes the request over.
+    let pong = a.ping("b");
+    assert_ne!(pong["connection"]["signed_by_pid"], old);
+}
+
+#[test]
+fn a_killed_supervisor_leaves_no_process_behind() {
+    let mesh = Mesh::new();
+    let mut a = mesh.start("a");
+    let pids = ["keeper", "node"].map(|role| a.pid(role));
+    node::signal(a.supervisor(), KILL);
+    a.wait_exit();
+    eventually("the children end", || (!pids.into_iter().any(node::is_alive)).then_some(()));
+    // And the place is free for a new one, the stale socket's file included.
+    let again = mesh.start("a");
+    assert_eq!(again.status()["state"], "ready");
+}
+
+#[test]
+fn a_second_start_of_the_same_node_is_refused() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let output = mesh.check("a");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("another process listens"), "{}", said(&output));
+    a.status();
+}
+
+#[test]
+fn a_stopped_keeper_is_killed_and_replaced_when_it_hangs() {
+    let mesh = Mesh::new();
+    mesh.edit("a/node.toml", "drain_ms = 60000", "drain_ms = 60000\nsign_deadline_ms = 500");
+    let (a, _b) = mesh.start_both();
+    let old = a.pid("keeper");
+    node::signal(old, Signal::STOP);
+    let output = a.ask(&["ping", "b"]).expect_err("nobody signs");
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    assert!(PATIENCE.as_secs() > 10);
+    node::signal(old, Signal::CONT);
+    a.ping("b");
+}

@@ -1,0 +1,179 @@
+//! The source keeps to the design's rooms, and what the documents show is true.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::files::write_private;
+use crate::support::{FASTNESS, Mesh, root, run};
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            found.extend(sources(&entry));
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+/// Files outside `src/{room}` that use `word` in code.
+fn strangers(room: &str, word: &str) -> Vec<String> {
+    let own = [root().join("src").join(room), root().join("src").join(format!("{room}.rs"))];
+    let uses = |text: &str| text.lines().map(str::trim).any(|line| !line.starts_with("//") && line.contains(word));
+    sources(&root().join("src"))
+        .into_iter()
+        .filter(|path| !own.iter().any(|own| path.starts_with(own)))
+        .filter(|path| uses(&fs::read_to_string(path).expect("source")))
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+#[test]
+fn only_the_token_room_uses_cryptoki() {
+    assert_eq!(strangers("token", "cryptoki::"), [""; 0]);
+}
+
+#[test]
+fn only_the_tls_room_uses_rustls() {
+    // `tokio_rustls::TlsStream` is what it hands out.
+    let found: Vec<_> = ["use rustls", " rustls::", "(rustls::", "<rustls::"].iter().flat_map(|word| strangers("tls", word)).collect();
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn only_the_sandbox_confines() {
+    for word in ["seccompiler::", "landlock::"] {
+        assert_eq!(strangers("sandbox", word), [""; 0]);
+    }
+}
+
+#[test]
+fn policy_and_secret_know_no_tls_and_no_grpc() {
+    for room in ["policy", "secret", "keeper"] {
+        for file in sources(&root().join("src").join(room)) {
+            let text = fs::read_to_string(&file).expect("source");
+            for word in ["rustls", "tonic", "crate::node", "crate::tls"] {
+                let found = text.lines().map(str::trim).find(|line| !line.starts_with("//") && line.contains(word));
+                assert_eq!(found, None, "{} uses {word}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_reads_a_private_key_file_or_signs_in_software() {
+    let files = sources(&root().join("src"));
+    let read = |file: &PathBuf| fs::read_to_string(file).expect("source");
+    // Modules that are compiled for tests alone.
+    let doubles: Vec<String> = files
+        .iter()
+        .flat_map(|file| {
+            let text = read(file);
+            let names = text.split("#[cfg(test)]\n").skip(1).filter_map(|rest| {
+                let line = rest.lines().next()?.trim().strip_suffix(';')?;
+                Some(line.rsplit(' ').next()?.to_owned())
+            });
+            names.collect::<Vec<_>>()
+        })
+        .collect();
+    for file in files {
+        let text = read(&file);
+        // What a file's tests do is their own.
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let tests = file.with_extension("").components().any(|part| doubles.iter().any(|double| part.as_os_str() == double.as_str()));
+        for word in ["PrivateKeyDer", "from_pkcs8", "PrivatePkcs", "EcdsaKeyPair", "RsaKeyPair", "Ed25519KeyPair", "rcgen"] {
+            let found = code.lines().map(str::trim).find(|line| !line.starts_with("//") && line.contains(word));
+            assert!(tests || found.is_none(), "{}: {found:?}", file.display());
+        }
+    }
+}
+
+fn help(arguments: &[&str]) -> String {
+    run(Command::new(FASTNESS).args(arguments).arg("--help"))
+}
+
+/// Every command path, `ca issue` and the like, from the help texts themselves.
+fn commands() -> Vec<Vec<String>> {
+    let mut found = vec![Vec::new()];
+    let mut index = 0;
+    while let Some(path) = found.get(index).cloned() {
+        index += 1;
+        let arguments: Vec<_> = path.iter().map(String::as_str).collect();
+        let text = help(&arguments);
+        let Some((_, list)) = text.split_once("\nCommands:\n") else { continue };
+        let lines = list.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
+        for line in lines.filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
+            let name = line.split_whitespace().next().expect("a name");
+            if name != "help" {
+                found.push([path.clone(), vec![name.to_owned()]].concat());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_command_and_flag_is_in_the_manual() {
+    let page = run(Command::new(FASTNESS).arg("man")).replace("\\-", "-");
+    let commands = commands();
+    assert!(commands.len() > 18, "the help texts list the commands: {commands:?}");
+    for path in commands {
+        let arguments: Vec<_> = path.iter().map(String::as_str).collect();
+        let heading = path.join(" ").to_uppercase();
+        assert!(page.contains(&heading), "{heading} has no section");
+        for word in help(&arguments).split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
+            if word.starts_with("--") && word.len() > 3 {
+                assert!(page.contains(word), "{path:?} {word} is not in the manual");
+            }
+        }
+    }
+}
+
+#[test]
+fn completions_come_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(Command::new(FASTNESS).args(["completions", shell]));
+        assert!(script.contains("fastness") && script.contains("spki-pin"), "{shell}");
+    }
+    run(Command::new("bash").args(["-c", &format!("eval \"$({FASTNESS} completions bash)\"")]));
+}
+
+#[test]
+fn the_sample_policy_and_configuration_are_good() {
+    let sample = fs::read_to_string(root().join("policies/peers.toml")).expect("the sample");
+    let policy = fastness::policy::PeerPolicy::parse(&sample).expect("the sample policy has no fault");
+    assert!(policy.peers().len() >= 2);
+    // The sample configuration as it stands, on this test's token and ports.
+    let mesh = Mesh::new();
+    let token = mesh.tokens("a");
+    let text = fs::read_to_string(root().join("policies/node.toml")).expect("the sample");
+    let (name, value) = token.environment.iter().next().expect("one variable");
+    let text = text
+        .replace("spiffe://mesh.example/node/a", "spiffe://test.example/node/a")
+        .replace("0.0.0.0:7443", &format!("127.0.0.1:{}", mesh.ports["a"]))
+        .replace("/usr/lib/softhsm/libsofthsm2.so", &token.module.display().to_string())
+        .replace("pkcs11:token=node-a", "pkcs11:token=a")
+        .replace("file:user-pin", "file:token/pin")
+        .replace("SOFTHSM2_CONF = \"softhsm2.conf\"", &format!("{name} = {value:?}"))
+        .replace("\"ca.pem\"", "\"../ca/authority/ca.pem\"");
+    write_private(&mesh.path("a/node.toml"), &text);
+    let output = mesh.check("a");
+    assert!(output.status.success(), "{}", crate::support::said(&output));
+}
+
+#[test]
+fn the_documents_name_only_files_that_exist() {
+    for document in ["README.md", "SECURITY.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(root().join(document)).expect("a document");
+        for word in text.split(['`', '(', ')', ' ', '\n', ',']) {
+            let known = ["hsm-setup/", "tests/", "src/", "policies/", "proto/", "examples/", "fuzz/"];
+            if known.iter().any(|folder| word.trim_start_matches("./").starts_with(folder)) && !word.contains(['*', '<', '…']) {
+                let path = word.trim_start_matches("./").trim_end_matches(['.', ':', ';']);
+                assert!(root().join(path).exists(), "{document} names {path}");
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A node under test: its supervisor's process, its log, its commands.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use super::{FASTNESS, eventually, json, said};
+
+/// How a node is started.
+#[derive(Default)]
+pub struct Options {
+    /// Another binary than `fastness` itself.
+    pub binary: Option<PathBuf>,
+}
+
+/// A started node; killed when dropped.
+pub struct Node {
+    name: String,
+    folder: PathBuf,
+    port: u16,
+    /// Where its own lines of the log begin: an earlier node may have written there.
+    begins: usize,
+    supervisor: Option<Child>,
+}
+
+impl Node {
+    /// Starts `folder/node.toml`, logging to `folder/log`.
+    pub fn spawn(name: &str, folder: &Path, port: u16, options: Options) -> Self {
+        let begins = fs::metadata(folder.join("log")).map_or(0, |log| usize::try_from(log.len()).expect("small"));
+        let log = File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+        let binary = options.binary.unwrap_or_else(|| FASTNESS.into());
+        // The kernel kills it with the test's thread, however that ends.
+        let supervisor = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(binary)
+            .args(["run", "--config"])
+            .arg(folder.join("node.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("setpriv is part of util-linux");
+        Self {
+            name: name.into(),
+            folder: folder.into(),
+            port,
+            begins,
+            supervisor: Some(supervisor),
+        }
+    }
+
+    /// Waits until it serves.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        self.wait_log("READY");
+    }
+
+    /// Waits for a line of the log with `needle` in it.
+    #[track_caller]
+    pub fn wait_log(&self, needle: &str) -> String {
+        self.wait_log_after(self.begins, needle)
+    }
+
+    /// Waits for such a line behind the first `skip` bytes: see [`Node::log_length`].
+    #[track_caller]
+    pub fn wait_log_after(&self, skip: usize, needle: &str) -> String {
+        eventually(&format!("{}'s log says {needle:?}", self.name), || {
+            let log = self.log();
+            let found = log.get(skip..)?.lines().find(|line| line.contains(needle))?;
+            Some(found.to_owned())
+        })
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).expect("the log")
+    }
+
+    pub fn log_length(&self) -> usize {
+        self.log().len()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// A command of the administrator to this node.
+    pub fn admin(&self, arguments: &[&str]) -> Output {
+        Command::new(FASTNESS)
+            .args(arguments)
+            .arg("--admin")
+            .arg(self.folder.join("admin.sock"))
+            .output()
+            .expect("the binary runs")
+    }
+
+    /// The same, answered with one JSON value.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Value, Output> {
+        let output = self.admin(&[arguments, &["--format", "json"]].concat());
+        if output.status.success() {
+            Ok(json(&String::from_utf8_lossy(&output.stdout)))
+        } else {
+            Err(output)
+        }
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.ask(&["status"]).unwrap_or_else(|output| panic!("{}", said(&output)))
+    }
+
+    /// Pings until it works: a peer that has just lost its connection waits a little.
+    #[track_caller]
+    pub fn ping(&self, peer: &str) -> Value {
+        eventually(&format!("{} reaches {peer}", self.name), || self.ask(&["ping", peer]).ok())
+    }
+
+    /// Process id of `supervisor`, `keeper` or `node`.
+    pub fn pid(&self, role: &str) -> u32 {
+        pid_in(&self.status(), role)
+    }
+
+    /// Waits for another process in `role` than `old`, and until the node is ready again.
+    #[track_caller]
+    pub fn wait_replaced(&self, role: &str, old: u32) -> u32 {
+        eventually(&format!("the {role} of {} is replaced", self.name), || {
+            let status = self.ask(&["status"]).ok()?;
+            let pid = pid_in(&status, role);
+            (pid != 0 && pid != old && status["state"] == "ready").then_some(pid)
+        })
+    }
+
+    pub fn supervisor(&self) -> u32 {
+        self.supervisor.as_ref().expect("it was not waited for").id()
+    }
+
+    /// Waits until the supervisor has ended.
+    #[track_caller]
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let mut supervisor = self.supervisor.take().expect("it was not waited for");
+        eventually(&format!("{} ends", self.name), || supervisor.try_wait().expect("our child"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            let _ = supervisor.kill();
+            let _ = supervisor.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of {} ---\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// Process id of a role in a status; 0 while it has none.
+pub fn pid_in(status: &Value, role: &str) -> u32 {
+    let processes = status["processes"].as_array().expect("processes");
+    let process = processes.iter().find(|process| process["role"] == role).expect("every role is listed");
+    u32::try_from(process["pid"].as_u64().expect("a number")).expect("a process id")
+}
+
+/// Sends a signal to a process of a test.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("not 0");
+    rustix::process::kill_process(pid, signal).expect("the process is there");
+}
+
+/// Whether a process is there and not just a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
