@@ -27,6 +27,8 @@ pub(crate) enum ToKeeper {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct KeeperSetup {
     pub(crate) log: LogSetup,
+    /// Where the token stands in the configuration (`token[0]`).
+    pub(crate) place: String,
     pub(crate) module: PathBuf,
     /// RFC 7512 URI of the token.
     pub(crate) token: String,
@@ -59,7 +61,8 @@ pub(crate) enum FromKeeper {
     /// The answer to a poll.
     Vitals(Box<Vitals>),
     /// The token no longer answers in this process: a new keeper is needed.
-    TokenLost { reason: String },
+    /// `latch`: a further login by itself could lock the PIN.
+    TokenLost { reason: String, latch: bool },
 }
 
 /// How a keeper is.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::vault::{SignError, Vault};
 use crate::sandbox::Confined;
+use crate::token::TokenError;
 
 /// Between two probes while all is well: half of it to all of it.
 const CALM: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ impl Probe {
     /// Starts the thread that will probe `vault`; `lost` is told when this process will not sign again.
     pub(super) fn start(
         vault: &Arc<Vault>,
-        lost: impl Fn(String) + Send + 'static,
+        lost: impl Fn(&TokenError) + Send + 'static,
     ) -> std::io::Result<Arc<Self>> {
         let probe = Arc::new(Self::default());
         let (vault, running) = (Arc::clone(vault), Arc::clone(&probe));
@@ -77,7 +78,7 @@ impl Probe {
         self.suspected.notify_one();
     }
 
-    fn run(&self, _: Confined, vault: &Vault, lost: &impl Fn(String)) {
+    fn run(&self, _: Confined, vault: &Vault, lost: &impl Fn(&TokenError)) {
         let mut kept = None;
         loop {
             let outcome = vault.probe(&mut kept);
@@ -88,7 +89,7 @@ impl Probe {
                 Err(SignError::Token(error)) => note(&mut health, error.to_string()),
                 Err(SignError::Lost(error)) => {
                     note(&mut health, error.to_string());
-                    lost(error.to_string());
+                    lost(&error);
                 }
             }
             let calm = health.failures == 0;

@@ -25,7 +25,8 @@ pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the keeper ends");
+            // The log may not have been started yet.
+            eprintln!("fastness keeper {}: {error}", std::process::id());
             ExitCode::FAILURE
         }
     }
@@ -60,7 +61,7 @@ fn run() -> io::Result<()> {
     let pin = match UserPin::read(&pin_source, setup.pin.clone()) {
         Ok(pin) => pin,
         Err(error) => {
-            let fault = crate::fault::Fault::new("pin", error.to_string(), "mend the PIN's source");
+            let fault = crate::fault::Fault::new(format!("{}.pin", setup.place), error.to_string(), "mend the PIN's source");
             return refuse(vec![fault]);
         }
     };
@@ -90,7 +91,7 @@ fn run() -> io::Result<()> {
     //    They wait for the seal.
     let supervisor = Supervisor::new(control.try_clone()?);
     let lost = Arc::clone(&supervisor);
-    let probe = Probe::start(&vault, move |reason| lost.token_lost(reason))?;
+    let probe = Probe::start(&vault, move |error| lost.token_lost(error))?;
     let refusals = Arc::new(Refusals::default());
     let signers = serve::start(&vault, channels, &refusals, &probe, &supervisor)?;
     let (confined, report) = match walled.seal(&profile) {

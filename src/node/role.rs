@@ -36,7 +36,8 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
     match run(services) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the node ends");
+            // The log may not have been started yet.
+            eprintln!("fastness node {}: {error}", std::process::id());
             ExitCode::FAILURE
         }
     }
@@ -98,11 +99,14 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
         Ok(sealed) => sealed,
         Err(error) => return refuse(vec![error.into()]),
     };
-    let served = runtime.block_on(serve(confined, report, node.clone(), routes, listeners, orders));
+    // On a worker, where the connections are: this thread would cost each of them two changes of
+    // threads.
+    let serving = runtime.spawn(serve(confined, report, node.clone(), routes, listeners, orders));
+    let served = runtime.block_on(serving).map_err(io::Error::other);
     // Threads end with the process and not before: signatures under way must not keep a drained node,
     // and the calls that end a thread are not allowed.
     std::mem::forget((runtime, node));
-    served
+    served?
 }
 
 /// How many descriptors a node needs: connections, handshakes, what it was given, and some room.

@@ -75,7 +75,7 @@ impl Socket {
     }
 
     /// Serves it until the process ends.
-    pub(super) fn serve(&mut self, events: mpsc::UnboundedSender<Event>) {
+    pub(super) fn serve(&mut self, events: mpsc::Sender<Event>) {
         let Some(listener) = self.listener.take() else { return };
         let incoming = UnixListenerStream::new(listener).filter(|stream| match stream {
             Ok(stream) => allowed(stream),
@@ -113,7 +113,7 @@ pub(super) fn allowed(stream: &UnixStream) -> bool {
 }
 
 struct Service {
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Service {
@@ -123,7 +123,7 @@ impl Service {
     ) -> Result<Response<T>, Status> {
         let (answer, receiver) = oneshot::channel();
         let gone = || Status::unavailable("the supervisor is stopping");
-        if self.events.send(Event::Admin(call(answer))).is_err() {
+        if self.events.send(Event::Admin(call(answer))).await.is_err() {
             return Err(gone());
         }
         receiver.await.unwrap_or_else(|_| Err(gone())).map(Response::new)

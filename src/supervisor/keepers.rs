@@ -158,7 +158,7 @@ impl Keeper {
     }
 
     /// Takes the PIN's source again and starts a process.
-    pub(super) fn start(&mut self, events: &mpsc::UnboundedSender<Event>) -> Result<(), Fault> {
+    pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
         let pin = self.config.pin.open().map_err(|error| {
             Fault::new(format!("token[{}].pin", self.index), error.to_string(), "mend the PIN's source")
         })?;
@@ -171,7 +171,7 @@ impl Keeper {
         &mut self,
         pin: &OwnedFd,
         kind: PinKind,
-        events: &mpsc::UnboundedSender<Event>,
+        events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
         let place = format!("token[{}]", self.index);
         let prompting = matches!(kind, PinKind::Terminal { .. });
@@ -207,6 +207,7 @@ impl Keeper {
         });
         KeeperSetup {
             log: self.log,
+            place: place.into(),
             module: self.config.module.clone(),
             token: self.config.uri.to_string(),
             pin,
@@ -246,8 +247,12 @@ impl Keeper {
                 self.take_vitals(*vitals);
                 Happened::Vitals
             }
-            ChildEvent::Said(FromKeeper::TokenLost { reason }) => {
+            ChildEvent::Said(FromKeeper::TokenLost { reason, latch }) => {
                 self.replace(&reason);
+                if latch {
+                    self.note(vec![Fault::new(self.label(), reason, "mend the PIN, then `fastness unlock`")]);
+                    self.state = State::Latched;
+                }
                 Happened::Nothing
             }
             ChildEvent::Exited(status) => {

@@ -4,11 +4,15 @@
 mod admin;
 mod attest;
 mod backoff;
+mod calls;
+mod check;
 pub(crate) mod child;
 mod keepers;
 mod node;
 mod reload;
 mod report;
+mod sockets;
+mod systemd;
 mod unlock;
 
 use std::net::TcpListener;
@@ -17,17 +21,17 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tonic::Status;
 
 use crate::config::Config;
-use crate::control::{Answer, FromKeeper, FromNode, KeeperReady, NodeSetup, Order, TokenSetup};
+use crate::control::{FromKeeper, FromNode, NodeSetup, TokenSetup};
 use crate::fault::Fault;
-use crate::rpc::admin as rpc;
 use crate::sandbox;
 use admin::{Call, Socket};
+pub(crate) use check::check;
 use child::ChildEvent;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
+use systemd::Systemd;
 
 /// Everything that the main loop waits for.
 #[derive(Debug)]
@@ -74,6 +78,8 @@ impl From<Fault> for SupervisorError {
     }
 }
 
+/// Events that wait for the main loop; a role that says more than this waits until it is heard.
+const QUEUED_EVENTS: usize = 256;
 /// How often a keeper is asked how it is.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -86,9 +92,9 @@ pub(crate) fn unlock_socket(admin: &Path) -> PathBuf {
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
-    let listeners = bind(&config)?;
+    let listeners = sockets::bind(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
-    let (sender, mut events) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     socket.serve(sender.clone());
     let mut unlocking = Socket::bind(&unlock_socket(&config.admin))?;
     if let Some(listener) = unlocking.listener() {
@@ -100,84 +106,6 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let outcome = supervisor.serve(&mut events).await;
     supervisor.drain(&mut events).await;
     outcome
-}
-
-/// Does everything that [`run`] does before it serves, and takes it down again.
-pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, SupervisorError> {
-    let mut faults = Vec::new();
-    let listeners = bind(&config).unwrap_or_else(|found| {
-        faults.extend(found);
-        Vec::new()
-    });
-    if let Err(fault) = Socket::bind(&config.admin) {
-        faults.push(fault);
-    }
-    let confined = match sandbox::confine_supervisor() {
-        Ok(confined) => confined,
-        Err(error) => {
-            faults.extend(sandbox::missing());
-            faults.push(error.into());
-            return Err(SupervisorError::Faults(faults));
-        }
-    };
-    let (sender, mut events) = mpsc::unbounded_channel();
-    let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
-    let mut running = 0;
-    for keeper in &mut supervisor.keepers {
-        match keeper.start(&supervisor.events) {
-            Ok(()) => running += 1,
-            Err(fault) => faults.push(fault),
-        }
-    }
-    let mut latched = false;
-    let mut tick = tokio::time::interval(POLL);
-    while running > 0 {
-        let event = tokio::select! {
-            Some(event) = events.recv() => event,
-            _ = tick.tick() => {
-                supervisor.keepers.iter_mut().for_each(Keeper::poll);
-                continue;
-            }
-        };
-        let Event::Keeper { index, incarnation, event } = event else { continue };
-        let Some(keeper) = supervisor.keepers.get_mut(index) else { continue };
-        match keeper.on_event(incarnation, event) {
-            Happened::Opened { .. } => keeper.stop(),
-            happened @ (Happened::Gone | Happened::Latched) => {
-                running -= 1;
-                latched |= happened == Happened::Latched;
-                if keeper.known().is_none() {
-                    faults.extend(keeper.exit_faults());
-                }
-            }
-            Happened::Nothing | Happened::Vitals => {}
-        }
-    }
-    match faults.is_empty() {
-        true => Ok(supervisor.keepers.iter().filter_map(|keeper| keeper.known().cloned()).collect()),
-        false if latched => Err(SupervisorError::Pin(faults)),
-        false => Err(SupervisorError::Faults(faults)),
-    }
-}
-
-fn bind(config: &Config) -> Result<Vec<TcpListener>, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        match bound {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => faults.push(Fault::new(
-                "listen",
-                format!("cannot listen on {address}: {error}"),
-                "stop what uses it (`ss -ltnp`), or name another address",
-            )),
-        }
-    }
-    if faults.is_empty() { Ok(listeners) } else { Err(faults) }
 }
 
 /// The signals that we act on.
@@ -194,10 +122,11 @@ struct Supervisor {
     listeners: Vec<TcpListener>,
     keepers: Vec<Keeper>,
     node: Node,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::Sender<Event>,
     signals: Signals,
     /// How this process is confined.
     report: sandbox::Report,
+    systemd: Systemd,
     /// The node has been ready once.
     served: bool,
     draining: bool,
@@ -208,7 +137,7 @@ impl Supervisor {
         (_, report): (sandbox::Confined, sandbox::Report),
         config: Config,
         listeners: Vec<TcpListener>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
         let keepers = config
             .tokens
@@ -229,6 +158,7 @@ impl Supervisor {
             },
             config,
             report,
+            systemd: Systemd::default(),
             served: false,
             draining: false,
         })
@@ -262,13 +192,16 @@ impl Supervisor {
 
     /// Takes in events until it is told to stop. Until the node has been ready once, a fault is the
     /// end: an operator is watching, and there is nothing to keep up.
-    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), SupervisorError> {
+    async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), SupervisorError> {
         let mut tick = tokio::time::interval(POLL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.draining {
             tokio::select! {
                 Some(event) = events.recv() => self.on_event(event)?,
-                _ = tick.tick() => self.keepers.iter_mut().for_each(Keeper::poll),
+                _ = tick.tick() => {
+                    self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.tell_systemd();
+                }
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
                 _ = self.signals.hangup.recv() => self.reload(None),
@@ -388,65 +321,20 @@ impl Supervisor {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
-            let _ = events.send(event);
+            let _ = events.send(event).await;
         });
     }
 
-    fn on_call(&mut self, call: Call) {
-        let gone = || Status::unavailable("the node's process is being started again; try again");
-        match call {
-            Call::Status(answer) => {
-                let mut status = self.report();
-                status.attestations = self.attest_all();
-                let connections = self.node.order(Order::Connections);
-                tokio::spawn(async move {
-                    if let Some(Answer::Connections { connections, counters }) = within(connections).await {
-                        status.connections = connections;
-                        status.counters.extend(counters);
-                    }
-                    let _ = answer.send(Ok(status));
-                });
-            }
-            Call::Peers(answer) => {
-                let peers = self.node.order(Order::Peers);
-                tokio::spawn(async move {
-                    let _ = answer.send(match within(peers).await {
-                        Some(Answer::Peers(peers)) => Ok(rpc::PeersResponse { peers }),
-                        _ => Err(gone()),
-                    });
-                });
-            }
-            Call::Ping(request, answer) => {
-                let pong = self.node.order(Order::Ping {
-                    peer: request.peer,
-                    transfer_bytes: request.transfer_bytes,
-                });
-                tokio::spawn(async move {
-                    let _ = answer.send(match pong.await {
-                        Ok(Answer::Ping(pong)) => Ok(*pong),
-                        Ok(Answer::UnknownPeer { known }) => Err(Status::not_found(format!(
-                            "no such peer; the policy lists: {}",
-                            known.join(", ")
-                        ))),
-                        Ok(Answer::Unreachable(why)) => Err(Status::failed_precondition(why)),
-                        _ => Err(gone()),
-                    });
-                });
-            }
-            Call::Reload(answer) => self.reload(Some(answer)),
-            Call::Drain(answer) => {
-                self.draining = true;
-                let _ = answer.send(Ok(rpc::DrainResponse {}));
-            }
-        }
-    }
-
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
-    async fn drain(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
+    async fn drain(&mut self, events: &mut mpsc::Receiver<Event>) {
         if self.served {
             tracing::info!("draining");
+            self.systemd.stopping();
         }
         self.draining = true;
+        // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
+        // at once and does not wait in a queue that nobody serves.
+        self.listeners.clear();
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
         self.wait_for(events, patience, |this| this.node.pid().is_none()).await;
@@ -470,7 +358,7 @@ impl Supervisor {
     /// Takes in events until `done` holds, `patience` is over or a second signal says to hurry.
     async fn wait_for(
         &mut self,
-        events: &mut mpsc::UnboundedReceiver<Event>,
+        events: &mut mpsc::Receiver<Event>,
         patience: Duration,
         done: impl Fn(&Self) -> bool,
     ) {
@@ -487,9 +375,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// An answer that a healthy node gives at once.
-async fn within(answer: tokio::sync::oneshot::Receiver<Answer>) -> Option<Answer> {
-    tokio::time::timeout(Duration::from_secs(5), answer).await.ok()?.ok()
 }

@@ -61,7 +61,7 @@ impl Node {
         setup: NodeSetup,
         listeners: &[TcpListener],
         keepers: &[Keeper],
-        events: &mpsc::UnboundedSender<Event>,
+        events: &mpsc::Sender<Event>,
     ) -> std::io::Result<()> {
         let mut descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
         descriptors.extend(keepers.iter().flat_map(Keeper::node_ends));

@@ -36,14 +36,14 @@ impl Waiting {
 }
 
 /// Takes requests on `listener` until the process ends.
-pub(super) async fn listen(listener: UnixListener, events: mpsc::UnboundedSender<Event>) {
+pub(super) async fn listen(listener: UnixListener, events: mpsc::Sender<Event>) {
     while let Ok((stream, _)) = listener.accept().await {
         if !admin::allowed(&stream) {
             continue;
         }
         let events = events.clone();
         tokio::task::spawn_blocking(move || match receive(stream) {
-            Ok(request) => drop(events.send(Event::Unlock(request))),
+            Ok(request) => drop(events.blocking_send(Event::Unlock(request))),
             Err(error) => tracing::warn!(%error, "not an unlock request"),
         });
     }
