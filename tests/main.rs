@@ -8,6 +8,7 @@
 mod softhsm;
 mod support;
 
+mod confinement; // Every process is confined, and the mesh does its work so.
 mod bad_input; // Every fault is named with its place and its mend.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.

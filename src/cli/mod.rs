@@ -9,6 +9,7 @@ mod manual;
 mod output;
 mod report;
 mod run;
+mod sandbox;
 pub mod spki_pin;
 pub mod token;
 mod unechoed;
@@ -95,6 +96,9 @@ enum Command {
     /// Tokens and their keys: init, keygen, list, csr, destroy.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// What each role of a node may do on this machine.
+    #[command(subcommand)]
+    Sandbox(sandbox::SandboxCommand),
     /// A certificate authority whose key is in a token.
     #[command(subcommand)]
     Ca(ca::CaCommand),
@@ -148,6 +152,7 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Drain(args) => admin::drain(&args, format),
         Command::Unlock(args) => unlock::run(args, format),
         Command::Token(command) => Ok(token::run(command, format)?),
+        Command::Sandbox(command) => sandbox::run(&command, format),
         Command::Ca(command) => Ok(ca::run(command, format)?),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {

@@ -102,6 +102,8 @@ fn run() -> io::Result<()> {
     signers.serve(confined);
     probe.serve(confined);
     supervisor.tell(&FromKeeper::Ready(Box::new(ready)));
+    #[cfg(feature = "attack-trigger")]
+    sandbox::attack::begin(sandbox::Role::Keeper);
     while let Some(order) = frame::receive::<ToKeeper>(&control)? {
         match order {
             ToKeeper::Poll => supervisor.tell(&FromKeeper::Vitals(Box::new(Vitals {

@@ -53,6 +53,8 @@ pub(super) async fn follow(
             ToNode::Serve => {
                 let _ = begin.send(true);
                 let _ = answers.send(FromNode::Ready);
+                #[cfg(feature = "attack-trigger")]
+                sandbox::attack::begin(sandbox::Role::Node);
             }
             ToNode::Setup(_) => tracing::error!("a second setup: ignored"),
         }

@@ -5,6 +5,8 @@
 //!
 //! [`attest`] reads back from /proc, from outside, what a process really is.
 
+#[cfg(feature = "attack-trigger")]
+pub(crate) mod attack;
 mod attest;
 mod embedded;
 mod panic;

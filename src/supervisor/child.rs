@@ -62,6 +62,17 @@ const QUEUED_FRAMES: usize = 64;
 /// How long what an ended child said last may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+#[cfg(not(feature = "attack-trigger"))]
+fn told_to_attack() -> Option<(&'static str, String)> {
+    None
+}
+
+#[cfg(feature = "attack-trigger")]
+fn told_to_attack() -> Option<(&'static str, String)> {
+    use crate::sandbox::attack::VARIABLE;
+    Some((VARIABLE, std::env::var(VARIABLE).ok()?))
+}
+
 impl Child {
     /// Starts our own binary again in a role, gives it its setup and descriptors, and reports all
     /// that it says, and at last its exit, through `report`.
@@ -82,6 +93,7 @@ impl Child {
             .arg(start.role.argument())
             .env_clear()
             .envs(start.environment)
+            .envs(told_to_attack())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .kill_on_drop(true);

@@ -304,6 +304,8 @@ impl Supervisor {
                 let listening = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
                 let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
                 tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
+                #[cfg(feature = "attack-trigger")]
+                sandbox::attack::begin(sandbox::Role::Supervisor);
             }
             NodeEvent::Gone if self.draining => {}
             NodeEvent::Gone if !self.served => {

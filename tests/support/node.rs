@@ -15,6 +15,8 @@ use super::{FASTNESS, eventually, json, said};
 pub struct Options {
     /// Another binary than `fastness` itself.
     pub binary: Option<PathBuf>,
+    /// What its environment has beside the test's.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A started node; killed when dropped.
@@ -37,6 +39,7 @@ impl Node {
         let supervisor = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(binary)
+            .envs(options.environment)
             .args(["run", "--config"])
             .arg(folder.join("node.toml"))
             .stdin(Stdio::null())
@@ -135,6 +138,11 @@ impl Node {
 
     pub fn supervisor(&self) -> u32 {
         self.supervisor.as_ref().expect("it was not waited for").id()
+    }
+
+    /// How the supervisor ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.supervisor.as_mut().expect("it was not waited for").try_wait().expect("our child")
     }
 
     /// Waits until the supervisor has ended.

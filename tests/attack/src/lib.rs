@@ -1,0 +1,222 @@
+//! Attempts that a compromised role would make, by name. Each one is a single system call, made the way
+//! an attacker makes it: raw, with arguments that would do harm if it were let through.
+
+use std::ffi::CStr;
+
+/// One attempt: its name and the number of its system call on this machine.
+pub struct Attempt {
+    pub name: &'static str,
+    pub number: i64,
+    arguments: Arguments,
+}
+
+type Arguments = [Argument; 6];
+
+#[derive(Clone, Copy)]
+enum Argument {
+    Number(i64),
+    Text(&'static CStr),
+    /// A zeroed buffer of 4 KiB.
+    Buffer,
+    /// An address of IPv4 loopback, port 9.
+    Inet,
+    /// This process.
+    Own,
+    /// Its parent.
+    Parent,
+}
+
+use Argument::{Buffer, Inet, Own, Parent};
+
+const fn n(number: i64) -> Argument {
+    Argument::Number(number)
+}
+
+const fn t(text: &'static CStr) -> Argument {
+    Argument::Text(text)
+}
+
+macro_rules! attempts {
+    ($($name:literal: $call:ident($($argument:expr),*);)*) => {
+        [$(Attempt {
+            name: $name,
+            number: libc::$call,
+            arguments: pad(&[$($argument),*]),
+        }),*]
+    };
+}
+
+const fn pad(given: &[Argument]) -> Arguments {
+    let mut all = [Argument::Number(0); 6];
+    let mut index = 0;
+    while index < given.len() {
+        all[index] = given[index];
+        index += 1;
+    }
+    all
+}
+
+const AT_FDCWD: Argument = n(libc::AT_FDCWD as i64);
+const RWX: i64 = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) as i64;
+const RX: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
+const ANONYMOUS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
+
+/// The catalogue.
+pub static CATALOGUE: [Attempt; 92] = attempts! {
+    // Other programs and processes.
+    "execve": SYS_execve(t(c"/bin/sh"), n(0), n(0));
+    "execveat": SYS_execveat(AT_FDCWD, t(c"/bin/sh"), n(0), n(0), n(0));
+    "fork": SYS_clone(n(libc::SIGCHLD as i64));
+    "thread": SYS_clone(n((libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as i64));
+    "new user namespace": SYS_clone(n((libc::CLONE_NEWUSER | libc::SIGCHLD) as i64));
+    "clone3": SYS_clone3(Buffer, n(64));
+    "ptrace parent": SYS_ptrace(n(libc::PTRACE_SEIZE as i64), Parent);
+    "process_vm_readv": SYS_process_vm_readv(Parent, Buffer, n(1), Buffer, n(1));
+    "process_vm_writev": SYS_process_vm_writev(Parent, Buffer, n(1), Buffer, n(1));
+    "pidfd_open": SYS_pidfd_open(Parent);
+    "pidfd_getfd": SYS_pidfd_getfd(n(0), n(0));
+    "pidfd_send_signal": SYS_pidfd_send_signal(n(0), n(9));
+    "kill parent": SYS_kill(Parent, n(9));
+    "kill init": SYS_kill(n(1), n(0));
+    "tkill": SYS_tkill(Parent, n(9));
+    "tgkill parent": SYS_tgkill(Parent, Parent, n(9));
+    "tgkill abort parent": SYS_tgkill(Parent, Parent, n(6));
+    "kcmp": SYS_kcmp(Own, Parent, n(0), n(0), n(0));
+    "process_madvise": SYS_process_madvise(n(0), Buffer, n(1), n(4));
+    "setpgid": SYS_setpgid(n(0), n(0));
+    "prlimit of parent": SYS_prlimit64(Parent, n(7), Buffer, n(0));
+    // Files.
+    "open for reading": SYS_openat(AT_FDCWD, t(c"/etc/passwd"), n(libc::O_RDONLY as i64));
+    "open for writing": SYS_openat(AT_FDCWD, t(c"/tmp/fastness-attack"), n((libc::O_WRONLY | libc::O_CREAT) as i64), n(0o600));
+    "open memory of parent": SYS_openat(AT_FDCWD, t(c"/proc/self/mem"), n(libc::O_RDWR as i64));
+    "openat2": SYS_openat2(AT_FDCWD, t(c"/etc/passwd"), Buffer, n(24));
+    "open_by_handle_at": SYS_open_by_handle_at(n(0), Buffer, n(0));
+    "name_to_handle_at": SYS_name_to_handle_at(AT_FDCWD, t(c"/"), Buffer, Buffer);
+    "unlinkat": SYS_unlinkat(AT_FDCWD, t(c"/nonexistent"), n(0));
+    "renameat2": SYS_renameat2(AT_FDCWD, t(c"/nonexistent"), AT_FDCWD, t(c"/nonexistent2"), n(0));
+    "linkat": SYS_linkat(AT_FDCWD, t(c"/nonexistent"), AT_FDCWD, t(c"/nonexistent2"), n(0));
+    "symlinkat": SYS_symlinkat(t(c"/etc"), AT_FDCWD, t(c"/nonexistent/x"));
+    "mkdirat": SYS_mkdirat(AT_FDCWD, t(c"/nonexistent/x"), n(0));
+    "mknodat": SYS_mknodat(AT_FDCWD, t(c"/tmp/fastness-attack"), n((libc::S_IFCHR | 0o600) as i64), n(0x101));
+    "fchmodat": SYS_fchmodat(AT_FDCWD, t(c"/nonexistent"), n(0o777));
+    "fchownat": SYS_fchownat(AT_FDCWD, t(c"/nonexistent"), n(0), n(0), n(0));
+    "truncate": SYS_truncate(t(c"/nonexistent"), n(0));
+    "statx": SYS_statx(AT_FDCWD, t(c"/etc/passwd"), n(0), n(0xfff), Buffer);
+    "readlinkat": SYS_readlinkat(AT_FDCWD, t(c"/proc/self/exe"), Buffer, n(4096));
+    "chdir": SYS_chdir(t(c"/"));
+    "chroot": SYS_chroot(t(c"/"));
+    "memfd_create": SYS_memfd_create(t(c"x"), n(0));
+    "dup3": SYS_dup3(n(0), n(100), n(0));
+    "fcntl F_SETFL": SYS_fcntl(n(0), n(libc::F_SETFL as i64), n(0));
+    "fcntl F_DUPFD": SYS_fcntl(n(0), n(libc::F_DUPFD as i64), n(0));
+    "ioctl TIOCSTI": SYS_ioctl(n(2), n(libc::TIOCSTI as i64), Buffer);
+    // The network.
+    "socket unix": SYS_socket(n(libc::AF_UNIX as i64), n(libc::SOCK_STREAM as i64), n(0));
+    "socket udp": SYS_socket(n(libc::AF_INET as i64), n(libc::SOCK_DGRAM as i64), n(0));
+    "socket raw": SYS_socket(n(libc::AF_INET as i64), n(libc::SOCK_RAW as i64), n(1));
+    "socket packet": SYS_socket(n(libc::AF_PACKET as i64), n(libc::SOCK_RAW as i64), n(0));
+    "socket netlink": SYS_socket(n(libc::AF_NETLINK as i64), n(libc::SOCK_RAW as i64), n(12));
+    "socket vsock": SYS_socket(n(libc::AF_VSOCK as i64), n(libc::SOCK_STREAM as i64), n(0));
+    "socket alg": SYS_socket(n(libc::AF_ALG as i64), n(libc::SOCK_SEQPACKET as i64), n(0));
+    "socket mptcp": SYS_socket(n(libc::AF_INET as i64), n(libc::SOCK_STREAM as i64), n(262));
+    "socketpair": SYS_socketpair(n(libc::AF_UNIX as i64), n(libc::SOCK_STREAM as i64), n(0), Buffer);
+    "bind": SYS_bind(n(0), Inet, n(16));
+    "listen": SYS_listen(n(0), n(1));
+    "sendmsg": SYS_sendmsg(n(0), Buffer, n(0));
+    "recvmsg": SYS_recvmsg(n(0), Buffer, n(0));
+    "setsockopt SO_REUSEPORT": SYS_setsockopt(n(0), n(1), n(15), Buffer, n(4));
+    "getsockopt SO_PEERCRED": SYS_getsockopt(n(0), n(1), n(17), Buffer, Buffer);
+    // Memory.
+    "mmap writable and executable": SYS_mmap(n(0), n(4096), n(RWX), n(ANONYMOUS), n(-1), n(0));
+    "mmap executable": SYS_mmap(n(0), n(4096), n(RX), n(ANONYMOUS), n(-1), n(0));
+    "mmap of a file": SYS_mmap(n(0), n(4096), n(1), n(libc::MAP_PRIVATE as i64), n(0), n(0));
+    "mprotect executable": SYS_mprotect(Buffer, n(4096), n(RX));
+    "pkey_mprotect": SYS_pkey_mprotect(Buffer, n(4096), n(RX), n(-1));
+    "remap_file_pages": SYS_remap_file_pages(Buffer, n(4096), n(0), n(0), n(0));
+    "shmat": SYS_shmat(n(0), n(0), n(0));
+    "madvise MADV_DODUMP": SYS_madvise(Buffer, n(4096), n(17));
+    "userfaultfd": SYS_userfaultfd(n(0));
+    "personality": SYS_personality(n(0x0040_0000));
+    // Rights.
+    "setuid": SYS_setuid(n(0));
+    "setresgid": SYS_setresgid(n(0), n(0), n(0));
+    "setgroups": SYS_setgroups(n(0), n(0));
+    "capset": SYS_capset(Buffer, Buffer);
+    "prctl PR_SET_DUMPABLE": SYS_prctl(n(libc::PR_SET_DUMPABLE as i64), n(1));
+    "seccomp": SYS_seccomp(n(1), n(0), Buffer);
+    "landlock_restrict_self": SYS_landlock_restrict_self(n(-1), n(0));
+    // The kernel.
+    "mount": SYS_mount(t(c"none"), t(c"/tmp"), t(c"tmpfs"), n(0), n(0));
+    "umount2": SYS_umount2(t(c"/tmp"), n(0));
+    "pivot_root": SYS_pivot_root(t(c"/"), t(c"/"));
+    "unshare": SYS_unshare(n(libc::CLONE_NEWUSER as i64));
+    "setns": SYS_setns(n(0), n(0));
+    "bpf": SYS_bpf(n(0), Buffer, n(64));
+    "perf_event_open": SYS_perf_event_open(Buffer, n(0), n(-1), n(-1), n(0));
+    "io_uring_setup": SYS_io_uring_setup(n(8), Buffer);
+    "keyctl": SYS_keyctl(n(0), n(-3), n(0));
+    "add_key": SYS_add_key(t(c"user"), t(c"x"), Buffer, n(1), n(-3));
+    "init_module": SYS_init_module(Buffer, n(4096), t(c""));
+    "finit_module": SYS_finit_module(n(0), t(c""), n(0));
+    "kexec_load": SYS_kexec_load(n(0), n(0), n(0), n(0));
+    "reboot": SYS_reboot(n(0));
+    "syslog": SYS_syslog(n(3), Buffer, n(4096));
+};
+
+/// What happens beside the catalogue: not a call, but an end that must look as it should.
+pub const ENDS: [(&str, i32); 2] = [("panic", libc::SIGABRT), ("segfault", libc::SIGSEGV)];
+
+/// Makes the attempt `name`. `Err`: the error that the kernel answered with (errno(3)).
+pub fn attempt(name: &str) -> Result<i64, i32> {
+    match name {
+        "panic" => panic!("this role was told to"),
+        // SAFETY: none; the process is to end by it.
+        "segfault" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
+        "bind a TCP port" => return bind_tcp(),
+        #[cfg(target_arch = "x86_64")]
+        // The same number in the x32 table (syscall(2), "Architecture-specific requirements").
+        "x32 getpid" => return call(0x4000_0000 + libc::SYS_getpid, [0; 6]),
+        #[cfg(target_arch = "x86_64")]
+        "i386 getpid" => return i386_getpid(),
+        _ => {}
+    }
+    let Some(found) = CATALOGUE.iter().find(|one| one.name == name) else { panic!("no attempt is called {name:?}") };
+    let mut buffer = vec![0_u8; 4096];
+    // 127.0.0.1:9, family AF_INET.
+    let inet: [u8; 16] = [2, 0, 0, 9, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let arguments = found.arguments.map(|argument| match argument {
+        Argument::Number(number) => number,
+        Argument::Text(text) => text.as_ptr() as i64,
+        Argument::Buffer => buffer.as_mut_ptr() as i64,
+        Argument::Inet => inet.as_ptr() as i64,
+        Argument::Own => i64::from(std::process::id()),
+        Argument::Parent => i64::from(std::os::unix::process::parent_id()),
+    });
+    call(found.number, arguments)
+}
+
+fn bind_tcp() -> Result<i64, i32> {
+    let socket = call(libc::SYS_socket, [i64::from(libc::AF_INET), i64::from(libc::SOCK_STREAM), 0, 0, 0, 0])?;
+    let inet: [u8; 16] = [2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    call(libc::SYS_bind, [socket, inet.as_ptr() as i64, 16, 0, 0, 0])
+}
+
+fn call(number: i64, a: [i64; 6]) -> Result<i64, i32> {
+    // SAFETY: every pointer is to memory of ours that is long enough for its call; what the call does
+    // to the process is the test's subject.
+    let returned = unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) };
+    match returned {
+        -1 => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+        returned => Ok(returned),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn i386_getpid() -> Result<i64, i32> {
+    let mut number: i64 = 20;
+    // SAFETY: the kernel's 32-bit entry keeps all registers but these.
+    unsafe {
+        std::arch::asm!("int 0x80", inlateout("rax") number, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+    Ok(number)
+}

@@ -1,0 +1,205 @@
+//! Every process is confined, from outside as from inside, and the mesh does all its work so.
+//! `attacks.rs` is what a compromised role can do.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::node::{self, Node};
+use crate::support::{FASTNESS, Mesh, eventually, json, run};
+
+/// A field of a task's status (proc(5)).
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap_or_else(|| panic!("no {name}"));
+    line.split_once(':').expect("a colon").1.trim().to_owned()
+}
+
+/// Looks at every task of a process, as the supervisor should have.
+fn assert_confined(role: &str, pid: u32) -> usize {
+    let mut tasks = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
+        let status = fs::read_to_string(task.expect("a task").path().join("status")).expect("it runs");
+        let context = format!("{role} {status}");
+        assert_eq!(field(&status, "Seccomp"), "2", "{context}");
+        assert_eq!(field(&status, "NoNewPrivs"), "1", "{context}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(u64::from_str_radix(&field(&status, set), 16), Ok(0), "{set} of {context}");
+        }
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(u64::from_str_radix(&field(&status, "CapBnd"), 16), Ok(0), "{context}");
+        }
+        assert_eq!(field(&status, "Umask"), "0077", "{context}");
+        tasks += 1;
+    }
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{role}");
+    tasks
+}
+
+fn attestations(node: &Node) -> Vec<Value> {
+    node.status()["attestations"].as_array().expect("a list").clone()
+}
+
+fn assert_all_confined(node: &Node) {
+    let found = attestations(node);
+    assert_eq!(found.len(), 3, "{found:?}");
+    for one in &found {
+        assert_eq!(one["mismatches"], serde_json::json!([]), "{one}");
+        let (role, pid) = (one["role"].as_str().expect("text"), one["pid"].as_u64().expect("a number"));
+        let tasks = assert_confined(role, u32::try_from(pid).expect("a pid"));
+        assert_eq!(one["tasks"].as_u64(), Some(tasks as u64), "{one}");
+        assert_eq!(one["profile_sha256"].as_str().map(str::len), Some(64), "{one}");
+    }
+}
+
+/// No process of this node was killed for a call.
+fn assert_no_violation(node: &Node) {
+    let log = node.log();
+    assert!(!log.contains("SIGSYS"), "{log}");
+}
+
+#[test]
+fn every_task_of_every_role_is_confined_and_stays_so_when_it_is_replaced() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    assert_all_confined(&a);
+    for role in ["keeper", "node"] {
+        let old = a.pid(role);
+        node::signal(old, Signal::KILL);
+        a.wait_replaced(role, old);
+        assert_all_confined(&a);
+    }
+    b.ping("a");
+    let attested = a.log().lines().filter(|line| line.contains(" attested ")).count();
+    assert!(attested >= 5, "each process has its line: {}", a.log());
+    assert_no_violation(&a);
+    assert_no_violation(&b);
+}
+
+#[test]
+fn sealed_nodes_do_all_their_work() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    for (from, to) in [(&a, "b"), (&b, "a")] {
+        from.ping(to);
+        let moved = from.ask(&["ping", to, "--transfer", "64MiB"]).expect("it moves");
+        assert_eq!(moved["bytes_received"], 64 << 20, "{moved}");
+    }
+    a.ask(&["reload"]).expect("it reloads");
+    // A stopped process goes on where it was: timed waits are started again.
+    for role in ["node", "keeper"] {
+        node::signal(a.pid(role), Signal::STOP);
+        std::thread::sleep(Duration::from_millis(300));
+        node::signal(a.pid(role), Signal::CONT);
+    }
+    for _ in 0..3 {
+        let old = b.pid("node");
+        node::signal(old, Signal::KILL);
+        b.wait_replaced("node", old);
+        b.ping("a");
+        a.ping("b");
+    }
+    assert_all_confined(&a);
+    assert_no_violation(&a);
+    assert_no_violation(&b);
+}
+
+#[test]
+fn a_token_that_changes_vanishes_and_comes_back_kills_nobody() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    let reconnect = || {
+        let old = b.pid("node");
+        node::signal(old, Signal::KILL);
+        b.wait_replaced("node", old);
+    };
+    b.ping("a");
+    // SoftHSM looks at its objects again when another program has written one.
+    let tokens = mesh.tokens("a");
+    tokens.keygen("another", "server", "p256");
+    reconnect();
+    b.ping("a");
+    let (folder, away) = (mesh.path("a/token"), mesh.path("a/away"));
+    fs::rename(&folder, &away).expect("it moves");
+    reconnect();
+    // The keeper may fail to sign now, and be replaced; none of that may end in SIGSYS.
+    let _ = b.ask(&["ping", "a"]);
+    fs::rename(&away, &folder).expect("it moves back");
+    eventually("a signs again", || b.ask(&["ping", "a"]).ok());
+    assert_no_violation(&a);
+}
+
+#[test]
+fn other_processes_of_the_user_read_nothing_of_a_role() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    for role in ["supervisor", "keeper", "node"] {
+        let process = format!("/proc/{}", a.pid(role));
+        let look = format!(
+            "for file in mem environ maps fd/0 exe cwd; do head -c1 {process}/$file >/dev/null 2>&1 && echo read $file; \
+             readlink {process}/$file; done; true"
+        );
+        // A user without the capabilities that this test may have.
+        let mut looker = Command::new("setpriv");
+        if rustix::process::geteuid().is_root() {
+            looker.args(["--bounding-set=-all", "--inh-caps=-all"]);
+        }
+        let looked = run(looker.args(["--no-new-privs", "--", "sh", "-c", &look]));
+        assert_eq!(looked, "", "of {role}");
+    }
+}
+
+#[test]
+fn the_profiles_are_shown_and_are_those_of_the_running_processes() {
+    let mesh = Mesh::new();
+    let show = |format: &str| {
+        let mut command = Command::new(FASTNESS);
+        run(command.args(["sandbox", "show", "--format", format, "--config"]).arg(mesh.path("a/node.toml")))
+    };
+    let shown = json(&show("json"));
+    let roles = shown["roles"].as_array().expect("a list");
+    let of = |role: &str| roles.iter().find(|one| one["role"] == role).unwrap_or_else(|| panic!("no {role} in {shown}"));
+    let count = |role: &str| of(role)["allowed"].as_array().expect("a list").len();
+    assert!(count("node") <= 36, "{}", count("node"));
+    if mesh.tokens("a").module.to_string_lossy().contains("softhsm") {
+        assert!(count("keeper") <= 28, "{}", count("keeper"));
+    }
+    let a = mesh.start("a");
+    for one in attestations(&a) {
+        let declared = of(one["role"].as_str().expect("text"));
+        assert_eq!(one["profile_sha256"], declared["sha256"], "{one}");
+        assert_eq!(one["landlock"], declared["landlock"], "{one}");
+    }
+    assert!(show("human").contains(&format!("{} system calls", count("node"))));
+}
+
+#[test]
+fn a_log_that_nobody_reads_stalls_no_role() {
+    let mesh = Mesh::new();
+    let b = mesh.start("b");
+    let a = node::Node::spawn_into_full_pipe("a", &mesh.path("a"), mesh.ports["a"]);
+    eventually("a serves, unheard", || b.ask(&["ping", "a"]).ok());
+    for role in ["keeper", "node"] {
+        let old = a.pid(role);
+        node::signal(old, Signal::KILL);
+        a.wait_replaced(role, old);
+        eventually("a serves again", || b.ask(&["ping", "a"]).ok());
+    }
+    assert_all_confined(&a);
+}
+
+/// The positive control is in `attacks.rs`.
+#[test]
+fn the_binary_holds_no_attack() {
+    if cfg!(feature = "attack-trigger") {
+        return;
+    }
+    let binary = fs::read(FASTNESS).expect("the binary");
+    for word in [&b"FASTNESS_ATTACK"[..], b"this role was told to"] {
+        assert!(!binary.windows(word.len()).any(|bytes| bytes == word));
+    }
+}
