@@ -5,6 +5,7 @@ mod admin;
 mod backoff;
 pub(crate) mod child;
 mod keepers;
+mod metrics;
 mod node;
 mod reload;
 mod report;
@@ -106,7 +107,7 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     let mut faults = Vec::new();
     let listeners = bind(&config).unwrap_or_else(|found| {
         faults.extend(found);
-        Vec::new()
+        Listeners::default()
     });
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);
@@ -151,18 +152,40 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     }
 }
 
-fn bind(config: &Config) -> Result<Vec<TcpListener>, Vec<Fault>> {
+/// The sockets that the node serves.
+#[derive(Debug, Default)]
+struct Listeners {
+    peers: Vec<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// In the order in which the node gets them.
+    fn all(&self) -> impl Iterator<Item = &TcpListener> {
+        self.peers.iter().chain(&self.metrics)
+    }
+}
+
+/// Connections that the kernel keeps for us until we accept them; as many as Linux allows by default
+/// (`net.core.somaxconn`), so that a burst of strangers does not keep a peer's SYN out.
+const BACKLOG: i32 = 4096;
+
+fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
     let mut faults = Vec::new();
-    let mut listeners = Vec::new();
-    for address in &config.listen {
+    let mut listeners = Listeners::default();
+    let places = config.listen.iter().map(|address| ("listen", address));
+    for (key, address) in places.chain(config.metrics.iter().map(|address| ("metrics", address))) {
         let bound = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
+            // A second listen(2) only changes the backlog.
+            rustix::net::listen(&listener, BACKLOG)?;
             Ok(listener)
         });
         match bound {
-            Ok(listener) => listeners.push(listener),
+            Ok(listener) if key == "metrics" => listeners.metrics = Some(listener),
+            Ok(listener) => listeners.peers.push(listener),
             Err(error) => faults.push(Fault::new(
-                "listen",
+                key,
                 format!("cannot listen on {address}: {error}"),
                 "stop what uses it (`ss -ltnp`), or name another address",
             )),
@@ -182,7 +205,7 @@ struct Supervisor {
     config: Config,
     /// Number of the generation in force.
     generation: u64,
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
     events: mpsc::Sender<Event>,
@@ -195,7 +218,7 @@ struct Supervisor {
 impl Supervisor {
     fn new(
         config: Config,
-        listeners: Vec<TcpListener>,
+        listeners: Listeners,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
         let keepers = config
@@ -232,7 +255,8 @@ impl Supervisor {
         let setup = NodeSetup {
             log: self.config.log,
             id: self.config.id.to_string(),
-            listeners: self.listeners.len(),
+            listeners: self.listeners.all().count(),
+            metrics: self.listeners.metrics.is_some(),
             tokens: self
                 .keepers
                 .iter()
@@ -311,6 +335,7 @@ impl Supervisor {
             self.first_start()?;
         }
         self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
+        self.push_metrics();
         Ok(())
     }
 
@@ -351,7 +376,7 @@ impl Supervisor {
             NodeEvent::Ready => {
                 self.served = true;
                 self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
-                let listening = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+                let listening = self.listeners.peers.iter().filter_map(|listener| listener.local_addr().ok());
                 let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
                 tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
             }
@@ -387,6 +412,18 @@ impl Supervisor {
                         status.counters.extend(counters);
                     }
                     let _ = answer.send(Ok(status));
+                });
+            }
+            Call::Metrics(answer) => {
+                let ours = self.metrics();
+                let theirs = self.node.order(Order::Metrics);
+                tokio::spawn(async move {
+                    // Without a node there is still something to tell.
+                    let text = match within(theirs).await {
+                        Some(Answer::Metrics(text)) => text + &ours,
+                        _ => ours,
+                    };
+                    let _ = answer.send(Ok(rpc::MetricsResponse { text }));
                 });
             }
             Call::Peers(answer) => {
