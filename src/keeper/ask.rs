@@ -12,6 +12,7 @@ use super::breaker::Breaker;
 use super::message::{
     KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, REPLACED, Refusal, Reply, Request,
 };
+use crate::telemetry::metrics::{Histogram, Tally};
 use crate::token::Scheme;
 
 /// The channels to one keeper: one for each of its signing threads.
@@ -26,6 +27,8 @@ pub struct Asker {
     deadline: Duration,
     sessions: usize,
     breaker: Breaker,
+    times: Histogram,
+    failures: Tally,
 }
 
 /// A signature and who made it.
@@ -54,6 +57,18 @@ pub enum AskError {
     Malformed(#[from] Malformed),
 }
 
+impl AskError {
+    /// The name for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.name(),
+            Self::Deadline(_) => "deadline",
+            Self::Channel(_) => "channel",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+}
+
 impl Asker {
     /// An asker over `channels` (connected `SOCK_SEQPACKET` sockets) with `deadline` for each
     /// signature, waiting for a free channel included.
@@ -73,6 +88,8 @@ impl Asker {
             next_id: AtomicU64::new(1),
             deadline,
             breaker: Breaker::new(),
+            times: Histogram::default(),
+            failures: Tally::default(),
         })
     }
 
@@ -91,12 +108,31 @@ impl Asker {
         self.breaker.supervisor_says(signs);
     }
 
+    /// How long signatures took, waiting for a free channel included.
+    pub fn times(&self) -> &Histogram {
+        &self.times
+    }
+
+    /// How many were asked for in vain, and why.
+    pub(crate) fn failures(&self) -> Vec<(&'static str, u64)> {
+        self.failures.snapshot().into_iter().map(|((_, code), count)| (code, count)).collect()
+    }
+
     /// Asks for a signature over `input` with the key at `key`. Blocks: call it from the lane.
     ///
     /// # Errors
     /// [`AskError`]; the channel is usable again after each of them.
     pub fn sign(&self, key: KeyIndex, scheme: Scheme, input: &[u8]) -> Result<Signed, AskError> {
-        let until = Instant::now() + self.deadline;
+        let began = Instant::now();
+        let outcome = self.ask(key, scheme, input, began + self.deadline);
+        match &outcome {
+            Ok(_) => self.times.observe(began.elapsed()),
+            Err(error) => self.failures.count("", error.code()),
+        }
+        outcome
+    }
+
+    fn ask(&self, key: KeyIndex, scheme: Scheme, input: &[u8], until: Instant) -> Result<Signed, AskError> {
         let channel = self.take(until)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let outcome = self.exchange(&channel, Request { id, key, scheme, input }, until);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -18,8 +18,7 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::PeerService;
-use super::{Node, listen, orders, serve};
-use crate::config::size;
+use super::{Node, descriptors, listen, metrics_port, orders, serve};
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
 use crate::keeper::ask::Asker;
@@ -47,14 +46,16 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     // 1. The supervisor's channel, and everything this process will ever be given.
     let control = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (message, descriptors) = frame::receive_with_descriptors::<ToNode>(&control)?;
-    let ToNode::Setup(setup) = message else {
+    let ToNode::Setup(mut setup) = message else {
         return Err(io::Error::other("the first order was not the setup"));
     };
     telemetry::start("node", setup.log);
     sandbox::bind_to_parent()?;
+    descriptors::fit(&mut setup.limits, descriptors.len())?;
     let mut descriptors = descriptors.into_iter();
-    let listeners: Vec<StdTcpListener> =
+    let mut listeners: Vec<StdTcpListener> =
         descriptors.by_ref().take(setup.listeners).map(StdTcpListener::from).collect();
+    let metrics = if setup.metrics { listeners.pop() } else { None };
     let signers = signers(&setup, &mut descriptors)?;
 
     // 2. The first generation: certificates, trust anchors and policy, checked whole.
@@ -76,7 +77,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let routes = services(&node);
     // On a worker, where the connections are: this thread would cost each of them two changes of
     // threads.
-    let serving = runtime.spawn(serve(node, routes, listeners, control));
+    let serving = runtime.spawn(serve(node, routes, listeners, metrics, control));
     let served = runtime.block_on(serving).map_err(io::Error::other);
     // Signatures under way must not keep a drained node.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -103,6 +104,7 @@ async fn serve(
     node: Node,
     routes: Routes,
     listeners: Vec<StdTcpListener>,
+    metrics: Option<StdTcpListener>,
     control: StdUnixStream,
 ) -> io::Result<()> {
     let limits = node.0.limits.clone();
@@ -115,18 +117,20 @@ async fn serve(
 
     let (drain, draining) = watch::channel(false);
     let (accepted, incoming) = mpsc::channel(ACCEPTED);
-    let pending = Arc::new(Semaphore::new(size(limits.pending_handshakes)));
     for listener in listeners {
         let listener = TcpListener::from_std(listener)?;
         tokio::spawn(listen::accept(
             node.clone(),
             listener,
-            Arc::clone(&pending),
             accepted.clone(),
             draining.clone(),
         ));
     }
     drop(accepted);
+    if let Some(listener) = metrics {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::spawn(metrics_port::serve(node.clone(), listener, draining.clone()));
+    }
     let orders = tokio::spawn(orders::follow(node, control, drain));
     let mut stopped = draining.clone();
     let stopping = async move {

@@ -7,6 +7,7 @@ mod calls;
 mod check;
 pub(crate) mod child;
 mod keepers;
+mod metrics;
 mod node;
 mod reload;
 mod report;
@@ -14,7 +15,6 @@ mod sockets;
 mod systemd;
 mod unlock;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ pub(crate) use check::check;
 use child::ChildEvent;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
+use sockets::Listeners;
 use systemd::Systemd;
 
 /// Everything that the main loop waits for.
@@ -116,7 +117,7 @@ struct Supervisor {
     config: Config,
     /// Number of the generation in force.
     generation: u64,
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
     events: mpsc::Sender<Event>,
@@ -130,7 +131,7 @@ struct Supervisor {
 impl Supervisor {
     fn new(
         config: Config,
-        listeners: Vec<TcpListener>,
+        listeners: Listeners,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
         let keepers = config
@@ -168,7 +169,8 @@ impl Supervisor {
         let setup = NodeSetup {
             log: self.config.log,
             id: self.config.id.to_string(),
-            listeners: self.listeners.len(),
+            listeners: self.listeners.all().count(),
+            metrics: self.listeners.metrics.is_some(),
             tokens: self
                 .keepers
                 .iter()
@@ -250,6 +252,7 @@ impl Supervisor {
             self.first_start()?;
         }
         self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
+        self.push_metrics();
         Ok(())
     }
 
@@ -290,7 +293,7 @@ impl Supervisor {
             NodeEvent::Ready => {
                 self.served = true;
                 self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
-                let listening = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+                let listening = self.listeners.peers.iter().filter_map(|listener| listener.local_addr().ok());
                 let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
                 tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
             }
@@ -323,7 +326,7 @@ impl Supervisor {
         self.draining = true;
         // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
         // at once and does not wait in a queue that nobody serves.
-        self.listeners.clear();
+        self.listeners = Listeners::default();
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
         self.wait_for(events, patience, |this| this.node.pid().is_none()).await;

@@ -18,6 +18,7 @@ impl Supervisor {
             connections: Vec::new(),
             listening: self
                 .listeners
+                .peers
                 .iter()
                 .filter_map(|listener| listener.local_addr().ok())
                 .map(|address| address.to_string())

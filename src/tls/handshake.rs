@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::Acceptor;
@@ -20,9 +20,10 @@ use super::exchange::{self, Step};
 use super::generation::{Generation, GenerationError, H2};
 use super::lane::Lane;
 use super::provider::{group_name, suite_name};
-use super::signing::SignatureRecord;
+use super::signing::{SignatureRecord, SignaturesMade};
 use super::verifier::{Chain, Dialled};
 use super::wire::Wire;
+use crate::admission::{Class, Entry, Step as Progress, Ticket, Turned};
 use crate::policy::{Grant, PeerId};
 use crate::role::TlsRole;
 
@@ -39,6 +40,7 @@ pub struct Handshakes {
     generations: watch::Receiver<Arc<Generation>>,
     deadline: Duration,
     wrapping: Wrapping,
+    signatures: Arc<SignaturesMade>,
 }
 
 impl Handshakes {
@@ -58,7 +60,18 @@ impl Handshakes {
             generations,
             deadline,
             wrapping,
+            signatures: Arc::default(),
         })
+    }
+
+    /// Where handshakes compute and wait.
+    pub fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// What was signed for whom.
+    pub fn signatures(&self) -> &SignaturesMade {
+        &self.signatures
     }
 
     /// The generation that the next handshake will use.
@@ -66,12 +79,16 @@ impl Handshakes {
         self.generations.borrow().clone()
     }
 
-    /// Shakes hands with somebody who dialled us.
+    /// Shakes hands with somebody who dialled us and was let in as `entry`.
     ///
     /// # Errors
     /// [`HandshakeError`]; the socket is closed.
-    pub async fn accept(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
-        self.in_time(self.accepted(tcp)).await
+    pub async fn accept(&self, tcp: TcpStream, entry: &Entry) -> Result<Connection, HandshakeError> {
+        let until = Instant::now() + self.deadline;
+        tokio::select! {
+            outcome = self.in_time(self.accepted(tcp, entry, until)) => outcome,
+            () = entry.displaced() => Err(HandshakeError::Turned(Turned::Displaced)),
+        }
     }
 
     /// Shakes hands with `peer`, whom we have reached at `address` through `tcp`. In TLS 1.3 we are
@@ -90,7 +107,8 @@ impl Handshakes {
             peer: peer.clone(),
             address,
         };
-        self.in_time(self.dialled(dialled, tcp)).await
+        let ticket = Ticket { class: Class::Own, step: Progress::First, until: Instant::now() + self.deadline };
+        self.in_time(self.dialled(dialled, tcp, ticket)).await
     }
 
     async fn in_time(
@@ -101,7 +119,7 @@ impl Handshakes {
         timeout(self.deadline, handshake).await.unwrap_or(late)
     }
 
-    async fn accepted(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
+    async fn accepted(&self, tcp: TcpStream, entry: &Entry, until: Instant) -> Result<Connection, HandshakeError> {
         if self.generation().server().is_none() {
             return Err(HandshakeError::NoCredential(TlsRole::Server));
         }
@@ -125,17 +143,21 @@ impl Handshakes {
             return Err(HandshakeError::NotH2);
         }
 
+        entry.heard(Instant::now()).map_err(HandshakeError::Turned)?;
+
         let generation = self.generation();
-        let record = Arc::new(SignatureRecord::default());
+        let ticket = Ticket { class: entry.class(), step: Progress::First, until };
+        let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Server);
         let config = generation.accepting(&record).ok_or(missing)?;
         let answering = config.clone();
         let step = self
             .lane
-            .run(move || exchange::answer(hello, answering))
+            .run(ticket, move || exchange::answer(hello, answering))
             .await?;
         let state = wire.send(step).await?;
-        let state = self.finish(&mut wire, state, &record).await?;
+        let ticket = Ticket { step: Progress::Next, ..ticket };
+        let state = self.finish(&mut wire, state, &record, ticket).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, None)?;
         let TlsState::Server(state) = state else {
             return Err(HandshakeError::Bug("a server became a client"));
@@ -148,9 +170,10 @@ impl Handshakes {
         &self,
         dialled: Dialled,
         tcp: TcpStream,
+        ticket: Ticket,
     ) -> Result<Connection, HandshakeError> {
         let generation = self.generation();
-        let record = Arc::new(SignatureRecord::default());
+        let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Client);
         let config = generation
             .dialling(dialled.clone(), &record)
@@ -168,7 +191,7 @@ impl Handshakes {
                 outcome: Ok(state),
             })
             .await?;
-        let state = self.finish(&mut wire, state, &record).await?;
+        let state = self.finish(&mut wire, state, &record, ticket).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, Some(&dialled))?;
         let TlsState::Client(state) = state else {
             return Err(HandshakeError::Bug("a client became a server"));
@@ -184,14 +207,16 @@ impl Handshakes {
         wire: &mut Wire,
         mut state: TlsState,
         record: &SignatureRecord,
+        mut ticket: Ticket,
     ) -> Result<TlsState, HandshakeError> {
         while state.is_handshaking() {
             wire.receive().await?;
             let input = std::mem::take(&mut wire.input);
             let step = if VERIFY_IN_THE_LANE || record.signed_by().is_none() {
                 self.lane
-                    .run(move || exchange::advance(state, &input))
-                    .await?
+                    .run(ticket, move || exchange::advance(state, &input))
+                    .await
+                    .inspect(|_| ticket.step = Progress::Next)?
             } else {
                 exchange::advance(state, &input)
             };
