@@ -109,6 +109,22 @@ fn describe_status(status: &StatusResponse) -> String {
             key.role, key.kind, key.token_label, key.token_manufacturer, key.not_after, key.spki_pin
         )
     }));
+    lines.extend(status.attestations.iter().map(|one| {
+        let verdict = match one.mismatches.is_empty() {
+            true => "confined as declared".to_owned(),
+            false => format!("NOT CONFINED: {}", one.mismatches.join("; ")),
+        };
+        format!(
+            "  {:<10}  pid {:<8} {verdict}: {} threads, uid {}, profile {} ({}), {}",
+            one.role,
+            one.pid,
+            one.tasks,
+            one.uid,
+            one.profile,
+            one.profile_sha256.get(..12).unwrap_or_default(),
+            one.landlock
+        )
+    }));
     lines.push(format!("  {} connections", status.connections.len()));
     lines.extend(status.connections.iter().map(describe_connection));
     lines.join("\n")

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::role::TlsRole;
+use crate::sandbox;
 use crate::secret::PinKind;
 use crate::telemetry::LogSetup;
 use crate::token::{KeyEvidence, KeyKind};
@@ -91,6 +92,8 @@ pub(crate) struct KeeperReady {
     /// Sessions open.
     pub(crate) sessions: usize,
     pub(crate) keys: Vec<KeyReady>,
+    /// How it is confined.
+    pub(crate) sandbox: sandbox::Report,
 }
 
 /// One key that passed.

@@ -8,6 +8,7 @@ use crate::keeper::message::KeyIndex;
 use crate::policy::ResolvedHosts;
 use crate::role::TlsRole;
 use crate::rpc::admin;
+use crate::sandbox;
 use crate::telemetry::LogSetup;
 use crate::token::KeyKind;
 
@@ -16,6 +17,8 @@ use crate::token::KeyKind;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToNode {
     Setup(Box<NodeSetup>),
+    /// It was attested: begin.
+    Serve,
     Order { id: u64, order: Order },
     /// Which of the tokens sign now, in their order.
     Tokens { sign: Vec<bool> },
@@ -107,6 +110,8 @@ pub(crate) enum Answer {
 /// From a node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromNode {
+    /// It is confined, and waits to be attested.
+    Sealed(Box<sandbox::Report>),
     /// It serves.
     Ready,
     /// It will not serve.

@@ -1,11 +1,12 @@
 //! Health of the token: a real signature, verified, off the hot path, at irregular times that are
 //! shorter than a token's idle time-out.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use super::vault::{SignError, Vault};
+use crate::sandbox::Confined;
 use crate::token::TokenError;
 
 /// Between two probes while all is well: half of it to all of it.
@@ -35,21 +36,35 @@ pub(super) struct Probe {
     health: Mutex<Health>,
     suspicion: Mutex<bool>,
     suspected: Condvar,
+    /// Set once this process is confined: the thread waits for it.
+    confined: OnceLock<Confined>,
 }
 
 impl Probe {
-    /// Starts probing `vault`; `lost` is told when this process will not sign again.
+    /// Starts the thread that will probe `vault`; `lost` is told when this process will not sign again.
     pub(super) fn start(
         vault: &Arc<Vault>,
         lost: impl Fn(&TokenError) + Send + 'static,
     ) -> std::io::Result<Arc<Self>> {
         let probe = Arc::new(Self::default());
         let (vault, running) = (Arc::clone(vault), Arc::clone(&probe));
+        let (started, waiting) = mpsc::channel();
         thread::Builder::new()
             .name("health".into())
             .stack_size(256 << 10)
-            .spawn(move || running.run(&vault, &lost))?;
+            .spawn(move || {
+                drop(started);
+                running.run(*running.confined.wait(), &vault, &lost);
+            })?;
+        // Ends when the thread has dropped its side.
+        waiting.iter().for_each(|(): ()| {});
         Ok(probe)
+    }
+
+    /// Lets it begin.
+    pub(super) fn serve(&self, confined: Confined) {
+        // Nobody else sets it.
+        let _ = self.confined.set(confined);
     }
 
     /// The health now.
@@ -63,7 +78,7 @@ impl Probe {
         self.suspected.notify_one();
     }
 
-    fn run(&self, vault: &Vault, lost: &impl Fn(&TokenError)) {
+    fn run(&self, _: Confined, vault: &Vault, lost: &impl Fn(&TokenError)) {
         let mut kept = None;
         loop {
             let outcome = vault.probe(&mut kept);

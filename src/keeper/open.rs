@@ -60,6 +60,7 @@ pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperRe
         model: info.model,
         sessions: vault.sessions(),
         keys: ready,
+        sandbox: Default::default(),
     };
     Ok((vault, found))
 }

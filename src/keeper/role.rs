@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use crate::control::{FromKeeper, ToKeeper, Vitals, frame};
 use crate::sandbox;
 use crate::secret::UserPin;
 use crate::telemetry;
+
+/// Descriptors of a keeper beside its channels: a module's own, and a file of the token at a time.
+const DESCRIPTORS: u64 = 256;
 
 /// Runs this process as a keeper: standard input is its supervisor.
 pub(crate) fn main() -> ExitCode {
@@ -29,32 +33,42 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    // 1. The supervisor's channel, and everything this process will ever be given.
+    // 1. Rights are given up; then the supervisor's channel, and everything this process will ever be
+    //    given.
+    let entered = sandbox::enter(sandbox::Role::Keeper);
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (message, mut descriptors) = frame::receive_with_descriptors::<ToKeeper>(&control)?;
     let ToKeeper::Setup(setup) = message else {
         return Err(io::Error::other("the first order was not the setup"));
     };
     telemetry::start("keeper", setup.log);
-    sandbox::bind_to_parent()?;
+    let refuse = |faults| frame::send(&control, &FromKeeper::Refused { faults, latch: false });
     if descriptors.is_empty() {
         return Err(io::Error::other("no PIN source came with the setup"));
     }
     let pin_source = descriptors.remove(0);
     let channels = descriptors;
+    let limited = entered.and_then(|entered| {
+        entered.limit_descriptors(DESCRIPTORS + channels.len() as u64)?;
+        Ok(entered)
+    });
+    let entered = match limited {
+        Ok(entered) => entered,
+        Err(error) => return refuse(vec![error.into()]),
+    };
 
     // 2. The PIN, once, straight to the token.
     let pin = match UserPin::read(&pin_source, setup.pin.clone()) {
         Ok(pin) => pin,
         Err(error) => {
             let fault = crate::fault::Fault::new(format!("{}.pin", setup.place), error.to_string(), "mend the PIN's source");
-            return frame::send(&control, &FromKeeper::Refused { faults: vec![fault], latch: false });
+            return refuse(vec![fault]);
         }
     };
     drop(pin_source);
 
     // 3. Module, token, login, keys: everything is checked before anything is served.
-    let (vault, ready) = match open::open(&setup, pin) {
+    let (vault, mut ready) = match open::open(&setup, pin) {
         Ok(opened) => opened,
         Err(refused) => {
             let refused = FromKeeper::Refused { faults: refused.faults, latch: refused.latch };
@@ -63,12 +77,30 @@ fn run() -> io::Result<()> {
     };
     let vault = Arc::new(vault);
 
-    // 4. One thread a channel signs, one watches the token's health; this one answers the supervisor.
+    // 4. Landlock: from now on nothing is written, and only the token is read.
+    let sealed = sandbox::Profile::keeper(&ready.manufacturer).map_err(sandbox::SandboxError::from).and_then(|profile| {
+        let walls = sandbox::Walls::of_module(profile.name, |name| std::env::var_os(name).map(PathBuf::from));
+        Ok((entered.wall(&walls)?, profile))
+    });
+    let (walled, profile) = match sealed {
+        Ok(walled) => walled,
+        Err(error) => return refuse(vec![error.into()]),
+    };
+
+    // 5. One thread a channel signs, one watches the token's health; this one answers the supervisor.
+    //    They wait for the seal.
     let supervisor = Supervisor::new(control.try_clone()?);
     let lost = Arc::clone(&supervisor);
     let probe = Probe::start(&vault, move |error| lost.token_lost(error))?;
     let refusals = Arc::new(Refusals::default());
-    serve::start(&vault, channels, &refusals, &probe, &supervisor)?;
+    let signers = serve::start(&vault, channels, &refusals, &probe, &supervisor)?;
+    let (confined, report) = match walled.seal(&profile) {
+        Ok(sealed) => sealed,
+        Err(error) => return refuse(vec![error.into()]),
+    };
+    ready.sandbox = report;
+    signers.serve(confined);
+    probe.serve(confined);
     supervisor.tell(&FromKeeper::Ready(Box::new(ready)));
     while let Some(order) = frame::receive::<ToKeeper>(&control)? {
         match order {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use rustix::net::{RecvFlags, SendFlags};
@@ -14,6 +14,7 @@ use super::message::{MAX_REPLY, MAX_REQUEST, Refusal, Reply, Request};
 use super::refusals::Refusals;
 use super::vault::{SignError, Vault};
 use crate::control::{FromKeeper, frame};
+use crate::sandbox::Confined;
 use crate::token::TokenError;
 use crate::token::heal::{self, Action, Doing};
 
@@ -46,14 +47,28 @@ impl Supervisor {
     }
 }
 
-/// Starts one signing thread for each of `channels`.
+/// Threads that exist and wait for the proof that this process is confined.
+#[must_use]
+pub(super) struct Waiting(Arc<OnceLock<Confined>>);
+
+impl Waiting {
+    /// Lets them serve.
+    pub(super) fn serve(self, confined: Confined) {
+        // Nobody else sets it.
+        let _ = self.0.set(confined);
+    }
+}
+
+/// Starts one signing thread for each of `channels`; each is past its start when this returns.
 pub(super) fn start(
     vault: &Arc<Vault>,
     channels: Vec<OwnedFd>,
     refusals: &Arc<Refusals>,
     probe: &Arc<Probe>,
     supervisor: &Arc<Supervisor>,
-) -> io::Result<()> {
+) -> io::Result<Waiting> {
+    let gate = Arc::new(OnceLock::new());
+    let started = Arc::new(Barrier::new(channels.len() + 1));
     for (number, channel) in channels.into_iter().enumerate() {
         let server = Server {
             vault: Arc::clone(vault),
@@ -61,12 +76,21 @@ pub(super) fn start(
             probe: Arc::clone(probe),
             supervisor: Arc::clone(supervisor),
         };
+        let (gate, started) = (Arc::clone(&gate), Arc::clone(&started));
         thread::Builder::new()
             .name(format!("sign-{number}"))
             .stack_size(256 << 10)
-            .spawn(move || server.serve(&channel))?;
+            .spawn(move || {
+                started.wait();
+                server.serve(*gate.wait(), &channel);
+                // The calls that end a thread are not allowed.
+                loop {
+                    thread::park();
+                }
+            })?;
     }
-    Ok(())
+    started.wait();
+    Ok(Waiting(gate))
 }
 
 struct Server {
@@ -78,7 +102,7 @@ struct Server {
 
 impl Server {
     /// Answers requests until the channel is gone. Nothing a request contains ends this loop.
-    fn serve(&self, channel: &impl AsFd) {
+    fn serve(&self, _: Confined, channel: &impl AsFd) {
         let keeper = std::process::id();
         // One byte more than the longest request, so that a longer packet shows as malformed.
         let mut packet = [0; MAX_REQUEST + 1];

@@ -11,6 +11,7 @@ mod metrics_port;
 mod orders;
 mod peer_service;
 mod ping;
+mod prewarmed;
 pub(crate) mod role;
 mod serve;
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::net::UnixStream as StdUnixStream;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -12,17 +11,20 @@ use super::{Node, generation, ping};
 use crate::control::{Answer, FromNode, Order, ToNode, frame};
 use crate::role::TlsRole;
 use crate::rpc::admin;
+use crate::sandbox;
 
-/// Says that the node is ready, then follows orders until the supervisor says drain or is gone.
+/// Says how the node is confined, then follows orders until the supervisor says drain or is gone; the
+/// first of them, `Serve`, goes to `begin`.
 pub(super) async fn follow(
     node: Node,
-    control: StdUnixStream,
+    report: sandbox::Report,
+    control: UnixStream,
+    begin: watch::Sender<bool>,
     drain: watch::Sender<bool>,
 ) -> io::Result<()> {
-    control.set_nonblocking(true)?;
-    let (mut orders, mut writer) = UnixStream::from_std(control)?.into_split();
+    let (mut orders, mut writer) = control.into_split();
     let (answers, mut queued) = mpsc::unbounded_channel::<FromNode>();
-    let _ = answers.send(FromNode::Ready);
+    let _ = answers.send(FromNode::Sealed(Box::new(report)));
     tokio::spawn(async move {
         while let Some(answer) = queued.recv().await {
             let written = match frame::encode(&answer) {
@@ -50,6 +52,10 @@ pub(super) async fn follow(
             }
             ToNode::Drain => {
                 let _ = drain.send(true);
+            }
+            ToNode::Serve => {
+                let _ = begin.send(true);
+                let _ = answers.send(FromNode::Ready);
             }
             ToNode::Setup(_) => tracing::error!("a second setup: ignored"),
         }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -18,7 +18,8 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::PeerService;
-use super::{Node, descriptors, listen, metrics_port, orders, serve};
+use super::{Node, descriptors, listen, metrics_port, orders, prewarmed, serve};
+use crate::config::Limits;
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
 use crate::keeper::ask::Asker;
@@ -43,14 +44,16 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
 }
 
 fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
-    // 1. The supervisor's channel, and everything this process will ever be given.
+    // 1. Rights are given up; then the supervisor's channel, and everything this process will ever be
+    //    given.
+    let entered = sandbox::enter(sandbox::Role::Node);
     let control = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (message, descriptors) = frame::receive_with_descriptors::<ToNode>(&control)?;
     let ToNode::Setup(mut setup) = message else {
         return Err(io::Error::other("the first order was not the setup"));
     };
     telemetry::start("node", setup.log);
-    sandbox::bind_to_parent()?;
+    let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
     descriptors::fit(&mut setup.limits, descriptors.len())?;
     let mut descriptors = descriptors.into_iter();
     let mut listeners: Vec<StdTcpListener> =
@@ -59,7 +62,6 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let signers = signers(&setup, &mut descriptors)?;
 
     // 2. The first generation: certificates, trust anchors and policy, checked whole.
-    let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
     let first = match generation::build(&setup.generation, &signers) {
         Ok(first) => first,
         Err(faults) => return refuse(faults),
@@ -69,19 +71,51 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
         Err(error) => return refuse(vec![Fault::new("id", format!("{error}"), "mend it")]),
     };
 
-    // 3. The runtimes: one that serves, and the lane, where handshakes and signatures run.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let sessions = signers.iter().map(|signer| signer.asker.sessions()).sum();
+    // 3. Landlock, while there is one thread. What the threads below read of the machine is read now.
+    let workers = std::thread::available_parallelism()?.get();
+    let sessions: usize = signers.iter().map(|signer| signer.asker.sessions()).sum();
+    let walled = entered.and_then(|entered| {
+        entered.limit_descriptors(descriptors_of(&setup.limits, listeners.len() + sessions))?;
+        entered.wall(&sandbox::Walls::Nothing)
+    });
+    let walled = match walled {
+        Ok(walled) => walled,
+        Err(error) => return refuse(vec![error.into()]),
+    };
+
+    // 4. The runtimes: one that serves, and the lane, where handshakes and signatures run. Every thread
+    //    exists before the seal.
+    let runtime = prewarmed::runtime(workers)?;
     let lane = Lane::start(sessions)?;
     let node = Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
     let routes = services(&node);
+    control.set_nonblocking(true)?;
+    let registered = runtime.enter();
+    let orders = UnixStream::from_std(control.try_clone()?)?;
+    let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
+    let metrics = metrics.map(TcpListener::from_std).transpose()?;
+    drop(registered);
+
+    // 5. The seal, and what only a confined process may do.
+    let sealed = sandbox::Profile::node().map_err(sandbox::SandboxError::from).and_then(|profile| walled.seal(&profile));
+    let (confined, report) = match sealed {
+        Ok(sealed) => sealed,
+        Err(error) => return refuse(vec![error.into()]),
+    };
     // On a worker, where the connections are: this thread would cost each of them two changes of
     // threads.
-    let serving = runtime.spawn(serve(node, routes, listeners, metrics, control));
+    let serving = runtime.spawn(serve(confined, report, node.clone(), routes, listeners, metrics, orders));
     let served = runtime.block_on(serving).map_err(io::Error::other);
-    // Signatures under way must not keep a drained node.
-    runtime.shutdown_timeout(Duration::from_millis(100));
+    // Threads end with the process and not before: signatures under way must not keep a drained node,
+    // and the calls that end a thread are not allowed.
+    std::mem::forget((runtime, node));
     served?
+}
+
+/// How many descriptors a node needs: connections, handshakes, what it was given, and some room.
+fn descriptors_of(limits: &Limits, given: usize) -> u64 {
+    const ROOM: u64 = 256;
+    limits.connections + limits.pending_handshakes + ROOM + u64::try_from(given).unwrap_or(ROOM)
 }
 
 fn signers(setup: &NodeSetup, descriptors: &mut impl Iterator<Item = OwnedFd>) -> io::Result<Vec<Signer>> {
@@ -99,13 +133,15 @@ fn signers(setup: &NodeSetup, descriptors: &mut impl Iterator<Item = OwnedFd>) -
     Ok(signers)
 }
 
-/// 4. Accept, serve and answer the supervisor until it says drain or is gone.
+/// 6. Once the supervisor has attested us: accept, serve and answer it until it says drain or is gone.
 async fn serve(
+    _: sandbox::Confined,
+    report: sandbox::Report,
     node: Node,
     routes: Routes,
-    listeners: Vec<StdTcpListener>,
-    metrics: Option<StdTcpListener>,
-    control: StdUnixStream,
+    listeners: Vec<TcpListener>,
+    metrics: Option<TcpListener>,
+    control: UnixStream,
 ) -> io::Result<()> {
     let limits = node.0.limits.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -116,22 +152,23 @@ async fn serve(
         .add_service(PeerServer::new(peer_service).max_decoding_message_size(2 << 20));
 
     let (drain, draining) = watch::channel(false);
+    let (begin, attested) = watch::channel(false);
     let (accepted, incoming) = mpsc::channel(ACCEPTED);
     for listener in listeners {
-        let listener = TcpListener::from_std(listener)?;
-        tokio::spawn(listen::accept(
-            node.clone(),
-            listener,
-            accepted.clone(),
-            draining.clone(),
-        ));
+        let mut attested = attested.clone();
+        let accepting = listen::accept(node.clone(), listener, accepted.clone(), draining.clone());
+        tokio::spawn(async move {
+            // A supervisor that is gone attests nothing.
+            if attested.wait_for(|attested| *attested).await.is_ok() {
+                accepting.await;
+            }
+        });
     }
     drop(accepted);
     if let Some(listener) = metrics {
-        let listener = TcpListener::from_std(listener)?;
         tokio::spawn(metrics_port::serve(node.clone(), listener, draining.clone()));
     }
-    let orders = tokio::spawn(orders::follow(node, control, drain));
+    let orders = tokio::spawn(orders::follow(node, report, control, begin, drain));
     let mut stopped = draining.clone();
     let stopping = async move {
         // An ended sender means that the supervisor is gone.

@@ -16,6 +16,7 @@ impl Supervisor {
         match call {
             Call::Status(answer) => {
                 let mut status = self.report();
+                status.attestations = self.attest_all();
                 let connections = self.node.order(Order::Connections);
                 tokio::spawn(async move {
                     if let Some(Answer::Connections { connections, counters }) = within(connections).await {

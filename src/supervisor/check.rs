@@ -8,6 +8,7 @@ use super::sockets::Listeners;
 use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets};
 use crate::config::Config;
 use crate::control::KeeperReady;
+use crate::sandbox;
 
 /// Does everything that [`run`](super::run) does before it serves, and takes it down again.
 pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, SupervisorError> {
@@ -19,8 +20,16 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);
     }
+    let confined = match sandbox::confine_supervisor() {
+        Ok(confined) => confined,
+        Err(error) => {
+            faults.extend(sandbox::missing());
+            faults.push(error.into());
+            return Err(SupervisorError::Faults(faults));
+        }
+    };
     let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
-    let mut supervisor = Supervisor::new(config, listeners, sender)?;
+    let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     let mut running = 0;
     for keeper in &mut supervisor.keepers {
         match keeper.start(&supervisor.events) {

@@ -17,6 +17,7 @@ use crate::config::TokenConfig;
 use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
 use crate::keeper::message::{MAX_REPLY, REPLACED, Refusal, Reply};
+use crate::sandbox;
 use crate::secret::{PinKind, PinSource};
 use crate::telemetry::LogSetup;
 
@@ -250,6 +251,9 @@ impl Keeper {
         }
         match event {
             ChildEvent::Said(FromKeeper::Ready(ready)) => {
+                if !self.is_attested(&ready.sandbox) {
+                    return Happened::Nothing;
+                }
                 tracing::info!(token = ready.label, pid = self.pid(), sessions = ready.sessions, "keeper ready");
                 self.faults.clear();
                 self.backoff.started();
@@ -299,6 +303,30 @@ impl Keeper {
                 Happened::Gone
             }
         }
+    }
+
+    /// Whether the process is what it says of its confinement; if not, it is replaced.
+    fn is_attested(&mut self, report: &sandbox::Report) -> bool {
+        let Some(pid) = self.pid() else { return false };
+        let attestation = sandbox::attest(&sandbox::Expected { role: sandbox::Role::Keeper, pid, report: report.clone() });
+        attestation.log();
+        if !attestation.mismatches.is_empty() {
+            self.note(vec![super::attest::fault(&attestation)]);
+            self.replace("it is not confined as declared");
+        }
+        attestation.mismatches.is_empty()
+    }
+
+    /// What it is now, of the one that is ready; replaced when it is not what it must be.
+    pub(super) fn attest(&mut self) -> Option<sandbox::Attestation> {
+        let report = self.is_open().then_some(self.known.as_ref()?.sandbox.clone())?;
+        let pid = self.pid()?;
+        let attestation = sandbox::attest(&sandbox::Expected { role: sandbox::Role::Keeper, pid, report });
+        if !attestation.mismatches.is_empty() {
+            attestation.log();
+            self.replace("it is not confined as declared");
+        }
+        Some(attestation)
     }
 
     fn take_vitals(&mut self, vitals: Vitals) {

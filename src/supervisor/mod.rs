@@ -2,6 +2,7 @@
 //! and answers the administrator. It never loads a PKCS#11 module and never reads a PIN.
 
 mod admin;
+mod attest;
 mod backoff;
 mod calls;
 mod check;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::control::{FromKeeper, FromNode, NodeSetup, TokenSetup};
 use crate::fault::Fault;
+use crate::sandbox;
 use admin::{Call, Socket};
 pub(crate) use check::check;
 use child::ChildEvent;
@@ -99,7 +101,8 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     if let Some(listener) = unlocking.listener() {
         tokio::spawn(unlock::listen(listener, sender.clone()));
     }
-    let mut supervisor = Supervisor::new(config, listeners, sender)?;
+    let confined = sandbox::confine_supervisor().map_err(Fault::from)?;
+    let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
     supervisor.drain(&mut events).await;
@@ -122,6 +125,8 @@ struct Supervisor {
     node: Node,
     events: mpsc::Sender<Event>,
     signals: Signals,
+    /// How this process is confined.
+    report: sandbox::Report,
     systemd: Systemd,
     /// The node has been ready once.
     served: bool,
@@ -130,6 +135,7 @@ struct Supervisor {
 
 impl Supervisor {
     fn new(
+        (_, report): (sandbox::Confined, sandbox::Report),
         config: Config,
         listeners: Listeners,
         events: mpsc::Sender<Event>,
@@ -152,6 +158,7 @@ impl Supervisor {
                 hangup: signal(SignalKind::hangup())?,
             },
             config,
+            report,
             systemd: Systemd::default(),
             served: false,
             draining: false,
@@ -290,6 +297,10 @@ impl Supervisor {
     fn on_node(&mut self, incarnation: u64, event: ChildEvent<FromNode>) -> Result<(), SupervisorError> {
         match self.node.on_event(incarnation, event) {
             NodeEvent::Nothing => {}
+            NodeEvent::Sealed => {
+                self.attest_ourselves();
+                self.node.serve_if_attested();
+            }
             NodeEvent::Ready => {
                 self.served = true;
                 self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());

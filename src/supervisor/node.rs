@@ -14,6 +14,7 @@ use super::child::{Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
 use crate::fault::Fault;
+use crate::sandbox;
 
 /// The node over all its processes.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Node {
     pub(super) ready: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) restarts: u32,
+    /// What the running one said of its confinement.
+    pub(super) sandbox: Option<sandbox::Report>,
     backoff: Backoff,
     /// What it was told about the tokens.
     told: Option<Vec<bool>>,
@@ -39,6 +42,7 @@ impl Node {
             ready: false,
             faults: Vec::new(),
             restarts: 0,
+            sandbox: None,
             backoff: Backoff::default(),
             told: None,
             next_order: 1,
@@ -85,6 +89,10 @@ impl Node {
             return NodeEvent::Nothing;
         }
         match event {
+            ChildEvent::Said(FromNode::Sealed(report)) => {
+                self.sandbox = Some(*report);
+                NodeEvent::Sealed
+            }
             ChildEvent::Said(FromNode::Ready) => {
                 self.backoff.started();
                 self.faults.clear();
@@ -109,9 +117,19 @@ impl Node {
                 tracing::info!(%status, "node exited");
                 self.child = None;
                 self.ready = false;
+                self.sandbox = None;
                 self.waiting.clear();
                 NodeEvent::Gone
             }
+        }
+    }
+
+    /// Lets it begin.
+    pub(super) fn serve(&mut self) {
+        if let Some(child) = &mut self.child
+            && !child.tell(&ToNode::Serve)
+        {
+            child.kill();
         }
     }
 
@@ -189,6 +207,8 @@ impl Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NodeEvent {
     Nothing,
+    /// It is confined, and waits to be attested.
+    Sealed,
     Ready,
     Gone,
 }

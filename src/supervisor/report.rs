@@ -16,6 +16,7 @@ impl Supervisor {
             processes: self.processes(),
             keys: self.keys(),
             connections: Vec::new(),
+            attestations: Vec::new(),
             listening: self
                 .listeners
                 .peers

@@ -87,7 +87,25 @@ pub(crate) fn start(role: &str, setup: LogSetup) {
     };
 }
 
-/// Standard error, but a line that would block is dropped: a full log pipe must never stall a role.
+/// Writes to standard error, but drops a line that would block: a full log pipe must never stall a
+/// role.
+pub(crate) fn write_or_drop(mut line: Vec<u8>) -> io::Result<()> {
+    // poll(2) promises room for PIPE_BUF bytes, and a write of at most so many is atomic.
+    const PIPE_BUF: usize = 4096;
+    let stderr = rustix::stdio::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    let immediately = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut ready, Some(&immediately))? == 1 {
+        if line.len() > PIPE_BUF {
+            line.truncate(PIPE_BUF - 1);
+            line.push(b'\n');
+        }
+        let _ = rustix::io::write(stderr, &line);
+    }
+    Ok(())
+}
+
+/// Puts role and process before each line.
 struct LineWriter {
     prefix: String,
     /// JSON: the prefix takes the place of the object's first brace.
@@ -104,23 +122,8 @@ impl<'a> MakeWriter<'a> for LineWriter {
 
 impl Write for &LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // poll(2) promises room for PIPE_BUF bytes, and a write of at most so many is atomic.
-        const PIPE_BUF: usize = 4096;
-        let stderr = rustix::stdio::stderr();
-        let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
-        let immediately = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        if poll(&mut ready, Some(&immediately))? == 1 {
-            let rest = &line[usize::from(self.instead_of_brace && line.starts_with(b"{"))..];
-            let mut whole = [self.prefix.as_bytes(), rest].concat();
-            if whole.len() > PIPE_BUF {
-                whole.truncate(PIPE_BUF - 1);
-                whole.push(b'\n');
-            }
-            let _ = rustix::io::write(stderr, &whole);
-        }
+        let rest = &line[usize::from(self.instead_of_brace && line.starts_with(b"{"))..];
+        write_or_drop([self.prefix.as_bytes(), rest].concat())?;
         Ok(line.len())
     }
 

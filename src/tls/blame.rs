@@ -90,7 +90,7 @@ impl From<LaneError> for HandshakeError {
     fn from(error: LaneError) -> Self {
         match error {
             LaneError::Full | LaneError::TooLate => Self::Busy(error),
-            LaneError::Panicked => Self::Bug("a panic in the lane"),
+            LaneError::Gone => Self::Bug("the lane is gone"),
         }
     }
 }

@@ -1,0 +1,174 @@
+//! What a process really is, read from outside: proc(5) of every one of its tasks.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::{Report, Role};
+
+/// What a process must be.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    pub(crate) role: Role,
+    pub(crate) pid: u32,
+    /// What it said of itself.
+    pub(crate) report: Report,
+}
+
+/// What a process is.
+#[derive(Clone, Debug)]
+pub(crate) struct Attestation {
+    pub(crate) role: Role,
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    /// Threads that were read.
+    pub(crate) tasks: usize,
+    /// Filters on each of them, those of its parents included.
+    pub(crate) filters: u32,
+    pub(crate) report: Report,
+    /// What is not as it must be; empty is good.
+    pub(crate) mismatches: Vec<String>,
+}
+
+impl Attestation {
+    /// Writes it as one line.
+    pub(crate) fn log(&self) {
+        let Self { role, pid, uid, tasks, filters, report, mismatches } = self;
+        let (role, profile, sha256, landlock) = (role.name(), &*report.profile, &*report.sha256, &*report.landlock);
+        if mismatches.is_empty() {
+            tracing::info!(
+                role, pid, uid, tasks, filters, profile, sha256, landlock,
+                seccomp = 2, no_new_privs = 1, capabilities = 0, dumpable = 0,
+                descriptors = report.descriptors, outside_landlock = report.outside_landlock, "attested"
+            );
+        } else {
+            let mismatches = mismatches.join("; ");
+            tracing::error!(role, pid, uid, tasks, filters, profile, sha256, mismatches, "not confined as declared");
+        }
+    }
+}
+
+/// Reads every task of `expected.pid`, which is this process or a child of it.
+pub(crate) fn attest(expected: &Expected) -> Attestation {
+    let mut found = Attestation {
+        role: expected.role,
+        pid: expected.pid,
+        uid: 0,
+        tasks: 0,
+        filters: 0,
+        report: expected.report.clone(),
+        mismatches: Vec::new(),
+    };
+    if let Err(error) = read(expected, &mut found) {
+        found.mismatches.push(format!("/proc cannot be read: {error}"));
+    }
+    found.mismatches.sort();
+    found.mismatches.dedup();
+    found
+}
+
+fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
+    let own = Task::read(Path::new("/proc/self"))?;
+    let process = Path::new("/proc").join(expected.pid.to_string());
+    let ours = expected.pid == std::process::id();
+    for entry in fs::read_dir(process.join("task"))? {
+        let task = match Task::read(&entry?.path()) {
+            Ok(task) => task,
+            // A thread that ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(3) => continue,
+            Err(error) => return Err(error),
+        };
+        found.tasks += 1;
+        found.filters = task.filters;
+        found.uid = task.uids[0];
+        let declared = own.filters + if ours { 0 } else { expected.report.filters };
+        let mut must = |holds: bool, what: String| {
+            if !holds {
+                found.mismatches.push(what);
+            }
+        };
+        must(task.seccomp == 2, format!("Seccomp is {} and not 2", task.seccomp));
+        must(task.filters >= declared, format!("{} seccomp filters and not {declared}", task.filters));
+        must(task.no_new_privs == 1, "NoNewPrivs is not set".into());
+        must(task.uids.iter().all(|uid| *uid == own.uids[1]), format!("uids are {:?} and not {}", task.uids, own.uids[1]));
+        for (name, set) in ["CapInh", "CapPrm", "CapEff", "CapAmb"].into_iter().zip(task.capabilities) {
+            must(set == 0, format!("{name} is {set:x} and not 0"));
+        }
+        // Without the right to empty it, it is what we were started with, and worth nothing.
+        must(task.bounding == own.bounding, format!("CapBnd is {:x} and not {:x}", task.bounding, own.bounding));
+    }
+    if found.tasks == 0 {
+        found.mismatches.push("it is gone".into());
+    }
+    if ours {
+        return Ok(());
+    }
+    // Of a child of our own user and rights we could follow this, unless it is not dumpable (proc(5),
+    // ptrace(2) "PTRACE_MODE_READ_FSCREDS").
+    if fs::read_link(process.join("exe")).is_ok() {
+        found.mismatches.push("it is dumpable".into());
+    }
+    Ok(())
+}
+
+/// The lines of proc(5) `status` that matter here.
+#[derive(Debug, Default)]
+struct Task {
+    seccomp: u32,
+    filters: u32,
+    no_new_privs: u32,
+    /// Real, effective, saved, of the file system.
+    uids: Vec<u32>,
+    /// Inheritable, permitted, effective, ambient.
+    capabilities: [u64; 4],
+    bounding: u64,
+}
+
+impl Task {
+    fn read(folder: &Path) -> io::Result<Self> {
+        Self::parse(&fs::read_to_string(folder.join("status"))?)
+    }
+
+    fn parse(status: &str) -> io::Result<Self> {
+        let field = |name: &str| {
+            let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+            let found = lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim());
+            found.ok_or_else(|| io::Error::other(format!("no {name} in status")))
+        };
+        let number = |name: &str| field(name)?.parse().map_err(io::Error::other);
+        let set = |name: &str| u64::from_str_radix(field(name)?, 16).map_err(io::Error::other);
+        let uids: Result<Vec<u32>, _> = field("Uid")?.split_whitespace().map(str::parse).collect();
+        let uids = uids.map_err(io::Error::other)?;
+        if uids.len() != 4 {
+            return Err(io::Error::other("not four Uids in status"));
+        }
+        Ok(Self {
+            seccomp: number("Seccomp")?,
+            filters: number("Seccomp_filters")?,
+            no_new_privs: number("NoNewPrivs")?,
+            uids,
+            capabilities: [set("CapInh")?, set("CapPrm")?, set("CapEff")?, set("CapAmb")?],
+            bounding: set("CapBnd")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_not_confined_is_found_out() {
+        let report = Report { filters: 1, ..Report::default() };
+        let found = attest(&Expected { role: Role::Node, pid: std::process::id(), report });
+        assert!(found.tasks > 0);
+        assert!(found.mismatches.iter().any(|what| what.starts_with("Seccomp is 0")), "{found:?}");
+        assert!(found.mismatches.iter().any(|what| what.starts_with("NoNewPrivs")), "{found:?}");
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_good() {
+        let found = attest(&Expected { role: Role::Node, pid: u32::MAX, report: Report::default() });
+        assert!(!found.mismatches.is_empty());
+    }
+}

@@ -1,0 +1,93 @@
+//! Rights that the process gives up for itself and for whatever it starts.
+
+use std::io;
+
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+
+use super::{Role, SandboxError};
+
+/// Gives up every right; a role other than the supervisor also ends with its parent.
+pub(super) fn give_up(role: Role) -> Result<(), SandboxError> {
+    let refused = SandboxError::refused;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).map_err(refused("RLIMIT_CORE 0", "1.0"))?;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    give_up_capabilities()?;
+    rustix::thread::set_no_new_privs(true).map_err(refused("no_new_privs", "3.5"))?;
+    // No ptrace, no core, no /proc/PID/{mem,fd,environ,maps} for others of our user.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused("dumpable 0", "2.4"))?;
+    if role != Role::Supervisor {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(refused("a death signal with the parent", "2.1.57"))?;
+    }
+    Ok(())
+}
+
+/// The bounding set and securebits take `CAP_SETPCAP`: who lacks it has nothing to bound, as
+/// no_new_privs keeps any program from giving it more.
+fn give_up_capabilities() -> Result<(), SandboxError> {
+    let refused = SandboxError::refused;
+    let held = rustix::thread::capabilities(None).map_err(refused("capget", "2.2"))?;
+    if held.effective.contains(CapabilitySet::SETPCAP) {
+        for bit in 0..u64::BITS {
+            let capability = CapabilitySet::from_bits_retain(1 << bit);
+            // INVAL: the kernel knows no capability of this number.
+            match rustix::thread::capability_is_in_bounding_set(capability) {
+                Ok(true) => rustix::thread::remove_capability_from_bounding_set(capability)
+                    .map_err(refused("an empty capability bounding set", "2.6.25"))?,
+                Ok(false) => {}
+                Err(_) => break,
+            }
+        }
+        let locked = CapabilitiesSecureBits::NO_ROOT
+            | CapabilitiesSecureBits::NO_ROOT_LOCKED
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+        rustix::thread::set_capabilities_secure_bits(locked).map_err(refused("securebits", "4.3"))?;
+    }
+    rustix::thread::clear_ambient_capability_set().map_err(refused("an empty ambient set", "4.3"))?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).map_err(refused("empty capability sets", "2.2"))
+}
+
+/// At most `most` descriptors, or what is allowed if that is less.
+pub(super) fn limit_descriptors(most: u64) -> Result<(), SandboxError> {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    let most = now.maximum.map_or(most, |maximum| maximum.min(most));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    rustix::process::setrlimit(Resource::Nofile, limit).map_err(SandboxError::refused("RLIMIT_NOFILE", "1.0"))
+}
+
+/// Closes everything but the three standard streams: whoever started the supervisor may have left
+/// descriptors open, such as the one of a PIN (`fd:N`), and they are not for this role. Called before
+/// this process has opened any of its own.
+pub(super) fn close_foreign_descriptors() -> Result<(), SandboxError> {
+    let step = "closing inherited descriptors (/proc)";
+    let blame = |cause: io::Error| SandboxError::Refused { step, since: "2.2", cause: Box::new(cause) };
+    let mut foreign: Vec<i32> = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd").map_err(blame)? {
+        let name = entry.map_err(blame)?.file_name();
+        foreign.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()).filter(|number| *number > 2));
+    }
+    for number in foreign {
+        // EBADF: the one that listed the folder.
+        let _ = nix::unistd::close(number);
+    }
+    Ok(())
+}
+
+/// Entries of a folder in /proc.
+pub(super) fn count(folder: &'static str) -> Result<usize, SandboxError> {
+    let entries = std::fs::read_dir(folder)
+        .map_err(|cause| SandboxError::Refused { step: folder, since: "2.2", cause: Box::new(cause) })?;
+    Ok(entries.count())
+}
