@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, Thread};
 
 use tokio::sync::oneshot;
 
@@ -43,12 +43,14 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    arrived: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads without work. The last one to become idle is the first to be woken: its stack and its
+    /// heap are still in the caches, which a condition variable, waking in turn, would make cold.
+    idle: Vec<Thread>,
     closed: bool,
 }
 
@@ -117,8 +119,9 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.arrived.notify_all();
+        let mut queue = self.shared.lock();
+        queue.closed = true;
+        queue.idle.drain(..).for_each(|thread| thread.unpark());
     }
 }
 
@@ -133,8 +136,11 @@ impl Shared {
             return Err(LaneError::Full);
         }
         queue.jobs.push_back(job);
+        let idle = queue.idle.pop();
         drop(queue);
-        self.arrived.notify_one();
+        if let Some(idle) = idle {
+            idle.unpark();
+        }
         Ok(())
     }
 
@@ -146,6 +152,7 @@ impl Shared {
     }
 
     fn next(&self) -> Option<Job> {
+        let ourselves = thread::current();
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
@@ -154,10 +161,12 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            queue = self
-                .arrived
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue.idle.push(ourselves.clone());
+            drop(queue);
+            thread::park();
+            queue = self.lock();
+            // Parking may end without reason (std::thread::park): then we still stand among the idle.
+            queue.idle.retain(|idle| idle.id() != ourselves.id());
         }
     }
 }
