@@ -4,6 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -86,7 +87,7 @@ impl Handshakes {
     pub async fn accept(&self, tcp: TcpStream, entry: &Entry) -> Result<Connection, HandshakeError> {
         let until = Instant::now() + self.deadline;
         tokio::select! {
-            outcome = self.in_time(self.accepted(tcp, entry, until)) => outcome,
+            outcome = self.in_time(Box::pin(self.accepted(tcp, entry, until))) => outcome,
             () = entry.displaced() => Err(HandshakeError::Turned(Turned::Displaced)),
         }
     }
@@ -108,12 +109,13 @@ impl Handshakes {
             address,
         };
         let ticket = Ticket { class: Class::Own, step: Progress::First, until: Instant::now() + self.deadline };
-        self.in_time(self.dialled(dialled, tcp, ticket)).await
+        self.in_time(Box::pin(self.dialled(dialled, tcp, ticket))).await
     }
 
+    /// Boxed: the memory of a handshake goes when it is done, and is not moved about before.
     async fn in_time(
         &self,
-        handshake: impl Future<Output = Result<Connection, HandshakeError>>,
+        handshake: Pin<Box<impl Future<Output = Result<Connection, HandshakeError>>>>,
     ) -> Result<Connection, HandshakeError> {
         let late = Err(HandshakeError::Deadline(self.deadline));
         timeout(self.deadline, handshake).await.unwrap_or(late)
@@ -126,7 +128,7 @@ impl Handshakes {
         let mut wire = Wire::new(tcp);
 
         // A stranger gets no signature before it has said something that we could agree to.
-        let mut acceptor = Acceptor::default();
+        let mut acceptor = Box::<Acceptor>::default();
         let hello = loop {
             wire.receive().await?;
             let heard = exchange::hear(&mut acceptor, &wire.input);
@@ -159,7 +161,7 @@ impl Handshakes {
         let ticket = Ticket { step: Progress::Next, ..ticket };
         let state = self.finish(&mut wire, state, &record, ticket).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, None)?;
-        let TlsState::Server(state) = state else {
+        let TlsState::Server(state) = *state else {
             return Err(HandshakeError::Bug("a server became a client"));
         };
         let stream = self.wrapping.server(wire.tcp, config, state).await?;
@@ -183,7 +185,8 @@ impl Handshakes {
         // An address as the name: no server name is sent (RFC 6066 §3).
         let name = ServerName::IpAddress(dialled.address.ip().into());
         let state = ClientConnection::new(config, name.clone());
-        let mut state = TlsState::Client(state.map_err(HandshakeError::Configuration)?);
+        let state = state.map_err(HandshakeError::Configuration)?;
+        let mut state = Box::new(TlsState::Client(state));
         let output = exchange::drain(&mut state);
         let state = wire
             .send(Step {
@@ -193,7 +196,7 @@ impl Handshakes {
             .await?;
         let state = self.finish(&mut wire, state, &record, ticket).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, Some(&dialled))?;
-        let TlsState::Client(state) = state else {
+        let TlsState::Client(state) = *state else {
             return Err(HandshakeError::Bug("a client became a server"));
         };
         let stream = self.wrapping.client(wire.tcp, name, state).await?;
@@ -205,10 +208,10 @@ impl Handshakes {
     async fn finish(
         &self,
         wire: &mut Wire,
-        mut state: TlsState,
+        mut state: Box<TlsState>,
         record: &SignatureRecord,
         mut ticket: Ticket,
-    ) -> Result<TlsState, HandshakeError> {
+    ) -> Result<Box<TlsState>, HandshakeError> {
         while state.is_handshaking() {
             wire.receive().await?;
             let input = std::mem::take(&mut wire.input);
