@@ -94,5 +94,8 @@ impl fmt::Debug for SoPin {
 }
 
 fn same(one: &SecretString, other: &SecretString) -> bool {
-    one.expose_secret().as_bytes().ct_eq(other.expose_secret().as_bytes()).into()
+    one.expose_secret()
+        .as_bytes()
+        .ct_eq(other.expose_secret().as_bytes())
+        .into()
 }

@@ -21,21 +21,38 @@ const MOST_FAULTS: usize = 50;
 /// # Errors
 /// Every fault found, in the order of the lines.
 pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, Vec<Fault>> {
+    let mut faults = Vec::new();
+    match parse_collecting(text, file, &mut faults) {
+        Some(spec) if faults.is_empty() => Ok(spec),
+        _ => Err(faults),
+    }
+}
+
+/// As [`parse`], but faults are added to `faults`, and what is left of `T` without the entries at
+/// fault is returned, when there is enough left, so that a caller can look for further faults.
+pub fn parse_collecting<T: DeserializeOwned>(
+    text: &str,
+    file: &str,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    let known = faults.len();
+    let spec = read(text, file, faults);
+    faults[known..].sort_by_key(|fault| fault.line);
+    spec
+}
+
+fn read<T: DeserializeOwned>(text: &str, file: &str, faults: &mut Vec<Fault>) -> Option<T> {
     let (document, syntax) = DeTable::parse_recoverable(text);
     if !syntax.is_empty() {
-        return Err(syntax
-            .iter()
-            .take(MOST_FAULTS)
-            .map(|error| syntax_fault(error, text, file))
-            .collect());
+        let syntax = syntax.iter().take(MOST_FAULTS);
+        faults.extend(syntax.map(|error| syntax_fault(error, text, file)));
+        return None;
     }
     let (span, mut table) = (document.span(), document.into_inner());
-    let mut faults: Vec<Fault> = Vec::new();
     loop {
         let attempt = Spanned::new(span.clone(), table.clone());
         let error = match T::deserialize(toml::de::Deserializer::from(attempt)) {
-            Ok(spec) if faults.is_empty() => return Ok(spec),
-            Ok(_) => break,
+            Ok(spec) => return Some(spec),
             Err(error) => error,
         };
         let path = error
@@ -54,17 +71,48 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, Vec<Fault
         }
         let missing = error.message().starts_with("missing field");
         if missing || faults.len() >= MOST_FAULTS || !take_out(&mut table, &path) {
-            break;
+            return None;
         }
     }
-    faults.sort_by_key(|fault| fault.line);
-    Err(faults)
 }
 
 /// The line, counted from 1, of the byte at `offset` in `text`.
 pub fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
     before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// Gives `fault` its place in `file`, whose text is `text`, when it has none and its key
+/// (`token[0].pin`), or what that key stands in, is there.
+#[must_use]
+pub fn placed(fault: Fault, text: &str, file: &str) -> Fault {
+    let (document, _) = DeTable::parse_recoverable(text);
+    match offset_of(document.get_ref(), &fault.key) {
+        Some(offset) if fault.file.is_none() => fault.in_file(file).at_line(line_of(text, offset)),
+        _ => fault,
+    }
+}
+
+/// Where the deepest entry on the way of `key` begins.
+fn offset_of(table: &DeTable<'_>, key: &str) -> Option<usize> {
+    let mut found = None;
+    let mut place = Some(table);
+    for segment in key.split('.') {
+        let (name, index) = segment.split_once('[').unwrap_or((segment, ""));
+        let Some(mut value) = place.and_then(|table| table.get(name)) else { break };
+        if let Ok(index) = index.trim_end_matches(']').parse::<usize>()
+            && let DeValue::Array(array) = value.get_ref()
+        {
+            let Some(element) = array.get(index) else { break };
+            value = element;
+        }
+        found = Some(value.span().start);
+        place = match value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        };
+    }
+    found
 }
 
 /// The entry of `known` that `word` is most likely a misspelling of.
@@ -282,6 +330,19 @@ mod tests {
                 (5, "token[0].slots[1]".into(), "expected u8".into()),
             ]
         );
+    }
+
+    #[test]
+    fn a_fault_that_is_found_later_gets_its_place_from_its_key() {
+        let text = "listen = 'x'\n[[token]]\nmodule = 'm'\n[token.server]\nkey = 'k'\n";
+        let place = |key: &str| placed(Fault::new(key, "bad", ""), text, "node.toml").line;
+        assert_eq!(place("listen"), Some(1));
+        assert_eq!(place("token[0].module"), Some(3));
+        assert_eq!(place("token[0].server.key"), Some(5));
+        assert_eq!(place("token[0].pin"), Some(2), "its table");
+        assert_eq!(place("admin"), None);
+        let elsewhere = Fault::new("listen", "bad", "").in_file("peers.toml");
+        assert_eq!(placed(elsewhere.clone(), text, "node.toml"), elsewhere);
     }
 
     #[test]

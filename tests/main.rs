@@ -5,14 +5,18 @@
 
 #![expect(unreachable_pub, reason = "`pub` says what a test may use; the crate is one program")]
 
+mod softhsm;
 mod support;
 
 mod bad_input; // Every fault is named with its place and its mend.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.
 mod judges; // grpcio, openssl and python-pkcs11 agree.
+mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.
 mod mesh; // Two nodes, and what they survive.
 mod parsers; // No input makes a parser panic.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
+mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
+mod token_session; // The token room as a library.

@@ -83,7 +83,7 @@ fn nothing_reads_a_private_key_file_or_signs_in_software() {
         let text = read(&file);
         // What a file's tests do is their own.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        let tests = file.file_stem().is_some_and(|stem| doubles.iter().any(|double| *double == stem.to_string_lossy()));
+        let tests = file.with_extension("").components().any(|part| doubles.iter().any(|double| part.as_os_str() == double.as_str()));
         for word in ["PrivateKeyDer", "from_pkcs8", "PrivatePkcs", "EcdsaKeyPair", "RsaKeyPair", "Ed25519KeyPair", "rcgen"] {
             let found = code.lines().map(str::trim).find(|line| !line.starts_with("//") && line.contains(word));
             assert!(tests || found.is_none(), "{}: {found:?}", file.display());

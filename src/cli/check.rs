@@ -11,7 +11,9 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let refuse = "`fastness run` would not start: mend the faults above";
     let config = Config::load(file).map_err(|faults| Failure::faults(refuse, faults))?;
     let runtime = super::run::runtime()?;
-    let tokens = runtime.block_on(supervisor::check(config.clone()))?;
+    let tokens = runtime
+        .block_on(supervisor::check(config.clone()))
+        .map_err(|error| Failure::from(error).placed_in(&config.file))?;
     if format == Format::Json {
         return output::json(&serde_json::json!({
             "ok": true,

@@ -2,9 +2,11 @@
 //! output, and always an exit code.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::{Exit, Format};
 use crate::fault::Fault;
+use crate::toml_faults;
 
 /// A failed command.
 #[derive(Debug)]
@@ -24,6 +26,16 @@ impl Failure {
     /// Faults in what the operator gave us.
     pub(crate) fn faults(message: impl Into<String>, faults: Vec<Fault>) -> Self {
         Self { exit: Exit::Faults, message: message.into(), faults }
+    }
+
+    /// The same failure, each fault about a key of the configuration in `file` with its line there.
+    pub(super) fn placed_in(mut self, file: &Path) -> Self {
+        // Whoever cannot read it has said so already.
+        if let Ok(text) = std::fs::read_to_string(file) {
+            let shown = file.display().to_string();
+            self.faults = self.faults.into_iter().map(|fault| toml_faults::placed(fault, &text, &shown)).collect();
+        }
+        self
     }
 
     /// Prints it.

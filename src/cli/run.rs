@@ -13,8 +13,11 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
         Failure::faults("the node does not start: mend the faults above, then try `fastness check`", faults)
     })?;
     telemetry::start("supervisor", config.log);
+    // Sockets and files of ours are nobody else's business from the moment they exist.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = runtime()?;
-    runtime.block_on(supervisor::run(config)).map_err(Failure::from)
+    let file = config.file.clone();
+    runtime.block_on(supervisor::run(config)).map_err(|error| Failure::from(error).placed_in(&file))
 }
 
 /// The supervisor's runtime: its children must be started from the thread that lives as long as it.

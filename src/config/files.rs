@@ -18,9 +18,15 @@ pub(super) enum Privacy {
 /// A file is at most so long: the peer policy's bound.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Reads `path` whole, as UTF-8. The checks are made on the opened file, so it cannot be changed for
-/// another in between.
-pub(super) fn read(path: &Path, privacy: Privacy, key: &str) -> Result<String, Fault> {
+/// Reads `path` whole, as UTF-8. What is wrong with its owner or mode goes to `faults`, and the text
+/// is still returned, to find what else is wrong. The checks are made on the opened file, so it
+/// cannot be changed for another in between.
+pub(super) fn read(
+    path: &Path,
+    privacy: Privacy,
+    key: &str,
+    faults: &mut Vec<Fault>,
+) -> Result<String, Fault> {
     let shown = path.display();
     let fault = |problem: String, mend: String| Fault::new(key, problem, mend);
     let mut file = std::fs::File::open(path).map_err(|error| {
@@ -37,7 +43,7 @@ pub(super) fn read(path: &Path, privacy: Privacy, key: &str) -> Result<String, F
     }
     let ourselves = rustix::process::geteuid().as_raw();
     if metadata.uid() != 0 && metadata.uid() != ourselves {
-        return Err(fault(
+        faults.push(fault(
             format!("{shown} belongs to user {}", metadata.uid()),
             format!("it must belong to root or to user {ourselves}: chown it"),
         ));
@@ -47,7 +53,7 @@ pub(super) fn read(path: &Path, privacy: Privacy, key: &str) -> Result<String, F
         Privacy::Public => (0o022, "chmod go-w", "others may change it"),
     };
     if metadata.mode() & forbidden != 0 {
-        return Err(fault(
+        faults.push(fault(
             format!("{shown} has mode {:04o}: {who}", metadata.mode() & 0o7777),
             format!("{chmod} {shown}"),
         ));

@@ -111,16 +111,17 @@ impl Config {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let shown = file.display().to_string();
         let in_file = |fault: Fault| fault.in_file(&*shown);
-        let text = files::read(&file, Privacy::Private, "")
+        let mut faults = Vec::new();
+        let text = files::read(&file, Privacy::Private, "", &mut faults)
             .map_err(|fault| vec![in_file(fault)])?;
-        let spec: Spec = toml_faults::parse(&text, &shown)?;
+        let spec = toml_faults::parse_collecting::<Spec>(&text, &shown, &mut faults);
         let mut reader = Reader {
             text: &text,
             folder: file.parent().unwrap_or(Path::new("/")),
             now: SystemTime::now(),
-            faults: Vec::new(),
+            faults,
         };
-        let config = reader.config(spec, file.clone());
+        let config = spec.and_then(|spec| reader.config(spec, file.clone()));
         match config {
             Some(config) if reader.faults.is_empty() => Ok(config),
             _ => Err(reader.faults.into_iter().map(in_file).collect()),
@@ -137,7 +138,9 @@ impl Config {
         }
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let shown = file.display().to_string();
-        let text = files::read(&file, Privacy::Private, "").map_err(|fault| vec![fault.in_file(&*shown)])?;
+        // Only the socket's place is wanted here; `check` says what is wrong with the file.
+        let text = files::read(&file, Privacy::Private, "", &mut Vec::new())
+            .map_err(|fault| vec![fault.in_file(&*shown)])?;
         let spec: Spec = toml_faults::parse(&text, &shown)?;
         let folder = file.parent().unwrap_or(Path::new("/"));
         Ok(folder.join(spec.admin.unwrap_or_else(|| "admin.sock".into())))
@@ -339,13 +342,18 @@ impl Reader<'_> {
     }
 
     fn read(&mut self, path: &Spanned<PathBuf>, privacy: Privacy, key: &str) -> Option<String> {
-        match files::read(&self.folder.join(path.get_ref()), privacy, key) {
+        let mut faults = Vec::new();
+        let text = match files::read(&self.folder.join(path.get_ref()), privacy, key, &mut faults) {
             Ok(text) => Some(text),
             Err(fault) => {
-                self.fault(path, fault);
+                faults.push(fault);
                 None
             }
+        };
+        for fault in faults {
+            self.fault(path, fault);
         }
+        text
     }
 
     fn parse<T: FromStr<Err: std::fmt::Display>>(&mut self, text: &Spanned<String>, key: &str, mend: &str) -> Option<T> {

@@ -26,6 +26,8 @@ pub(crate) enum ToKeeper {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct KeeperSetup {
     pub(crate) log: LogSetup,
+    /// Where the token stands in the configuration (`token[0]`).
+    pub(crate) place: String,
     pub(crate) module: PathBuf,
     /// RFC 7512 URI of the token.
     pub(crate) token: String,

@@ -6,7 +6,7 @@ use crate::control::{KeeperReady, KeeperSetup, KeyReady, KeySetup};
 use crate::fault::Fault;
 use crate::role::TlsRole;
 use crate::secret::UserPin;
-use crate::token::{self, KeyKind, KeyUri, Module, Token, TokenError, TokenUri};
+use crate::token::{self, KeyKind, KeyUri, Module, Scheme, Token, TokenError, TokenUri};
 
 /// One key that passed: its address and what it is for.
 pub(super) struct Purpose {
@@ -50,7 +50,7 @@ pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperRe
     let most = info.max_sessions.map_or(u64::MAX, |most| most.saturating_sub(RESERVE).max(1));
     let wanted = setup.sessions.min(usize::try_from(most).unwrap_or(usize::MAX));
     let vault = Vault::new(token, keys, wanted).map_err(|error| Refused {
-        faults: vec![Fault::new(&*setup.token, error.to_string(), "free sessions of this token, or lower `sessions`")],
+        faults: vec![Fault::new(format!("{}.sessions", setup.place), error.to_string(), "free sessions of this token, or lower `sessions`")],
         latch: false,
     })?;
     let found = KeeperReady {
@@ -67,16 +67,25 @@ pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperRe
 fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
     let refuse = |error: TokenError| Refused {
         latch: error.is_pin_verdict(),
-        faults: vec![Fault::new(&*setup.token, error.to_string(), error.mend())],
+        faults: vec![Fault::new(format!("{}.{}", setup.place, key_of(&error)), error.to_string(), error.mend())],
     };
     let uri: TokenUri = setup.token.parse().map_err(|error| Refused {
-        faults: vec![Fault::new(&*setup.token, format!("{error}"), "mend the URI")],
+        faults: vec![Fault::new(format!("{}.uri", setup.place), format!("{error}"), "mend the URI")],
         latch: false,
     })?;
     let module = Module::load(&setup.module).map_err(refuse)?;
     let token = module.token(&uri).map_err(refuse)?;
     token.login(pin).map_err(refuse)?;
     Ok(token)
+}
+
+/// The key of a `[[token]]` that an error before the keys is about.
+fn key_of(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Module { .. } => "module",
+        TokenError::Login { .. } => "pin",
+        _ => "uri",
+    }
 }
 
 /// One object, not readable, matching its certificate, and able to sign with each of its schemes.
@@ -98,13 +107,21 @@ fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec
     aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
     let probe = purpose::probe(setup.role, nonce);
     for scheme in key.kind().schemes() {
-        let signature = session.sign(&key, *scheme, &probe).map_err(one)?;
+        let signature = session.sign(&key, *scheme, &probe).map_err(|error| vec![cannot_sign(setup, *scheme, &error)])?;
         if let Err(error) = token::verify(&setup.spki, *scheme, &probe, &signature) {
             return Err(vec![other_key(setup, &error.to_string())]);
         }
     }
     let ready = KeyReady { kind: key.kind(), spki: key.spki_der().to_vec(), evidence };
     Ok((Purpose { role: setup.role, uri, kind: key.kind(), spki: setup.spki.clone() }, ready))
+}
+
+fn cannot_sign(setup: &KeySetup, scheme: Scheme, error: &TokenError) -> Fault {
+    Fault::new(
+        &*setup.place,
+        format!("the token does not sign with this key as TLS 1.3 needs it ({scheme}): {error}"),
+        "allow the key and the token this mechanism, or make a key of another kind: `fastness token keygen`",
+    )
 }
 
 fn other_key(setup: &KeySetup, why: &str) -> Fault {

@@ -21,7 +21,8 @@ pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the keeper ends");
+            // The log may not have been started yet.
+            eprintln!("fastness keeper {}: {error}", std::process::id());
             ExitCode::FAILURE
         }
     }
@@ -46,7 +47,7 @@ fn run() -> io::Result<()> {
     let pin = match UserPin::read(&pin_source, setup.pin.clone()) {
         Ok(pin) => pin,
         Err(error) => {
-            let fault = crate::fault::Fault::new("pin", error.to_string(), "mend the PIN's source");
+            let fault = crate::fault::Fault::new(format!("{}.pin", setup.place), error.to_string(), "mend the PIN's source");
             return frame::send(&control, &FromKeeper::Refused { faults: vec![fault], latch: false });
         }
     };

@@ -31,6 +31,8 @@ struct Pool {
     /// Places of sessions that were closed after an error and may be opened again.
     vacant: Vec<Place>,
     borrowed: usize,
+    /// Threads that call the module in a session that is not the pool's.
+    inside: usize,
     closed: bool,
 }
 
@@ -65,7 +67,7 @@ impl Vault {
         let vault = Self {
             token,
             keys,
-            pool: Mutex::new(Pool { idle: Vec::new(), vacant: Vec::new(), borrowed: 0, closed: false }),
+            pool: Mutex::new(Pool { idle: Vec::new(), vacant: Vec::new(), borrowed: 0, inside: 0, closed: false }),
             returned: Condvar::new(),
             // One more for the health probe.
             calls: Calls::new(wanted + 1),
@@ -245,6 +247,23 @@ impl Vault {
     /// One signature with each key, verified, in a session of its own that is kept in `kept`
     /// between probes, or in one of the pool's when the token gives no more.
     pub(super) fn probe(&self, kept: &mut Option<Probing>) -> Result<(), SignError> {
+        {
+            let mut pool = self.pool();
+            if pool.closed {
+                return Err(SignError::Refused(Refusal::Token));
+            }
+            pool.inside += 1;
+        }
+        let outcome = self.probe_somewhere(kept);
+        if outcome.is_err() {
+            *kept = None;
+        }
+        self.pool().inside -= 1;
+        self.returned.notify_all();
+        outcome
+    }
+
+    fn probe_somewhere(&self, kept: &mut Option<Probing>) -> Result<(), SignError> {
         let place = Place(self.calls.last());
         let probing = match kept.take() {
             Some(probing) => probing,
@@ -294,7 +313,7 @@ impl Vault {
         let mut pool = self.pool();
         pool.closed = true;
         self.returned.notify_all();
-        while pool.borrowed > 0 {
+        while pool.borrowed + pool.inside > 0 {
             pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
         }
         pool.idle.clear();

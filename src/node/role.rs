@@ -35,7 +35,8 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
     match run(services) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the node ends");
+            // The log may not have been started yet.
+            eprintln!("fastness node {}: {error}", std::process::id());
             ExitCode::FAILURE
         }
     }

@@ -17,10 +17,14 @@ pub enum PinSourceError {
     #[error("file: needs a path, as in file:/etc/fastness/pin")]
     NoPath,
     /// `fd:` without a usable number.
-    #[error("fd: needs the number of an inherited descriptor from 3 up, as in fd:3; 0, 1 and 2 are standard input, output and error")]
+    #[error(
+        "fd: needs the number of an inherited descriptor from 3 up, as in fd:3; 0, 1 and 2 are standard input, output and error"
+    )]
     BadDescriptor,
     /// `credential:` without a plain file name.
-    #[error("credential: needs the plain name of a systemd credential, as in credential:user-pin, without '/'")]
+    #[error(
+        "credential: needs the plain name of a systemd credential, as in credential:user-pin, without '/'"
+    )]
     BadCredential,
 }
 
@@ -38,7 +42,9 @@ pub enum PinError {
         cause: io::Error,
     },
     /// `credential:` outside a systemd unit.
-    #[error("CREDENTIALS_DIRECTORY is not set: credential: works in a systemd unit with LoadCredential= or LoadCredentialEncrypted=")]
+    #[error(
+        "CREDENTIALS_DIRECTORY is not set: credential: works in a systemd unit with LoadCredential= or LoadCredentialEncrypted="
+    )]
     NoCredentials,
     /// Not a regular file (a folder, a device).
     #[error("{0} is not a regular file")]

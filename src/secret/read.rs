@@ -21,7 +21,11 @@ const BUFFER: usize = LONGEST_PIN + 3;
 /// What Ctrl-C sends.
 const INTERRUPT: u8 = 0x03;
 
-pub(super) fn pin(fd: BorrowedFd<'_>, kind: &PinKind, what: &str) -> Result<SecretString, PinError> {
+pub(super) fn pin(
+    fd: BorrowedFd<'_>,
+    kind: &PinKind,
+    what: &str,
+) -> Result<SecretString, PinError> {
     let mut buffer = Zeroizing::new([0; BUFFER]);
     let length = match kind {
         PinKind::Stream => stream(fd, &mut buffer)?,
@@ -82,8 +86,12 @@ fn terminal(
     what: &str,
     token: &str,
 ) -> Result<usize, PinError> {
-    let before = rustix::termios::tcgetattr(fd).map_err(|errno| PinError::NotATerminal(errno.into()))?;
-    let _restore = Restore { fd, before: before.clone() };
+    let before =
+        rustix::termios::tcgetattr(fd).map_err(|errno| PinError::NotATerminal(errno.into()))?;
+    let _restore = Restore {
+        fd,
+        before: before.clone(),
+    };
     rustix::termios::tcsetattr(fd, OptionalActions::Flush, &quiet(before)).map_err(failed)?;
     // Not one formatted text: a label is no secret, but nothing here should grow a String.
     for part in [what, " for token ", token, ": "] {
@@ -170,15 +178,27 @@ mod tests {
             assert_eq!(read_back(bytes).unwrap(), "1234");
         }
         assert_eq!(read_back(b" 12 \n").unwrap(), " 12 ");
-        for bytes in [&b"1234\n\n"[..], b"12\n34", b"1234\r", b"12\0", b"\xff\xfe12"] {
-            assert!(matches!(read_back(bytes), Err(PinError::NotText)), "{bytes:?}");
+        for bytes in [
+            &b"1234\n\n"[..],
+            b"12\n34",
+            b"1234\r",
+            b"12\0",
+            b"\xff\xfe12",
+        ] {
+            assert!(
+                matches!(read_back(bytes), Err(PinError::NotText)),
+                "{bytes:?}"
+            );
         }
     }
 
     #[test]
     fn an_empty_pin_is_refused() {
         for bytes in [&b""[..], b"\n", b"\r\n"] {
-            assert!(matches!(read_back(bytes), Err(PinError::Empty)), "{bytes:?}");
+            assert!(
+                matches!(read_back(bytes), Err(PinError::Empty)),
+                "{bytes:?}"
+            );
         }
     }
 
@@ -186,9 +206,19 @@ mod tests {
     fn a_pin_of_255_bytes_is_read_and_a_longer_one_refused() {
         let longest = "x".repeat(LONGEST_PIN);
         assert_eq!(read_back(longest.as_bytes()).unwrap(), longest);
-        assert_eq!(read_back(format!("{longest}\r\n").as_bytes()).unwrap(), longest);
-        for bytes in [format!("{longest}x"), format!("{longest}x\n"), "x".repeat(5000)] {
-            assert!(matches!(read_back(bytes.as_bytes()), Err(PinError::TooLong)));
+        assert_eq!(
+            read_back(format!("{longest}\r\n").as_bytes()).unwrap(),
+            longest
+        );
+        for bytes in [
+            format!("{longest}x"),
+            format!("{longest}x\n"),
+            "x".repeat(5000),
+        ] {
+            assert!(matches!(
+                read_back(bytes.as_bytes()),
+                Err(PinError::TooLong)
+            ));
         }
     }
 
@@ -215,7 +245,12 @@ mod tests {
     #[test]
     fn a_prompt_on_something_that_is_no_terminal_is_refused() {
         let file = tempfile::tempfile().unwrap();
-        let kind = PinKind::Terminal { token: "node".into() };
-        assert!(matches!(pin(file.as_fd(), &kind, "PIN"), Err(PinError::NotATerminal(_))));
+        let kind = PinKind::Terminal {
+            token: "node".into(),
+        };
+        assert!(matches!(
+            pin(file.as_fd(), &kind, "PIN"),
+            Err(PinError::NotATerminal(_))
+        ));
     }
 }

@@ -38,7 +38,8 @@ impl PinSource {
             Self::File(path) => self.open_file(path, Readers::OwnerOnly),
             Self::Fd(number) => self.open_inherited(*number),
             Self::Credential(name) => {
-                let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(PinError::NoCredentials)?;
+                let folder =
+                    std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(PinError::NoCredentials)?;
                 self.open_file(&Path::new(&folder).join(name), Readers::SystemdCredential)
             }
             Self::Prompt => rustix::fs::open(
@@ -46,7 +47,12 @@ impl PinSource {
                 OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY,
                 Mode::empty(),
             )
-            .map_err(|errno| self.cannot_open(errno, "no terminal to ask on; use file:PATH, fd:N or credential:NAME")),
+            .map_err(|errno| {
+                self.cannot_open(
+                    errno,
+                    "no terminal to ask on; use file:PATH, fd:N or credential:NAME",
+                )
+            }),
         }
     }
 
@@ -63,15 +69,21 @@ impl PinSource {
     pub fn kind(&self, token: &str) -> PinKind {
         match self {
             Self::File(_) | Self::Fd(_) | Self::Credential(_) => PinKind::Stream,
-            Self::Prompt => PinKind::Terminal { token: token.to_owned() },
+            Self::Prompt => PinKind::Terminal {
+                token: token.to_owned(),
+            },
         }
     }
 
     fn open_file(&self, path: &Path, readers: Readers) -> Result<OwnedFd, PinError> {
         // NONBLOCK: opening a FIFO without a writer would hang before we see that it is one.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags =
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-            rustix::io::Errno::LOOP => self.cannot_open(errno, "a symbolic link is not followed; name the file itself"),
+            rustix::io::Errno::LOOP => self.cannot_open(
+                errno,
+                "a symbolic link is not followed; name the file itself",
+            ),
             _ => self.cannot_open(errno, "the file must exist and be readable by this user"),
         })?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| PinError::Read(errno.into()))?;
@@ -114,7 +126,11 @@ impl PinSource {
     }
 
     fn cannot_open(&self, errno: rustix::io::Errno, mend: &'static str) -> PinError {
-        PinError::Open { source_name: self.to_string(), mend, cause: io::Error::from(errno) }
+        PinError::Open {
+            source_name: self.to_string(),
+            mend,
+            cause: io::Error::from(errno),
+        }
     }
 }
 
@@ -130,14 +146,21 @@ enum Readers {
 fn check_file(path: &Path, stat: &Stat, readers: Readers) -> Result<(), PinError> {
     let expected = rustix::process::geteuid().as_raw();
     if stat.st_uid != expected && stat.st_uid != 0 {
-        return Err(PinError::Owner { path: path.to_owned(), owner: stat.st_uid, expected });
+        return Err(PinError::Owner {
+            path: path.to_owned(),
+            owner: stat.st_uid,
+            expected,
+        });
     }
     let forbidden = match readers {
         Readers::OwnerOnly => 0o077,
         Readers::SystemdCredential => 0o037,
     };
     if stat.st_mode & forbidden != 0 {
-        return Err(PinError::Mode { path: path.to_owned(), mode: stat.st_mode & 0o7777 });
+        return Err(PinError::Mode {
+            path: path.to_owned(),
+            mode: stat.st_mode & 0o7777,
+        });
     }
     if stat.st_size == 0 {
         return Err(PinError::Empty);
@@ -158,7 +181,9 @@ impl FromStr for PinSource {
             Some(("file", path)) => Ok(Self::File(path.into())),
             Some(("fd", number)) => match number.parse() {
                 // `parse` alone would take "+3".
-                Ok(number) if number > 2 && text.as_bytes()[3].is_ascii_digit() => Ok(Self::Fd(number)),
+                Ok(number) if number > 2 && text.as_bytes()[3].is_ascii_digit() => {
+                    Ok(Self::Fd(number))
+                }
                 _ => Err(PinSourceError::BadDescriptor),
             },
             Some(("credential", name)) => {
@@ -167,7 +192,11 @@ impl FromStr for PinSource {
                     && name != "."
                     && name != ".."
                     && !name.contains(['/', '\0']);
-                if plain { Ok(Self::Credential(name.into())) } else { Err(PinSourceError::BadCredential) }
+                if plain {
+                    Ok(Self::Credential(name.into()))
+                } else {
+                    Err(PinSourceError::BadCredential)
+                }
             }
             _ => Err(PinSourceError::Unknown),
         }
@@ -242,18 +271,38 @@ mod tests {
 
     #[test]
     fn the_four_forms_are_read_and_written_back() {
-        for text in ["file:/etc/pin", "file:rel:ative", "fd:3", "credential:user-pin", "prompt"] {
+        for text in [
+            "file:/etc/pin",
+            "file:rel:ative",
+            "fd:3",
+            "credential:user-pin",
+            "prompt",
+        ] {
             assert_eq!(text.parse::<PinSource>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn a_bare_pin_is_refused_and_never_repeated() {
-        for text in ["271828", "prompt ", "pin:271828", "env:271828", "fd:271828x", "credential:/271828", ""] {
+        for text in [
+            "271828",
+            "prompt ",
+            "pin:271828",
+            "env:271828",
+            "fd:271828x",
+            "credential:/271828",
+            "",
+        ] {
             let error = text.parse::<PinSource>().unwrap_err();
             assert!(!error.to_string().contains("271828"), "{error}");
         }
-        for json in ["\"271828\"", "271828", "2718.28", "[271828]", "{\"pin\":\"271828\"}"] {
+        for json in [
+            "\"271828\"",
+            "271828",
+            "2718.28",
+            "[271828]",
+            "{\"pin\":\"271828\"}",
+        ] {
             let error = serde_json::from_str::<PinSource>(json).unwrap_err();
             assert!(!error.to_string().contains("2718"), "{error}");
         }
@@ -261,7 +310,16 @@ mod tests {
 
     #[test]
     fn standard_descriptors_and_odd_names_are_refused() {
-        for text in ["fd:0", "fd:2", "fd:-1", "fd:+3", "fd:", "credential:", "credential:..", "file:"] {
+        for text in [
+            "fd:0",
+            "fd:2",
+            "fd:-1",
+            "fd:+3",
+            "fd:",
+            "credential:",
+            "credential:..",
+            "file:",
+        ] {
             assert!(text.parse::<PinSource>().is_err(), "{text}");
         }
     }
@@ -277,7 +335,9 @@ mod tests {
     fn a_file_that_others_can_read_is_refused_with_the_mend() {
         let folder = tempfile::tempdir().unwrap();
         for mode in [0o644, 0o640, 0o604, 0o620, 0o601] {
-            let error = PinSource::File(pin_file(folder.path(), "1234\n", mode)).open().unwrap_err();
+            let error = PinSource::File(pin_file(folder.path(), "1234\n", mode))
+                .open()
+                .unwrap_err();
             assert!(matches!(error, PinError::Mode { .. }));
             assert!(error.to_string().contains("chmod 600"), "{error}");
         }
@@ -287,14 +347,19 @@ mod tests {
     fn an_empty_file_a_symbolic_link_a_folder_and_a_missing_file_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = pin_file(folder.path(), "", 0o600);
-        assert!(matches!(PinSource::File(path.clone()).open(), Err(PinError::Empty)));
+        assert!(matches!(
+            PinSource::File(path.clone()).open(),
+            Err(PinError::Empty)
+        ));
         let link = folder.path().join("link");
         symlink(&path, &link).unwrap();
         let error = PinSource::File(link).open().unwrap_err();
         assert!(error.to_string().contains("symbolic link"), "{error}");
         let error = PinSource::File(folder.path().into()).open().unwrap_err();
         assert!(matches!(error, PinError::NotAFile(_)));
-        let error = PinSource::File(folder.path().join("none")).open().unwrap_err();
+        let error = PinSource::File(folder.path().join("none"))
+            .open()
+            .unwrap_err();
         assert!(matches!(error, PinError::Open { .. }));
     }
 
@@ -307,8 +372,14 @@ mod tests {
         for _ in 0..2 {
             assert!(UserPin::read(source.open().unwrap(), PinKind::Stream).is_ok());
         }
-        assert!(matches!(PinSource::Fd(987_654).open(), Err(PinError::Open { .. })));
+        assert!(matches!(
+            PinSource::Fd(987_654).open(),
+            Err(PinError::Open { .. })
+        ));
         let file = std::fs::File::open(pin_file(folder.path(), "1234\n", 0o644)).unwrap();
-        assert!(matches!(PinSource::Fd(file.as_raw_fd()).open(), Err(PinError::Mode { .. })));
+        assert!(matches!(
+            PinSource::Fd(file.as_raw_fd()).open(),
+            Err(PinError::Mode { .. })
+        ));
     }
 }

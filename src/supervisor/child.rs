@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWriteExt;
@@ -58,6 +59,8 @@ pub(super) struct Start<'a, S> {
 
 /// Orders waiting for a child that does not read; beyond, it counts as hung.
 const QUEUED_FRAMES: usize = 64;
+/// How long what an ended child said last may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Child {
     /// Starts our own binary again in a role, gives it its setup and descriptors, and reports all
@@ -100,7 +103,7 @@ impl Child {
                 }
             }
         });
-        let (kill, killed) = oneshot::channel();
+        let (kill, mut killed) = oneshot::channel();
         let pid = process.id().unwrap_or_default();
         tokio::spawn(async move {
             let reading = async {
@@ -109,17 +112,25 @@ impl Child {
                         break;
                     }
                 }
-                std::future::pending::<()>().await;
             };
-            let status = tokio::select! {
-                () = reading => unreachable!("reading never ends by itself"),
-                status = process.wait() => status,
-                _ = killed => {
-                    // The child may have gone by itself in this moment.
-                    let _ = process.start_kill();
-                    process.wait().await
+            tokio::pin!(reading);
+            let (mut silent, mut told) = (false, false);
+            let status = loop {
+                tokio::select! {
+                    () = &mut reading, if !silent => silent = true,
+                    status = process.wait() => break status,
+                    _ = &mut killed, if !told => {
+                        told = true;
+                        // The child may have gone by itself in this moment.
+                        let _ = process.start_kill();
+                    }
                 }
             };
+            if !silent {
+                // Why it ended may still be on its way: a refused PIN that is not heard would be
+                // tried again.
+                let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+            }
             if let Ok(status) = status {
                 let _ = events.send(report(ChildEvent::Exited(status))).await;
             }

@@ -234,6 +234,7 @@ impl Keeper {
         });
         KeeperSetup {
             log: self.log,
+            place: place.into(),
             module: self.config.module.clone(),
             token: self.config.uri.to_string(),
             pin,

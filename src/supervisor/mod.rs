@@ -3,30 +3,34 @@
 
 mod admin;
 mod backoff;
+mod calls;
+mod check;
 pub(crate) mod child;
 mod keepers;
 mod metrics;
 mod node;
 mod reload;
 mod report;
+mod sockets;
+mod systemd;
 mod unlock;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tonic::Status;
 
 use crate::config::Config;
-use crate::control::{Answer, FromKeeper, FromNode, KeeperReady, NodeSetup, Order, TokenSetup};
+use crate::control::{FromKeeper, FromNode, NodeSetup, TokenSetup};
 use crate::fault::Fault;
-use crate::rpc::admin as rpc;
 use admin::{Call, Socket};
+pub(crate) use check::check;
 use child::ChildEvent;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
+use sockets::Listeners;
+use systemd::Systemd;
 
 /// Everything that the main loop waits for.
 #[derive(Debug)]
@@ -87,7 +91,7 @@ pub(crate) fn unlock_socket(admin: &Path) -> PathBuf {
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
-    let listeners = bind(&config)?;
+    let listeners = sockets::bind(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
     let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     socket.serve(sender.clone());
@@ -100,98 +104,6 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let outcome = supervisor.serve(&mut events).await;
     supervisor.drain(&mut events).await;
     outcome
-}
-
-/// Does everything that [`run`] does before it serves, and takes it down again.
-pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, SupervisorError> {
-    let mut faults = Vec::new();
-    let listeners = bind(&config).unwrap_or_else(|found| {
-        faults.extend(found);
-        Listeners::default()
-    });
-    if let Err(fault) = Socket::bind(&config.admin) {
-        faults.push(fault);
-    }
-    let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
-    let mut supervisor = Supervisor::new(config, listeners, sender)?;
-    let mut running = 0;
-    for keeper in &mut supervisor.keepers {
-        match keeper.start(&supervisor.events) {
-            Ok(()) => running += 1,
-            Err(fault) => faults.push(fault),
-        }
-    }
-    let mut latched = false;
-    let mut tick = tokio::time::interval(POLL);
-    while running > 0 {
-        let event = tokio::select! {
-            Some(event) = events.recv() => event,
-            _ = tick.tick() => {
-                supervisor.keepers.iter_mut().for_each(Keeper::poll);
-                continue;
-            }
-        };
-        let Event::Keeper { index, incarnation, event } = event else { continue };
-        let Some(keeper) = supervisor.keepers.get_mut(index) else { continue };
-        match keeper.on_event(incarnation, event) {
-            Happened::Opened { .. } => keeper.stop(),
-            happened @ (Happened::Gone | Happened::Latched) => {
-                running -= 1;
-                latched |= happened == Happened::Latched;
-                if keeper.known().is_none() {
-                    faults.extend(keeper.exit_faults());
-                }
-            }
-            Happened::Nothing | Happened::Vitals => {}
-        }
-    }
-    match faults.is_empty() {
-        true => Ok(supervisor.keepers.iter().filter_map(|keeper| keeper.known().cloned()).collect()),
-        false if latched => Err(SupervisorError::Pin(faults)),
-        false => Err(SupervisorError::Faults(faults)),
-    }
-}
-
-/// The sockets that the node serves.
-#[derive(Debug, Default)]
-struct Listeners {
-    peers: Vec<TcpListener>,
-    metrics: Option<TcpListener>,
-}
-
-impl Listeners {
-    /// In the order in which the node gets them.
-    fn all(&self) -> impl Iterator<Item = &TcpListener> {
-        self.peers.iter().chain(&self.metrics)
-    }
-}
-
-/// Connections that the kernel keeps for us until we accept them; as many as Linux allows by default
-/// (`net.core.somaxconn`), so that a burst of strangers does not keep a peer's SYN out.
-const BACKLOG: i32 = 4096;
-
-fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut listeners = Listeners::default();
-    let places = config.listen.iter().map(|address| ("listen", address));
-    for (key, address) in places.chain(config.metrics.iter().map(|address| ("metrics", address))) {
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            // A second listen(2) only changes the backlog.
-            rustix::net::listen(&listener, BACKLOG)?;
-            Ok(listener)
-        });
-        match bound {
-            Ok(listener) if key == "metrics" => listeners.metrics = Some(listener),
-            Ok(listener) => listeners.peers.push(listener),
-            Err(error) => faults.push(Fault::new(
-                key,
-                format!("cannot listen on {address}: {error}"),
-                "stop what uses it (`ss -ltnp`), or name another address",
-            )),
-        }
-    }
-    if faults.is_empty() { Ok(listeners) } else { Err(faults) }
 }
 
 /// The signals that we act on.
@@ -210,6 +122,7 @@ struct Supervisor {
     node: Node,
     events: mpsc::Sender<Event>,
     signals: Signals,
+    systemd: Systemd,
     /// The node has been ready once.
     served: bool,
     draining: bool,
@@ -239,6 +152,7 @@ impl Supervisor {
                 hangup: signal(SignalKind::hangup())?,
             },
             config,
+            systemd: Systemd::default(),
             served: false,
             draining: false,
         })
@@ -279,7 +193,10 @@ impl Supervisor {
         while !self.draining {
             tokio::select! {
                 Some(event) = events.recv() => self.on_event(event)?,
-                _ = tick.tick() => self.keepers.iter_mut().for_each(Keeper::poll),
+                _ = tick.tick() => {
+                    self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.tell_systemd();
+                }
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
                 _ = self.signals.hangup.recv() => self.reload(None),
@@ -400,72 +317,16 @@ impl Supervisor {
         });
     }
 
-    fn on_call(&mut self, call: Call) {
-        let gone = || Status::unavailable("the node's process is being started again; try again");
-        match call {
-            Call::Status(answer) => {
-                let mut status = self.report();
-                let connections = self.node.order(Order::Connections);
-                tokio::spawn(async move {
-                    if let Some(Answer::Connections { connections, counters }) = within(connections).await {
-                        status.connections = connections;
-                        status.counters.extend(counters);
-                    }
-                    let _ = answer.send(Ok(status));
-                });
-            }
-            Call::Metrics(answer) => {
-                let ours = self.metrics();
-                let theirs = self.node.order(Order::Metrics);
-                tokio::spawn(async move {
-                    // Without a node there is still something to tell.
-                    let text = match within(theirs).await {
-                        Some(Answer::Metrics(text)) => text + &ours,
-                        _ => ours,
-                    };
-                    let _ = answer.send(Ok(rpc::MetricsResponse { text }));
-                });
-            }
-            Call::Peers(answer) => {
-                let peers = self.node.order(Order::Peers);
-                tokio::spawn(async move {
-                    let _ = answer.send(match within(peers).await {
-                        Some(Answer::Peers(peers)) => Ok(rpc::PeersResponse { peers }),
-                        _ => Err(gone()),
-                    });
-                });
-            }
-            Call::Ping(request, answer) => {
-                let pong = self.node.order(Order::Ping {
-                    peer: request.peer,
-                    transfer_bytes: request.transfer_bytes,
-                });
-                tokio::spawn(async move {
-                    let _ = answer.send(match pong.await {
-                        Ok(Answer::Ping(pong)) => Ok(*pong),
-                        Ok(Answer::UnknownPeer { known }) => Err(Status::not_found(format!(
-                            "no such peer; the policy lists: {}",
-                            known.join(", ")
-                        ))),
-                        Ok(Answer::Unreachable(why)) => Err(Status::failed_precondition(why)),
-                        _ => Err(gone()),
-                    });
-                });
-            }
-            Call::Reload(answer) => self.reload(Some(answer)),
-            Call::Drain(answer) => {
-                self.draining = true;
-                let _ = answer.send(Ok(rpc::DrainResponse {}));
-            }
-        }
-    }
-
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
     async fn drain(&mut self, events: &mut mpsc::Receiver<Event>) {
         if self.served {
             tracing::info!("draining");
+            self.systemd.stopping();
         }
         self.draining = true;
+        // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
+        // at once and does not wait in a queue that nobody serves.
+        self.listeners = Listeners::default();
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
         self.wait_for(events, patience, |this| this.node.pid().is_none()).await;
@@ -506,9 +367,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// An answer that a healthy node gives at once.
-async fn within(answer: tokio::sync::oneshot::Receiver<Answer>) -> Option<Answer> {
-    tokio::time::timeout(Duration::from_secs(5), answer).await.ok()?.ok()
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Event, Listeners};
+use super::Event;
+use super::sockets::Listeners;
 use super::backoff::Backoff;
 use super::child::{Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;

@@ -42,7 +42,7 @@ impl Supervisor {
         let generation = self.generation(&self.config, self.generation);
         let pushed = self.node.order(Order::Reload(Box::new(generation)));
         tokio::spawn(async move {
-            if let Some(Answer::Refused(faults)) = super::within(pushed).await {
+            if let Some(Answer::Refused(faults)) = super::calls::within(pushed).await {
                 for fault in faults {
                     tracing::error!("the node does not take the token: {fault}");
                 }
@@ -72,7 +72,7 @@ impl Supervisor {
         let reloaded = self.node.order(Order::Reload(Box::new(new)));
         let events = self.events.clone();
         tokio::spawn(async move {
-            let outcome = match super::within(reloaded).await {
+            let outcome = match super::calls::within(reloaded).await {
                 Some(Answer::Reloaded) => {
                     let _ = events.send(Event::Reloaded(number, Box::new(config))).await;
                     Ok(ReloadResponse { generation: number })

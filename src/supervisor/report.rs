@@ -27,7 +27,7 @@ impl Supervisor {
         }
     }
 
-    fn state(&self) -> (&'static str, String) {
+    pub(super) fn state(&self) -> (&'static str, String) {
         if self.draining {
             return ("draining", String::new());
         }

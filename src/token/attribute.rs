@@ -84,10 +84,12 @@ pub(super) fn generated_by(
     session: &Session,
     object: ObjectHandle,
 ) -> Result<Option<MechanismType>, TokenError> {
-    Ok(match one(session, object, AttributeType::KeyGenMechanism, ULONG)? {
-        Some(Attribute::KeyGenMechanism(mechanism)) => Some(mechanism),
-        _ => None,
-    })
+    Ok(
+        match one(session, object, AttributeType::KeyGenMechanism, ULONG)? {
+            Some(Attribute::KeyGenMechanism(mechanism)) => Some(mechanism),
+            _ => None,
+        },
+    )
 }
 
 /// CKA_ALLOWED_MECHANISMS, for the evidence.
@@ -95,10 +97,17 @@ pub(super) fn allowed_mechanisms(
     session: &Session,
     object: ObjectHandle,
 ) -> Result<Option<Vec<MechanismType>>, TokenError> {
-    Ok(match one(session, object, AttributeType::AllowedMechanisms, 0..=LONGEST)? {
-        Some(Attribute::AllowedMechanisms(mechanisms)) => Some(mechanisms),
-        _ => None,
-    })
+    Ok(
+        match one(
+            session,
+            object,
+            AttributeType::AllowedMechanisms,
+            0..=LONGEST,
+        )? {
+            Some(Attribute::AllowedMechanisms(mechanisms)) => Some(mechanisms),
+            _ => None,
+        },
+    )
 }
 
 const ULONG: std::ops::RangeInclusive<usize> = 4..=8;
@@ -109,8 +118,9 @@ fn one(
     attribute: AttributeType,
     lengths: std::ops::RangeInclusive<usize>,
 ) -> Result<Option<Attribute>, TokenError> {
-    let info =
-        session.get_attribute_info(object, &[attribute]).map_err(TokenError::call(READING))?;
+    let info = session
+        .get_attribute_info(object, &[attribute])
+        .map_err(TokenError::call(READING))?;
     match info[..] {
         [AttributeInfo::Available(length)] if lengths.contains(&length) => {}
         _ => return Ok(None),
@@ -119,7 +129,9 @@ fn one(
         Ok(mut values) if values.len() == 1 => Ok(values.pop()),
         Ok(_) => Ok(None),
         // A value that cryptoki has no name for (a vendor's mechanism).
-        Err(cryptoki::error::Error::NotSupported | cryptoki::error::Error::InvalidValue) => Ok(None),
+        Err(cryptoki::error::Error::NotSupported | cryptoki::error::Error::InvalidValue) => {
+            Ok(None)
+        }
         Err(error) => Err(TokenError::call(READING)(error)),
     }
 }

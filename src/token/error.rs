@@ -145,6 +145,9 @@ pub enum ModuleFault {
     /// A folder, a device.
     #[error("not a regular file")]
     NotAFile,
+    /// Everybody may write to it, and it would run in the process that holds the PIN.
+    #[error("everybody may write to it")]
+    Writable,
     /// dlopen(3) refused it.
     #[error("not a shared library that this program can load: {0}")]
     NotALibrary(Error),
@@ -152,7 +155,9 @@ pub enum ModuleFault {
     #[error("not a PKCS#11 module: it has no C_GetFunctionList")]
     NotPkcs11,
     /// C_Initialize failed.
-    #[error("{0} from C_Initialize; check the module's own configuration (SoftHSM: SOFTHSM2_CONF and its token folder)")]
+    #[error(
+        "{0} from C_Initialize; check the module's own configuration (SoftHSM: SOFTHSM2_CONF and its token folder)"
+    )]
     Initialise(ReturnCode),
     /// Something in this process initialised it already.
     #[error("initialised already in this process")]
@@ -166,16 +171,22 @@ pub enum ModuleFault {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoginRefusal {
     /// CKR_PIN_INCORRECT. It was tried once; tokens lock after a few tries.
-    #[error("the PIN is wrong (CKR_PIN_INCORRECT). It was tried once and will not be tried again by itself: tokens lock after a few wrong tries")]
+    #[error(
+        "the PIN is wrong (CKR_PIN_INCORRECT). It was tried once and will not be tried again by itself: tokens lock after a few wrong tries"
+    )]
     WrongPin,
     /// CKR_PIN_LEN_RANGE or CKR_PIN_INVALID: no PIN of this token looks like this.
-    #[error("the PIN is wrong ({0}): no PIN of this token has this length or these characters. It was tried once")]
+    #[error(
+        "the PIN is wrong ({0}): no PIN of this token has this length or these characters. It was tried once"
+    )]
     ImpossiblePin(String),
     /// CKR_PIN_LOCKED, or the token says so beforehand.
     #[error("the PIN is locked after too many wrong tries; the security officer can set a new one")]
     Locked,
     /// CKF_USER_PIN_FINAL_TRY. Nothing was tried.
-    #[error("one more wrong PIN locks this token, so it is not tried here. Log in once with the vendor's tool, then start again")]
+    #[error(
+        "one more wrong PIN locks this token, so it is not tried here. Log in once with the vendor's tool, then start again"
+    )]
     FinalTry,
     /// CKR_PIN_EXPIRED, or the token wants the PIN changed.
     #[error("the PIN has expired; set a new one with the vendor's tool")]
@@ -187,7 +198,9 @@ pub enum LoginRefusal {
     #[error("the token is not initialised; see fastness token init --help")]
     NotInitialised,
     /// CKF_PROTECTED_AUTHENTICATION_PATH.
-    #[error("the PIN has to be typed on the token's own keypad (CKF_PROTECTED_AUTHENTICATION_PATH), which Fastness does not do")]
+    #[error(
+        "the PIN has to be typed on the token's own keypad (CKF_PROTECTED_AUTHENTICATION_PATH), which Fastness does not do"
+    )]
     Keypad,
     /// CKR_USER_ALREADY_LOGGED_IN: nobody checked this PIN.
     #[error("this process is logged in already, so the PIN was not checked")]
@@ -201,7 +214,9 @@ pub struct ReturnCode(pub(super) RvError);
 impl fmt::Display for ReturnCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            RvError::VendorDefined(code) => write!(f, "CKR_VENDOR_DEFINED+{:#x}", code & 0x7fff_ffff),
+            RvError::VendorDefined(code) => {
+                write!(f, "CKR_VENDOR_DEFINED+{:#x}", code & 0x7fff_ffff)
+            }
             RvError::UnknownErrorCode(code) => write!(f, "CKR {code:#x}"),
             // cryptoki names its variants after the specification: PinIncorrect.
             known => {
@@ -229,7 +244,10 @@ impl TokenError {
     /// session may keep an operation open for ever (CKR_OPERATION_ACTIVE), and a handle may be
     /// stale.
     pub fn session_is_dead(&self) -> bool {
-        matches!(self, Self::Call { .. } | Self::Answer { .. } | Self::SessionDead)
+        matches!(
+            self,
+            Self::Call { .. } | Self::Answer { .. } | Self::SessionDead
+        )
     }
 
     /// Whether a PIN was tried and refused. Whoever sees this must not try again by itself.
@@ -254,6 +272,9 @@ impl TokenError {
                 ModuleFault::NotAbsolute | ModuleFault::Unreadable(_) | ModuleFault::NotAFile => {
                     "give the full path of the vendor's PKCS#11 library (SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so)"
                 }
+                ModuleFault::Writable => {
+                    "chmod o-w it, and install it again in case it was changed"
+                }
                 ModuleFault::NotALibrary(_) | ModuleFault::NotPkcs11 => {
                     "name the vendor's PKCS#11 library, built for this machine's architecture"
                 }
@@ -269,10 +290,18 @@ impl TokenError {
             Self::TokenDoubled { .. } => "add `serial` to the URI",
             Self::CannotInitialise(_) => "see fastness token list",
             Self::Login { refusal, .. } => refusal.mend(),
-            Self::KeyMissing { .. } => "compare with fastness token list, or make the key with fastness token keygen",
-            Self::KeyDoubled { .. } => "add `id` to the URI, or destroy the key that should not be there",
-            Self::KeyUnusable { .. } | Self::KeyRefused { .. } => "make a new key inside the token with fastness token keygen",
-            Self::Unsupported { .. } => "choose another kind of key; p256 is the most widely supported",
+            Self::KeyMissing { .. } => {
+                "compare with fastness token list, or make the key with fastness token keygen"
+            }
+            Self::KeyDoubled { .. } => {
+                "add `id` to the URI, or destroy the key that should not be there"
+            }
+            Self::KeyUnusable { .. } | Self::KeyRefused { .. } => {
+                "make a new key inside the token with fastness token keygen"
+            }
+            Self::Unsupported { .. } => {
+                "choose another kind of key; p256 is the most widely supported"
+            }
             Self::WrongScheme { .. } => "ask for a scheme of the key's kind",
             Self::Call { .. } | Self::Answer { .. } | Self::SessionDead => {
                 "open a new session; if that fails too, see the token's own log and its connection"
@@ -298,12 +327,18 @@ impl TokenError {
                 doing,
             },
             // What cryptoki itself could not make sense of.
-            other => Self::Answer { doing, problem: other.to_string() },
+            other => Self::Answer {
+                doing,
+                problem: other.to_string(),
+            },
         }
     }
 
     pub(super) fn answer(doing: &'static str, problem: impl Into<String>) -> Self {
-        Self::Answer { doing, problem: problem.into() }
+        Self::Answer {
+            doing,
+            problem: problem.into(),
+        }
     }
 }
 
@@ -320,7 +355,9 @@ impl LoginRefusal {
             Self::FinalTry => "log in once by hand with the vendor's tool: that resets the counter",
             Self::Expired => "set a new PIN with the vendor's tool",
             Self::NotInitialised => "initialise it with fastness token init",
-            Self::Keypad => "use a token, or a configuration of it, that takes the PIN from the program",
+            Self::Keypad => {
+                "use a token, or a configuration of it, that takes the PIN from the program"
+            }
             Self::AlreadyLoggedIn => "log in once in a process",
         }
     }
@@ -328,7 +365,11 @@ impl LoginRefusal {
 
 /// "tokens there: a, b", or that there are none.
 fn there_are(names: &[String], what: &str) -> String {
-    if names.is_empty() { format!("{what}: none") } else { format!("{what}: {}", names.join(", ")) }
+    if names.is_empty() {
+        format!("{what}: none")
+    } else {
+        format!("{what}: {}", names.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -341,7 +382,10 @@ mod tests {
             (RvError::PinIncorrect, "CKR_PIN_INCORRECT"),
             (RvError::UserAlreadyLoggedIn, "CKR_USER_ALREADY_LOGGED_IN"),
             (RvError::FipsSelfTestFailed, "CKR_FIPS_SELF_TEST_FAILED"),
-            (RvError::VendorDefined(0x8000_0011), "CKR_VENDOR_DEFINED+0x11"),
+            (
+                RvError::VendorDefined(0x8000_0011),
+                "CKR_VENDOR_DEFINED+0x11",
+            ),
             (RvError::UnknownErrorCode(0x7), "CKR 0x7"),
         ] {
             assert_eq!(ReturnCode(code).to_string(), name);

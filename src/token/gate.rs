@@ -27,17 +27,67 @@ struct Rule {
 }
 
 const RULES: [Rule; 11] = [
-    rule(AttributeType::Private, "CKA_PRIVATE", true, "it can be used without a login"),
-    rule(AttributeType::Sensitive, "CKA_SENSITIVE", true, "it can be read in the clear"),
-    rule(AttributeType::AlwaysSensitive, "CKA_ALWAYS_SENSITIVE", true, "it could be read in the clear at some time, or came from outside"),
-    rule(AttributeType::Extractable, "CKA_EXTRACTABLE", false, "it can be wrapped and taken out"),
-    rule(AttributeType::NeverExtractable, "CKA_NEVER_EXTRACTABLE", true, "it could be taken out at some time, or came from outside"),
-    rule(AttributeType::Modifiable, "CKA_MODIFIABLE", false, "its attributes can be changed later"),
+    rule(
+        AttributeType::Private,
+        "CKA_PRIVATE",
+        true,
+        "it can be used without a login",
+    ),
+    rule(
+        AttributeType::Sensitive,
+        "CKA_SENSITIVE",
+        true,
+        "it can be read in the clear",
+    ),
+    rule(
+        AttributeType::AlwaysSensitive,
+        "CKA_ALWAYS_SENSITIVE",
+        true,
+        "it could be read in the clear at some time, or came from outside",
+    ),
+    rule(
+        AttributeType::Extractable,
+        "CKA_EXTRACTABLE",
+        false,
+        "it can be wrapped and taken out",
+    ),
+    rule(
+        AttributeType::NeverExtractable,
+        "CKA_NEVER_EXTRACTABLE",
+        true,
+        "it could be taken out at some time, or came from outside",
+    ),
+    rule(
+        AttributeType::Modifiable,
+        "CKA_MODIFIABLE",
+        false,
+        "its attributes can be changed later",
+    ),
     rule(AttributeType::Sign, "CKA_SIGN", true, "it cannot sign"),
-    rule(AttributeType::Decrypt, "CKA_DECRYPT", false, "it also decrypts; a key has one purpose"),
-    rule(AttributeType::Unwrap, "CKA_UNWRAP", false, "it also unwraps keys; a key has one purpose"),
-    rule(AttributeType::SignRecover, "CKA_SIGN_RECOVER", false, "it also signs with recovery; a key has one purpose"),
-    rule(AttributeType::Derive, "CKA_DERIVE", false, "it also derives keys; a key has one purpose"),
+    rule(
+        AttributeType::Decrypt,
+        "CKA_DECRYPT",
+        false,
+        "it also decrypts; a key has one purpose",
+    ),
+    rule(
+        AttributeType::Unwrap,
+        "CKA_UNWRAP",
+        false,
+        "it also unwraps keys; a key has one purpose",
+    ),
+    rule(
+        AttributeType::SignRecover,
+        "CKA_SIGN_RECOVER",
+        false,
+        "it also signs with recovery; a key has one purpose",
+    ),
+    rule(
+        AttributeType::Derive,
+        "CKA_DERIVE",
+        false,
+        "it also derives keys; a key has one purpose",
+    ),
 ];
 
 /// Reported, not judged: a module need not know them, and none of them lets the key out.
@@ -47,7 +97,8 @@ const EVIDENCE_ONLY: [(AttributeType, &str); 3] = [
     (AttributeType::WrapWithTrusted, "CKA_WRAP_WITH_TRUSTED"),
 ];
 
-const MEND: &str = "make a new key inside the token with fastness token keygen, certify it, and destroy this one";
+const MEND: &str =
+    "make a new key inside the token with fastness token keygen, certify it, and destroy this one";
 
 const fn rule(
     attribute: AttributeType,
@@ -55,7 +106,12 @@ const fn rule(
     must_be: bool,
     otherwise: &'static str,
 ) -> Rule {
-    Rule { attribute, name, must_be, otherwise }
+    Rule {
+        attribute,
+        name,
+        must_be,
+        otherwise,
+    }
 }
 
 impl Session {
@@ -80,7 +136,11 @@ impl Session {
                 "see the token's own log; a key that cannot be checked is not used",
             ));
         }
-        if faults.is_empty() { Ok(evidence) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(evidence)
+        } else {
+            Err(faults)
+        }
     }
 
     fn judge_attributes(
@@ -97,7 +157,10 @@ impl Session {
                 let problem = match value {
                     Some(value) if value == rule.must_be => continue,
                     Some(value) => format!("{} is {value}: {}", rule.name, rule.otherwise),
-                    None => format!("the module does not report {}, so it cannot be checked", rule.name),
+                    None => format!(
+                        "the module does not report {}, so it cannot be checked",
+                        rule.name
+                    ),
                 };
                 faults.push(Fault::new(&name, problem, MEND));
             }

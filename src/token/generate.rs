@@ -67,7 +67,11 @@ impl Token {
         let (public, private) = self.generate_patiently(spec.kind, &mut templates)?;
         let name = KeyUri::new(session.token(), &spec.label, Some(id));
         match examine(&session, &name) {
-            Ok((key, evidence)) => Ok(Generated { key, evidence, left_out: templates.left_out() }),
+            Ok((key, evidence)) => Ok(Generated {
+                key,
+                evidence,
+                left_out: templates.left_out(),
+            }),
             Err(error) => Err(self.undo(&name, [private, public], error)),
         }
     }
@@ -81,10 +85,14 @@ impl Token {
         loop {
             let session = self.open(Access::ReadWrite)?;
             let (public, private) = templates.build();
-            let error = match session.raw().generate_key_pair(&generation(kind).0, &public, &private) {
-                Ok(pair) => return Ok(pair),
-                Err(error) => error,
-            };
+            let error =
+                match session
+                    .raw()
+                    .generate_key_pair(&generation(kind).0, &public, &private)
+                {
+                    Ok(pair) => return Ok(pair),
+                    Err(error) => error,
+                };
             match error {
                 Error::Pkcs11(
                     RvError::AttributeTypeInvalid
@@ -114,7 +122,10 @@ impl Token {
     fn undo(&self, name: &KeyUri, pair: [ObjectHandle; 2], why: TokenError) -> TokenError {
         let undone = self.open(Access::ReadWrite).and_then(|session| {
             pair.into_iter().try_for_each(|object| {
-                session.raw().destroy_object(object).map_err(TokenError::call("destroying the new key"))
+                session
+                    .raw()
+                    .destroy_object(object)
+                    .map_err(TokenError::call("destroying the new key"))
             })
         });
         match undone {
@@ -130,10 +141,12 @@ impl Token {
 /// Gate and a real signature.
 fn examine(session: &Session, name: &KeyUri) -> Result<(Key, KeyEvidence), TokenError> {
     let key = session.locate(name)?;
-    let evidence = session.gate(&key).map_err(|faults| TokenError::KeyRefused {
-        key: format!("{name}, which the token did not make as asked and which was not kept,"),
-        faults,
-    })?;
+    let evidence = session
+        .gate(&key)
+        .map_err(|faults| TokenError::KeyRefused {
+            key: format!("{name}, which the token did not make as asked and which was not kept,"),
+            faults,
+        })?;
     session.prove(&key)?;
     Ok((key, evidence))
 }
@@ -141,11 +154,16 @@ fn examine(session: &Session, name: &KeyUri) -> Result<(Key, KeyEvidence), Token
 fn check_label(label: &str) -> Result<(), TokenError> {
     let problem = match label {
         "" => "the label is empty".to_owned(),
-        long if long.len() > LONGEST_LABEL => format!("the label is longer than {LONGEST_LABEL} bytes"),
+        long if long.len() > LONGEST_LABEL => {
+            format!("the label is longer than {LONGEST_LABEL} bytes")
+        }
         odd if odd.chars().any(char::is_control) => "the label has control characters".to_owned(),
         _ => return Ok(()),
     };
-    Err(TokenError::KeyUnusable { key: format!("\"{}\"", label.escape_debug()), problem })
+    Err(TokenError::KeyUnusable {
+        key: format!("\"{}\"", label.escape_debug()),
+        problem,
+    })
 }
 
 /// What the token offers, before it is asked.
@@ -159,7 +177,9 @@ fn check_support(session: &Session, kind: KeyKind) -> Result<(), TokenError> {
         }
     }
     if let Some(bits) = modulus_bits(kind) {
-        let info = session.module().get_mechanism_info(session.slot, generating);
+        let info = session
+            .module()
+            .get_mechanism_info(session.slot, generating);
         let info = info.map_err(TokenError::call(GENERATING))?;
         // Some modules report 0 for "no bound".
         if bits < info.min_key_size() || (info.max_key_size() != 0 && bits > info.max_key_size()) {
@@ -177,8 +197,15 @@ fn check_support(session: &Session, kind: KeyKind) -> Result<(), TokenError> {
 /// Refuses a label or an id that some key or certificate already has.
 fn check_free(session: &Session, label: &str, id: &KeyId) -> Result<(), TokenError> {
     let taken = session.guard(|raw| {
-        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE] {
-            for name in [Attribute::Label(label.into()), Attribute::Id(id.as_bytes().into())] {
+        for class in [
+            ObjectClass::PRIVATE_KEY,
+            ObjectClass::PUBLIC_KEY,
+            ObjectClass::CERTIFICATE,
+        ] {
+            for name in [
+                Attribute::Label(label.into()),
+                Attribute::Id(id.as_bytes().into()),
+            ] {
                 let is_label = matches!(name, Attribute::Label(_));
                 let template = [Attribute::Class(class), Attribute::Token(true), name];
                 if !locate::find(raw, &template)?.is_empty() {
@@ -192,7 +219,9 @@ fn check_free(session: &Session, label: &str, id: &KeyId) -> Result<(), TokenErr
         None => Ok(()),
         Some(what) => Err(TokenError::KeyUnusable {
             key: format!("\"{}\"", label.escape_debug()),
-            problem: format!("the token has an object with this {what} already; choose another, or destroy that one first"),
+            problem: format!(
+                "the token has an object with this {what} already; choose another, or destroy that one first"
+            ),
         }),
     }
 }
@@ -206,13 +235,17 @@ fn random_id() -> Result<KeyId, TokenError> {
 
 fn generation(kind: KeyKind) -> (Mechanism<'static>, MechanismType) {
     match kind {
-        KeyKind::P256 | KeyKind::P384 => (Mechanism::EccKeyPairGen, MechanismType::ECC_KEY_PAIR_GEN),
-        KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => {
-            (Mechanism::RsaPkcsKeyPairGen, MechanismType::RSA_PKCS_KEY_PAIR_GEN)
+        KeyKind::P256 | KeyKind::P384 => {
+            (Mechanism::EccKeyPairGen, MechanismType::ECC_KEY_PAIR_GEN)
         }
-        KeyKind::Ed25519 => {
-            (Mechanism::EccEdwardsKeyPairGen, MechanismType::ECC_EDWARDS_KEY_PAIR_GEN)
-        }
+        KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => (
+            Mechanism::RsaPkcsKeyPairGen,
+            MechanismType::RSA_PKCS_KEY_PAIR_GEN,
+        ),
+        KeyKind::Ed25519 => (
+            Mechanism::EccEdwardsKeyPairGen,
+            MechanismType::ECC_EDWARDS_KEY_PAIR_GEN,
+        ),
     }
 }
 

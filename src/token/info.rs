@@ -54,7 +54,11 @@ impl TokenInfo {
         // Some modules pad with NUL instead of blanks.
         let text = |text: &str| text.trim_end_matches(['\0', ' ']).to_owned();
         Self {
-            label: if info.token_initialized() { text(info.label()) } else { String::new() },
+            label: if info.token_initialized() {
+                text(info.label())
+            } else {
+                String::new()
+            },
             serial: text(info.serial_number()),
             manufacturer: text(info.manufacturer_id()),
             model: text(info.model()),
@@ -77,7 +81,10 @@ impl TokenInfo {
 
     /// How messages call it.
     pub(super) fn name(&self) -> String {
-        self.uri().map_or_else(|| "(a token without a name)".to_owned(), |uri| uri.to_string())
+        self.uri().map_or_else(
+            || "(a token without a name)".to_owned(),
+            |uri| uri.to_string(),
+        )
     }
 
     pub(super) fn is(&self, wanted: &TokenUri) -> bool {
@@ -156,9 +163,15 @@ mod tests {
 
     #[test]
     fn a_token_with_a_keypad_or_without_initialisation_is_not_logged_in_to() {
-        let keypad = TokenInfo { keypad: true, ..info(PinState::Ready) };
+        let keypad = TokenInfo {
+            keypad: true,
+            ..info(PinState::Ready)
+        };
         assert_eq!(keypad.login_refusal(), Some(LoginRefusal::Keypad));
-        let blank = TokenInfo { initialised: false, ..info(PinState::NotSet) };
+        let blank = TokenInfo {
+            initialised: false,
+            ..info(PinState::NotSet)
+        };
         assert_eq!(blank.login_refusal(), Some(LoginRefusal::NotInitialised));
     }
 }

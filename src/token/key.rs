@@ -71,9 +71,9 @@ impl TokenKey {
     /// # Errors
     /// [`TokenError`]; the PIN was tried at most once.
     pub fn open(module: &Path, key: &KeyUri, pin: UserPin) -> Result<Self, TokenError> {
-        let wanted = key.token().ok_or_else(|| {
-            TokenError::Name(key.to_string(), super::uri::UriError::NoToken)
-        })?;
+        let wanted = key
+            .token()
+            .ok_or_else(|| TokenError::Name(key.to_string(), super::uri::UriError::NoToken))?;
         let token = Module::load(module)?.token(&wanted)?;
         token.login(pin)?;
         Self::within(token, key)
@@ -88,9 +88,16 @@ impl TokenKey {
         let key = session.locate(key)?;
         session
             .gate(&key)
-            .map_err(|faults| TokenError::KeyRefused { key: key.uri().to_string(), faults })?;
+            .map_err(|faults| TokenError::KeyRefused {
+                key: key.uri().to_string(),
+                faults,
+            })?;
         session.prove(&key)?;
-        Ok(Self { session, key, token })
+        Ok(Self {
+            session,
+            key,
+            token,
+        })
     }
 
     /// DER of the key's SubjectPublicKeyInfo.
@@ -123,7 +130,8 @@ impl TokenKey {
     /// # Errors
     /// See [`Session::sign`].
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.session.sign(&self.key, self.key.kind().schemes()[0], message)
+        self.session
+            .sign(&self.key, self.key.kind().schemes()[0], message)
     }
 }
 

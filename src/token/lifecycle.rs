@@ -82,14 +82,22 @@ impl Token {
         let wanted = session.within(key)?;
         let found = session.guard(|raw| {
             let found = locate::exactly_one(raw, &wanted)?;
-            raw.destroy_object(found.handle).map_err(TokenError::call(DESTROYING))?;
+            raw.destroy_object(found.handle)
+                .map_err(TokenError::call(DESTROYING))?;
             Ok(found)
         })?;
-        let mut done = Destroyed { key: found.name(), public_keys: 0, certificates: 0 };
+        let mut done = Destroyed {
+            key: found.name(),
+            public_keys: 0,
+            certificates: 0,
+        };
         match session.guard(|raw| destroy_public(raw, &found.id, &mut done)) {
             Ok(()) => Ok(done),
             Err(cause) => Err(TokenError::Partly {
-                done: format!("the private key {} is destroyed, but not all of its public objects", done.key),
+                done: format!(
+                    "the private key {} is destroyed, but not all of its public objects",
+                    done.key
+                ),
                 cause: Box::new(cause),
             }),
         }
@@ -99,7 +107,13 @@ impl Token {
 /// Destroys the public objects with this id, unless another private key has it too. Without an id
 /// nothing says what belongs together.
 fn destroy_public(raw: &Raw, id: &[u8], done: &mut Destroyed) -> Result<(), TokenError> {
-    let of = |class| [Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.to_vec())];
+    let of = |class| {
+        [
+            Attribute::Class(class),
+            Attribute::Token(true),
+            Attribute::Id(id.to_vec()),
+        ]
+    };
     if id.is_empty() || !locate::find(raw, &of(ObjectClass::PRIVATE_KEY))?.is_empty() {
         return Ok(());
     }
@@ -108,7 +122,8 @@ fn destroy_public(raw: &Raw, id: &[u8], done: &mut Destroyed) -> Result<(), Toke
         (ObjectClass::CERTIFICATE, &mut done.certificates),
     ] {
         for object in locate::find(raw, &of(class))? {
-            raw.destroy_object(object).map_err(TokenError::call(DESTROYING))?;
+            raw.destroy_object(object)
+                .map_err(TokenError::call(DESTROYING))?;
             *count += 1;
         }
     }
@@ -123,19 +138,27 @@ fn free_slot(
     let tokens = loaded.tokens()?;
     let cannot = |problem: String| Err(TokenError::CannotInitialise(problem));
     if let Some((_, there)) = tokens.iter().find(|(_, info)| info.label == label.as_str()) {
-        return cannot(format!("a token of this label exists already: {}. Choose another label; initialised tokens are never overwritten", there.name()));
+        return cannot(format!(
+            "a token of this label exists already: {}. Choose another label; initialised tokens are never overwritten",
+            there.name()
+        ));
     }
-    let is_free = |info: &TokenInfo| {
-        !info.initialised && serial.is_none_or(|serial| serial == info.serial)
-    };
+    let is_free =
+        |info: &TokenInfo| !info.initialised && serial.is_none_or(|serial| serial == info.serial);
     let free: Vec<_> = tokens.iter().filter(|(_, info)| is_free(info)).collect();
     match free[..] {
         [(slot, _)] => Ok(*slot),
-        [] => cannot("the module has no token that is not initialised yet; clear one with the vendor's tool".into()),
+        [] => cannot(
+            "the module has no token that is not initialised yet; clear one with the vendor's tool"
+                .into(),
+        ),
         _ => cannot(format!(
             "{} tokens are not initialised; choose one by its serial number: {}",
             free.len(),
-            free.iter().map(|(_, info)| info.serial.as_str()).collect::<Vec<_>>().join(", ")
+            free.iter()
+                .map(|(_, info)| info.serial.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         )),
     }
 }
@@ -146,7 +169,10 @@ fn check_lengths(
     slot: Slot,
     pins: [(&str, &SecretString); 2],
 ) -> Result<(), TokenError> {
-    let info = loaded.pkcs11.get_token_info(slot).map_err(TokenError::call(INITIALISING))?;
+    let info = loaded
+        .pkcs11
+        .get_token_info(slot)
+        .map_err(TokenError::call(INITIALISING))?;
     let (shortest, longest) = (info.min_pin_length(), info.max_pin_length());
     for (name, pin) in pins {
         let length = pin.expose_secret().len();
@@ -176,10 +202,14 @@ fn blame(label: &TokenLabel, error: Error) -> TokenError {
     let refusal = match error {
         Error::Pkcs11(RvError::PinIncorrect, _) => LoginRefusal::WrongPin,
         Error::Pkcs11(RvError::PinLocked, _) => LoginRefusal::Locked,
-        Error::Pkcs11(code @ (RvError::PinInvalid | RvError::PinLenRange | RvError::PinTooWeak), _) => {
-            LoginRefusal::ImpossiblePin(ReturnCode(code).to_string())
-        }
+        Error::Pkcs11(
+            code @ (RvError::PinInvalid | RvError::PinLenRange | RvError::PinTooWeak),
+            _,
+        ) => LoginRefusal::ImpossiblePin(ReturnCode(code).to_string()),
         other => return TokenError::call(INITIALISING)(other),
     };
-    TokenError::Login { token: label.to_string(), refusal }
+    TokenError::Login {
+        token: label.to_string(),
+        refusal,
+    }
 }

@@ -45,20 +45,29 @@ impl Session {
     pub fn keys(&self) -> Result<Vec<Result<Key, TokenError>>, TokenError> {
         self.guard(|session| {
             let found = private_keys(session, None)?;
-            Ok(found.into_iter().map(|found| self.complete(session, found)).collect())
+            Ok(found
+                .into_iter()
+                .map(|found| self.complete(session, found))
+                .collect())
         })
     }
 
     /// `wanted`, said in full for this token.
     pub(super) fn within(&self, wanted: &KeyUri) -> Result<KeyUri, TokenError> {
-        wanted.within(self.token()).map_err(|error| TokenError::Name(wanted.to_string(), error))
+        wanted
+            .within(self.token())
+            .map_err(|error| TokenError::Name(wanted.to_string(), error))
     }
 
     fn complete(&self, session: &Raw, found: Found) -> Result<Key, TokenError> {
-        let unusable = |problem: String| TokenError::KeyUnusable { key: found.name(), problem };
+        let unusable = |problem: String| TokenError::KeyUnusable {
+            key: found.name(),
+            problem,
+        };
         let id = KeyId::from_bytes(&found.id)
             .map_err(|error| unusable(format!("its CKA_ID does not tell which public key belongs to it ({error}); set one with the vendor's tool")))?;
-        if attribute::flag(session, found.handle, AttributeType::AlwaysAuthenticate)? == Some(true) {
+        if attribute::flag(session, found.handle, AttributeType::AlwaysAuthenticate)? == Some(true)
+        {
             return Err(unusable("it asks for the PIN at each signature (CKA_ALWAYS_AUTHENTICATE), which Fastness does not do; generate one without".into()));
         }
         let public = public_half(session, &found, &id)?;
@@ -79,7 +88,11 @@ impl Found {
     /// How messages call it.
     pub(super) fn name(&self) -> String {
         let id: String = self.id.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("\"{}\" (id {})", self.label.escape_debug(), if id.is_empty() { "none" } else { &id })
+        format!(
+            "\"{}\" (id {})",
+            self.label.escape_debug(),
+            if id.is_empty() { "none" } else { &id }
+        )
     }
 }
 
@@ -90,7 +103,10 @@ pub(super) fn exactly_one(session: &Raw, wanted: &KeyUri) -> Result<Found, Token
         1 => Ok(found.remove(0)),
         0 => Err(TokenError::KeyMissing {
             wanted: Box::new(wanted.clone()),
-            present: private_keys(session, None)?.iter().map(Found::name).collect(),
+            present: private_keys(session, None)?
+                .iter()
+                .map(Found::name)
+                .collect(),
         }),
         _ => Err(TokenError::KeyDoubled {
             wanted: Box::new(wanted.clone()),
@@ -100,8 +116,14 @@ pub(super) fn exactly_one(session: &Raw, wanted: &KeyUri) -> Result<Found, Token
 }
 
 /// The private keys that fit `wanted`, or all of them.
-pub(super) fn private_keys(session: &Raw, wanted: Option<&KeyUri>) -> Result<Vec<Found>, TokenError> {
-    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Token(true)];
+pub(super) fn private_keys(
+    session: &Raw,
+    wanted: Option<&KeyUri>,
+) -> Result<Vec<Found>, TokenError> {
+    let mut template = vec![
+        Attribute::Class(ObjectClass::PRIVATE_KEY),
+        Attribute::Token(true),
+    ];
     if let Some(label) = wanted.and_then(KeyUri::label) {
         template.push(Attribute::Label(label.into()));
     }
@@ -128,7 +150,10 @@ pub(super) fn private_keys(session: &Raw, wanted: Option<&KeyUri>) -> Result<Vec
 /// Objects that fit `template`, at most [`MOST_OBJECTS`].
 pub(super) fn find(session: &Raw, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
     let mut handles = Vec::new();
-    for handle in session.iter_objects(template).map_err(TokenError::call(LOCATING))? {
+    for handle in session
+        .iter_objects(template)
+        .map_err(TokenError::call(LOCATING))?
+    {
         handles.push(handle.map_err(TokenError::call(LOCATING))?);
         if handles.len() > MOST_OBJECTS {
             let problem = format!("more than {MOST_OBJECTS} objects of one kind");
@@ -145,7 +170,9 @@ fn public_half(
     id: &KeyId,
 ) -> Result<Result<Public, String>, TokenError> {
     let Some(key_type) = attribute::key_type(session, found.handle)? else {
-        return Ok(Err("its type (CKA_KEY_TYPE) is none that Fastness knows".into()));
+        return Ok(Err(
+            "its type (CKA_KEY_TYPE) is none that Fastness knows".into()
+        ));
     };
     let template = [
         Attribute::Class(ObjectClass::PUBLIC_KEY),
@@ -156,26 +183,45 @@ fn public_half(
     let source = match public[..] {
         [one] => {
             if attribute::key_type(session, one)? != Some(key_type) {
-                return Ok(Err(format!("the public key with the same id ({id}) is of another type")));
+                return Ok(Err(format!(
+                    "the public key with the same id ({id}) is of another type"
+                )));
             }
             one
         }
         // Private RSA keys hold the modulus; for others some modules tell the point.
         [] => found.handle,
         _ => {
-            return Ok(Err(format!("{} public keys have the same id ({id})", public.len())));
+            return Ok(Err(format!(
+                "{} public keys have the same id ({id})",
+                public.len()
+            )));
         }
     };
     let read = |attribute| attribute::bytes(session, source, attribute);
-    let missing = || "its public key is not in the token (an object of class public key with the same CKA_ID)".to_owned();
+    let missing = || {
+        "its public key is not in the token (an object of class public key with the same CKA_ID)"
+            .to_owned()
+    };
     let pair = |one: Option<Vec<u8>>, other: Option<Vec<u8>>| one.zip(other).ok_or_else(missing);
     Ok(match key_type {
-        KeyType::RSA => pair(read(AttributeType::Modulus)?, read(AttributeType::PublicExponent)?)
-            .and_then(|(modulus, exponent)| spki::rsa(&modulus, &exponent)),
-        KeyType::EC => pair(read(AttributeType::EcParams)?, read(AttributeType::EcPoint)?)
-            .and_then(|(params, point)| spki::ec(&params, &point)),
-        KeyType::EC_EDWARDS => pair(read(AttributeType::EcParams)?, read(AttributeType::EcPoint)?)
-            .and_then(|(params, point)| spki::edwards(&params, &point)),
-        other => Err(format!("keys of type {other} are not ECDSA, RSA or Ed25519")),
+        KeyType::RSA => pair(
+            read(AttributeType::Modulus)?,
+            read(AttributeType::PublicExponent)?,
+        )
+        .and_then(|(modulus, exponent)| spki::rsa(&modulus, &exponent)),
+        KeyType::EC => pair(
+            read(AttributeType::EcParams)?,
+            read(AttributeType::EcPoint)?,
+        )
+        .and_then(|(params, point)| spki::ec(&params, &point)),
+        KeyType::EC_EDWARDS => pair(
+            read(AttributeType::EcParams)?,
+            read(AttributeType::EcPoint)?,
+        )
+        .and_then(|(params, point)| spki::edwards(&params, &point)),
+        other => Err(format!(
+            "keys of type {other} are not ECDSA, RSA or Ed25519"
+        )),
     })
 }

@@ -32,11 +32,14 @@ pub(super) fn sign(
             (Mechanism::RsaPkcsPss(pss(scheme)), digest.as_ref())
         }
         // `Ed25519`: no parameter at all (NULL), as RFC 8032's pure Ed25519 wants.
-        Scheme::Ed25519 => {
-            (Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519)), message)
-        }
+        Scheme::Ed25519 => (
+            Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519)),
+            message,
+        ),
     };
-    session.sign(&mechanism, key, data).map_err(TokenError::call(SIGNING))
+    session
+        .sign(&mechanism, key, data)
+        .map_err(TokenError::call(SIGNING))
 }
 
 fn hash(scheme: Scheme, message: &[u8]) -> Digest {
@@ -56,7 +59,11 @@ fn pss(scheme: Scheme) -> PkcsPssParams {
         Scheme::RsaPssSha512 => (MechanismType::SHA512, PkcsMgfType::MGF1_SHA512, 64),
         _ => (MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, 32),
     };
-    PkcsPssParams { hash_alg, mgf, s_len: cryptoki::types::Ulong::new(length) }
+    PkcsPssParams {
+        hash_alg,
+        mgf,
+        s_len: cryptoki::types::Ulong::new(length),
+    }
 }
 
 /// The mechanism that keys of this kind sign with, and nothing else: CKA_ALLOWED_MECHANISMS.
@@ -79,7 +86,10 @@ pub(super) fn encode(kind: KeyKind, signature: Vec<u8>) -> Result<Vec<u8>, Token
         KeyKind::Ed25519 => 64,
     };
     if signature.len() != expected {
-        let problem = format!("a signature of {} bytes instead of {expected}", signature.len());
+        let problem = format!(
+            "a signature of {} bytes instead of {expected}",
+            signature.len()
+        );
         return Err(TokenError::answer(SIGNING, problem));
     }
     match kind {

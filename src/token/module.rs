@@ -1,5 +1,6 @@
 //! The module: loaded once, initialised once, finalised when nothing uses it any more.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,7 +59,10 @@ impl Module {
     /// [`TokenError::Module`], saying whether the path, the library or its initialisation is at
     /// fault.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
-        let blame = |fault| TokenError::Module { path: path.to_owned(), fault };
+        let blame = |fault| TokenError::Module {
+            path: path.to_owned(),
+            fault,
+        };
         if !path.is_absolute() {
             return Err(blame(ModuleFault::NotAbsolute));
         }
@@ -67,6 +71,9 @@ impl Module {
         if !metadata.is_file() {
             return Err(blame(ModuleFault::NotAFile));
         }
+        if metadata.permissions().mode() & 0o002 != 0 {
+            return Err(blame(ModuleFault::Writable));
+        }
         let pkcs11 = Pkcs11::new(path).map_err(|error| {
             blame(match error {
                 Error::MissingSymbol(_) => ModuleFault::NotPkcs11,
@@ -74,9 +81,15 @@ impl Module {
                 other => ModuleFault::Other(other),
             })
         })?;
-        let loaded = Loaded { pkcs11, path: path.to_owned(), sessions: Mutex::new(0) };
+        let loaded = Loaded {
+            pkcs11,
+            path: path.to_owned(),
+            sessions: Mutex::new(0),
+        };
         loaded.initialise_patiently()?;
-        Ok(Self { loaded: Arc::new(loaded) })
+        Ok(Self {
+            loaded: Arc::new(loaded),
+        })
     }
 
     /// The tokens that are there, initialised or not. A slot that fails is left out: it may have
@@ -85,7 +98,12 @@ impl Module {
     /// # Errors
     /// When the module cannot list its slots at all.
     pub fn tokens(&self) -> Result<Vec<TokenInfo>, TokenError> {
-        Ok(self.loaded.tokens()?.into_iter().map(|(_, info)| info).collect())
+        Ok(self
+            .loaded
+            .tokens()?
+            .into_iter()
+            .map(|(_, info)| info)
+            .collect())
     }
 
     /// The one token that `wanted` names.
@@ -97,7 +115,10 @@ impl Module {
         for _ in 0..RESTARTS {
             let again = match &found {
                 Ok((_, info)) => info.may_be_half_read(),
-                Err(error) => matches!(error, TokenError::TokenMissing { .. } | TokenError::Call { .. }),
+                Err(error) => matches!(
+                    error,
+                    TokenError::TokenMissing { .. } | TokenError::Call { .. }
+                ),
             };
             if !again || !self.loaded.restart()? {
                 break;
@@ -120,7 +141,11 @@ impl Module {
                 fault: ModuleFault::InUse,
             });
         }
-        self.loaded.pkcs11.clone().finalize().map_err(TokenError::call("finalising the module"))
+        self.loaded
+            .pkcs11
+            .clone()
+            .finalize()
+            .map_err(TokenError::call("finalising the module"))
     }
 
     /// The path it was loaded from.
@@ -132,15 +157,23 @@ impl Module {
 impl Loaded {
     /// Tokens with the slots they are in now.
     pub(super) fn tokens(&self) -> Result<Vec<(Slot, TokenInfo)>, TokenError> {
-        let slots = self.pkcs11.get_slots_with_token().map_err(TokenError::call("listing slots"))?;
+        let slots = self
+            .pkcs11
+            .get_slots_with_token()
+            .map_err(TokenError::call("listing slots"))?;
         let info = |slot| Some((slot, TokenInfo::of(&self.pkcs11.get_token_info(slot).ok()?)));
         Ok(slots.into_iter().filter_map(info).collect())
     }
 
     pub(super) fn find(&self, wanted: &TokenUri) -> Result<(Slot, TokenInfo), TokenError> {
         let tokens = self.tokens()?;
-        let uris = |tokens: &[(Slot, TokenInfo)]| tokens.iter().map(|(_, info)| info.name()).collect();
-        let mut matching: Vec<_> = tokens.iter().filter(|(_, info)| info.is(wanted)).cloned().collect();
+        let uris =
+            |tokens: &[(Slot, TokenInfo)]| tokens.iter().map(|(_, info)| info.name()).collect();
+        let mut matching: Vec<_> = tokens
+            .iter()
+            .filter(|(_, info)| info.is(wanted))
+            .cloned()
+            .collect();
         match matching.len() {
             1 => Ok(matching.remove(0)),
             0 => Err(TokenError::TokenMissing {
@@ -182,21 +215,34 @@ impl Loaded {
                 Err(Error::Pkcs11(code, _)) => ModuleFault::Initialise(ReturnCode(code)),
                 Err(other) => ModuleFault::Other(other),
             };
-            return Err(TokenError::Module { path: self.path.clone(), fault });
+            return Err(TokenError::Module {
+                path: self.path.clone(),
+                fault,
+            });
         }
     }
 }
 
 impl Open {
-    pub(super) fn new(loaded: &Arc<Loaded>, slot: Slot, access: Access) -> Result<Self, TokenError> {
-        let mut sessions = loaded.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn new(
+        loaded: &Arc<Loaded>,
+        slot: Slot,
+        access: Access,
+    ) -> Result<Self, TokenError> {
+        let mut sessions = loaded
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let raw = match access {
             Access::ReadOnly => loaded.pkcs11.open_ro_session(slot),
             Access::ReadWrite => loaded.pkcs11.open_rw_session(slot),
         };
         let raw = Some(raw.map_err(TokenError::call("opening a session"))?);
         *sessions += 1;
-        Ok(Self { raw, loaded: loaded.clone() })
+        Ok(Self {
+            raw,
+            loaded: loaded.clone(),
+        })
     }
 
     pub(super) fn raw(&self) -> &cryptoki::session::Session {
@@ -206,7 +252,11 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut sessions = self.loaded.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self
+            .loaded
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.raw = None;
         *sessions -= 1;
     }

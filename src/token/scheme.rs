@@ -44,6 +44,19 @@ impl Scheme {
     }
 }
 
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EcdsaP256Sha256 => "ECDSA P-256 with SHA-256",
+            Self::EcdsaP384Sha384 => "ECDSA P-384 with SHA-384",
+            Self::RsaPssSha256 => "RSA-PSS with SHA-256",
+            Self::RsaPssSha384 => "RSA-PSS with SHA-384",
+            Self::RsaPssSha512 => "RSA-PSS with SHA-512",
+            Self::Ed25519 => "Ed25519",
+        })
+    }
+}
+
 /// What kind of key an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -68,9 +81,11 @@ impl KeyKind {
         match self {
             Self::P256 => &[Scheme::EcdsaP256Sha256],
             Self::P384 => &[Scheme::EcdsaP384Sha384],
-            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => {
-                &[Scheme::RsaPssSha256, Scheme::RsaPssSha384, Scheme::RsaPssSha512]
-            }
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => &[
+                Scheme::RsaPssSha256,
+                Scheme::RsaPssSha384,
+                Scheme::RsaPssSha512,
+            ],
             Self::Ed25519 => &[Scheme::Ed25519],
         }
     }

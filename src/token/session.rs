@@ -11,13 +11,13 @@ use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 
+use super::Scheme;
 use super::error::{LoginRefusal, ReturnCode, TokenError};
 use super::info::TokenInfo;
 use super::key::Key;
 use super::mechanism;
 use super::module::{Access, Loaded, Open, RESTARTS};
 use super::uri::TokenUri;
-use super::Scheme;
 use crate::secret::UserPin;
 
 /// One token. Login is for the whole process; it lasts until the token and all of its sessions are
@@ -48,7 +48,11 @@ pub struct Session {
 
 impl Token {
     pub(super) fn new(loaded: Arc<Loaded>, slot: Slot, info: TokenInfo) -> Self {
-        Self { loaded, place: Mutex::new(Place { slot, login: None }), info }
+        Self {
+            loaded,
+            place: Mutex::new(Place { slot, login: None }),
+            info,
+        }
     }
 
     /// What the token said about itself when it was found.
@@ -62,7 +66,10 @@ impl Token {
     /// When it reports neither label nor serial number.
     pub fn uri(&self) -> Result<TokenUri, TokenError> {
         self.info.uri().ok_or_else(|| {
-            TokenError::answer("naming the token", "it reports neither label nor serial number")
+            TokenError::answer(
+                "naming the token",
+                "it reports neither label nor serial number",
+            )
         })
     }
 
@@ -94,17 +101,27 @@ impl Token {
     }
 
     fn try_login(&self, slot: Slot, pin: &SecretString) -> Result<Open, TokenError> {
-        let info = self.loaded.pkcs11.get_token_info(slot).map_err(TokenError::call("login"))?;
+        let info = self
+            .loaded
+            .pkcs11
+            .get_token_info(slot)
+            .map_err(TokenError::call("login"))?;
         let (info, uri) = (TokenInfo::of(&info), self.uri()?);
         if !info.is(&uri) {
             let present = vec![info.name()];
-            return Err(TokenError::TokenMissing { wanted: Box::new(uri), present });
+            return Err(TokenError::TokenMissing {
+                wanted: Box::new(uri),
+                present,
+            });
         }
         if let Some(refusal) = info.login_refusal() {
             return Err(self.refused(refusal));
         }
         let session = Open::new(&self.loaded, slot, Access::ReadOnly)?;
-        session.raw().login(UserType::User, Some(pin)).map_err(|error| self.verdict(error))?;
+        session
+            .raw()
+            .login(UserType::User, Some(pin))
+            .map_err(|error| self.verdict(error))?;
         Ok(session)
     }
 
@@ -129,7 +146,10 @@ impl Token {
     }
 
     fn refused(&self, refusal: LoginRefusal) -> TokenError {
-        TokenError::Login { token: self.info.label.clone(), refusal }
+        TokenError::Login {
+            token: self.info.label.clone(),
+            refusal,
+        }
     }
 
     /// Opens a read-only session.
@@ -141,10 +161,13 @@ impl Token {
     }
 
     pub(super) fn open(&self, access: Access) -> Result<Session, TokenError> {
-        let slot = self.place.lock().unwrap_or_else(PoisonError::into_inner).slot;
+        let slot = self
+            .place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .slot;
         Session::open(&self.loaded, slot, self.uri()?, access)
     }
-
 }
 
 impl Session {
@@ -154,12 +177,22 @@ impl Session {
         token: TokenUri,
         access: Access,
     ) -> Result<Self, TokenError> {
-        Ok(Self { open: Open::new(loaded, slot, access)?, dead: Cell::new(false), slot, token })
+        Ok(Self {
+            open: Open::new(loaded, slot, access)?,
+            dead: Cell::new(false),
+            slot,
+            token,
+        })
     }
 
     /// Another read-only session on the same token, for tries that may fail.
     pub(super) fn sibling(&self) -> Result<Self, TokenError> {
-        Self::open(&self.open.loaded, self.slot, self.token.clone(), Access::ReadOnly)
+        Self::open(
+            &self.open.loaded,
+            self.slot,
+            self.token.clone(),
+            Access::ReadOnly,
+        )
     }
 
     /// The mechanisms that the token offers.
@@ -192,7 +225,10 @@ impl Session {
     /// [`session_is_dead`](TokenError::session_is_dead) holds, this session makes no more calls.
     pub fn sign(&self, key: &Key, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, TokenError> {
         if !key.kind().schemes().contains(&scheme) {
-            return Err(TokenError::WrongScheme { kind: key.kind(), scheme });
+            return Err(TokenError::WrongScheme {
+                kind: key.kind(),
+                scheme,
+            });
         }
         self.guard(|session| {
             let raw = mechanism::sign(session, key.handle(), scheme, message)?;
@@ -222,6 +258,9 @@ fn may_pass(error: &TokenError) -> bool {
         error,
         TokenError::Call { .. }
             | TokenError::TokenMissing { .. }
-            | TokenError::Login { refusal: LoginRefusal::NoPinSet | LoginRefusal::NotInitialised, .. }
+            | TokenError::Login {
+                refusal: LoginRefusal::NoPinSet | LoginRefusal::NotInitialised,
+                ..
+            }
     )
 }

@@ -35,11 +35,14 @@ pub(super) fn ec(params: &[u8], point: &[u8]) -> Result<Public, String> {
         P384 => (KeyKind::P384, 97),
         other => return Err(format!("the curve {other} is neither P-256 nor P-384")),
     };
-    let point = raw_point(point, length).filter(|point| point[0] == 0x04).ok_or_else(|| {
-        format!("CKA_EC_POINT is not an uncompressed point of {length} bytes")
-    })?;
+    let point = raw_point(point, length)
+        .filter(|point| point[0] == 0x04)
+        .ok_or_else(|| format!("CKA_EC_POINT is not an uncompressed point of {length} bytes"))?;
     let parameters = Some(AnyRef::from(&curve));
-    Ok(Public { kind, spki_der: encode(EC_PUBLIC_KEY, parameters, point)? })
+    Ok(Public {
+        kind,
+        spki_der: encode(EC_PUBLIC_KEY, parameters, point)?,
+    })
 }
 
 /// An Ed25519 key. CKA_EC_PARAMS is the OID or the curve's name (PKCS#11 v3.1 §6.3.5); CKA_EC_POINT
@@ -51,7 +54,10 @@ pub(super) fn edwards(params: &[u8], point: &[u8]) -> Result<Public, String> {
     }
     let point = raw_point(point, 32)
         .ok_or_else(|| "CKA_EC_POINT is not 32 bytes, plain or as OCTET STRING".to_owned())?;
-    Ok(Public { kind: KeyKind::Ed25519, spki_der: encode(ED25519, None, point)? })
+    Ok(Public {
+        kind: KeyKind::Ed25519,
+        spki_der: encode(ED25519, None, point)?,
+    })
 }
 
 /// An RSA key from CKA_MODULUS and CKA_PUBLIC_EXPONENT, big endian.
@@ -67,14 +73,24 @@ pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Public, String> {
         2048 => KeyKind::Rsa2048,
         3072 => KeyKind::Rsa3072,
         4096 => KeyKind::Rsa4096,
-        other => return Err(format!("a modulus of {other} bits; RSA keys have 2048, 3072 or 4096")),
+        other => {
+            return Err(format!(
+                "a modulus of {other} bits; RSA keys have 2048, 3072 or 4096"
+            ));
+        }
     };
     if exponent.last().is_none_or(|last| last % 2 == 0) || public_exponent.as_bytes() == [1] {
         return Err("the public exponent is even or 1".to_owned());
     }
-    let key = RsaPublicKey { modulus, public_exponent };
+    let key = RsaPublicKey {
+        modulus,
+        public_exponent,
+    };
     let key = key.to_der().map_err(|error| error.to_string())?;
-    Ok(Public { kind, spki_der: encode(RSA, Some(AnyRef::NULL), &key)? })
+    Ok(Public {
+        kind,
+        spki_der: encode(RSA, Some(AnyRef::NULL), &key)?,
+    })
 }
 
 /// The point itself, from a plain one or an OCTET STRING. The lengths cannot be mistaken: an OCTET
@@ -93,7 +109,10 @@ fn encode(
     key: &[u8],
 ) -> Result<Vec<u8>, String> {
     let subject_public_key = BitString::from_bytes(key).map_err(|error| error.to_string())?;
-    let spki = SubjectPublicKeyInfo { algorithm: AlgorithmIdentifier { oid, parameters }, subject_public_key };
+    let spki = SubjectPublicKeyInfo {
+        algorithm: AlgorithmIdentifier { oid, parameters },
+        subject_public_key,
+    };
     spki.to_der().map_err(|error| error.to_string())
 }
 
@@ -101,8 +120,8 @@ fn encode(
 mod tests {
     use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
     use aws_lc_rs::signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-        KeyPair,
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair,
     };
 
     use super::*;
@@ -122,7 +141,10 @@ mod tests {
             let expected: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
             for point in [point.to_vec(), octet_string(point)] {
                 let public = ec(&curve.to_der().unwrap(), &point).unwrap();
-                assert_eq!((public.kind, &public.spki_der[..]), (kind, expected.as_ref()));
+                assert_eq!(
+                    (public.kind, &public.spki_der[..]),
+                    (kind, expected.as_ref())
+                );
             }
             assert!(ec(&curve.to_der().unwrap(), &point[1..]).is_err());
             assert!(ec(&[], point).is_err());
@@ -137,7 +159,10 @@ mod tests {
         let named = [&[0x13, 12][..], b"edwards25519"].concat();
         for params in [ED25519.to_der().unwrap(), named] {
             for point in [point.to_vec(), octet_string(point)] {
-                assert_eq!(edwards(&params, &point).unwrap().spki_der, expected.as_ref());
+                assert_eq!(
+                    edwards(&params, &point).unwrap().spki_der,
+                    expected.as_ref()
+                );
             }
         }
         assert!(edwards(&P256.to_der().unwrap(), point).is_err());
@@ -146,12 +171,25 @@ mod tests {
     #[test]
     fn rsa_lengths_that_are_not_ours_and_bad_exponents_are_refused() {
         let modulus = |bytes: usize| vec![0xc5; bytes];
-        assert_eq!(rsa(&modulus(256), &[1, 0, 1]).unwrap().kind, KeyKind::Rsa2048);
+        assert_eq!(
+            rsa(&modulus(256), &[1, 0, 1]).unwrap().kind,
+            KeyKind::Rsa2048
+        );
         let padded = [vec![0], modulus(384)].concat();
         assert_eq!(rsa(&padded, &[0, 1, 0, 1]).unwrap().kind, KeyKind::Rsa3072);
         assert_eq!(rsa(&modulus(512), &[3]).unwrap().kind, KeyKind::Rsa4096);
-        for (bytes, exponent) in [(128, vec![1, 0, 1]), (255, vec![3]), (256, vec![1]), (256, vec![2]), (256, vec![]), (0, vec![3])] {
-            assert!(rsa(&modulus(bytes), &exponent).is_err(), "{bytes} {exponent:?}");
+        for (bytes, exponent) in [
+            (128, vec![1, 0, 1]),
+            (255, vec![3]),
+            (256, vec![1]),
+            (256, vec![2]),
+            (256, vec![]),
+            (0, vec![3]),
+        ] {
+            assert!(
+                rsa(&modulus(bytes), &exponent).is_err(),
+                "{bytes} {exponent:?}"
+            );
         }
     }
 }

@@ -12,8 +12,9 @@ use std::str::FromStr;
 
 pub use names::{KeyId, KeyUri, TokenLabel, TokenUri};
 
-/// Longest URI in bytes; one with every attribute at its longest is about 900.
-pub const LONGEST_URI: usize = 1024;
+/// Longest URI in bytes; a key's name with every attribute at its longest and all of it encoded has
+/// about 1400.
+pub const LONGEST_URI: usize = 2048;
 
 /// The attributes of a PKCS#11 URI (RFC 7512 §2.3), percent-decoded. Each is absent or not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,10 +93,14 @@ pub enum UriError {
         nearest: Option<&'static str>,
     },
     /// A slot, which is no name.
-    #[error("`{0}` is not taken: slots are numbered anew when a token is initialised or moved. Name the token by `token` and `serial`")]
+    #[error(
+        "`{0}` is not taken: slots are numbered anew when a token is initialised or moved. Name the token by `token` and `serial`"
+    )]
     Slot(&'static str),
     /// A PIN.
-    #[error("`pin-value` is not taken: a PIN in a URI ends up in configurations, logs and process lists. Give a PIN source, and change the PIN if others may have seen this URI")]
+    #[error(
+        "`pin-value` is not taken: a PIN in a URI ends up in configurations, logs and process lists. Give a PIN source, and change the PIN if others may have seen this URI"
+    )]
     PinValue,
     /// A PIN source.
     #[error("`pin-source` is not taken: PIN sources are given beside the URI, by `pin`")]
@@ -164,12 +169,29 @@ impl fmt::Display for Pkcs11Uri {
                 write!(f, "%{byte:02X}")?;
             }
         }
-        write_attribute(f, &mut separator, ";", "object", self.object.as_deref().map(str::as_bytes))?;
-        let object_type = self.object_type.map(|object_type| object_type.as_str().as_bytes());
+        write_attribute(
+            f,
+            &mut separator,
+            ";",
+            "object",
+            self.object.as_deref().map(str::as_bytes),
+        )?;
+        let object_type = self
+            .object_type
+            .map(|object_type| object_type.as_str().as_bytes());
         write_attribute(f, &mut separator, ";", "type", object_type)?;
         separator = "?";
-        for (name, value) in [("module-name", &self.module_name), ("module-path", &self.module_path)] {
-            write_attribute(f, &mut separator, "&", name, value.as_deref().map(str::as_bytes))?;
+        for (name, value) in [
+            ("module-name", &self.module_name),
+            ("module-path", &self.module_path),
+        ] {
+            write_attribute(
+                f,
+                &mut separator,
+                "&",
+                name,
+                value.as_deref().map(str::as_bytes),
+            )?;
         }
         Ok(())
     }

@@ -3,9 +3,15 @@ key that Fastness must not like."""
 
 import argparse
 import json
+import struct
 
 import pkcs11
-from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+from asn1crypto.keys import PrivateKeyInfo
+from asn1crypto.pem import unarmor
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
+from pkcs11.attributes import AttributeMapper
+from pkcs11.util.ec import encode_ec_public_key
+from pkcs11.util.rsa import encode_rsa_public_key
 
 SHOWN = [
     "SENSITIVE", "ALWAYS_SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL", "PRIVATE", "TOKEN",
@@ -61,26 +67,25 @@ def show(session, label):
 
 def make_ec(session, label, flaw):
     parameters = session.create_domain_parameters(KeyType.EC, {Attribute.EC_PARAMS: P256}, local=True)
-    parameters.generate_keypair(
-        label=label, id=label.encode(), store=True, capabilities=pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
+    public, _ = parameters.generate_keypair(
+        label=label, id=label.encode(), store=True, capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
         private_template={**GOOD, **FLAWS[flaw]}, public_template={Attribute.TOKEN: True, Attribute.VERIFY: True},
     )
+    print(encode_ec_public_key(public).hex())
 
 
 def make_rsa_without_pss(session, label):
-    private = {**GOOD, Attribute.ALLOWED_MECHANISMS: [Mechanism.SHA256_RSA_PKCS]}
-    session.generate_keypair(
+    public, _ = session.generate_keypair(
         KeyType.RSA, 2048, label=label, id=label.encode(), store=True,
-        capabilities=pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY, private_template=private,
+        capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
+        private_template={**GOOD, Attribute.ALLOWED_MECHANISMS: [Mechanism.SHA256_RSA_PKCS]},
         public_template={Attribute.TOKEN: True, Attribute.VERIFY: True},
     )
+    print(encode_rsa_public_key(public).hex())
 
 
 def import_ec(session, label, path):
     """A key from a file, as `openssl ecparam -genkey` writes it: never generated in the token."""
-    from asn1crypto.keys import PrivateKeyInfo
-    from asn1crypto.pem import unarmor
-
     with open(path, "rb") as file:
         info = PrivateKeyInfo.load(unarmor(file.read())[2])
     key = info["private_key"].parsed
@@ -97,21 +102,30 @@ def import_ec(session, label, path):
     })
 
 
+def mapper():
+    """CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE, which python-pkcs11 does not know."""
+    attributes = AttributeMapper()
+    size = struct.calcsize("L")
+    attributes.register_handler(
+        Attribute.ALLOWED_MECHANISMS,
+        lambda mechanisms: struct.pack(f"{len(mechanisms)}L", *mechanisms),
+        lambda data: struct.unpack(f"{len(data) // size}L", data),
+    )
+    return attributes
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--module", required=True)
     parser.add_argument("--token", required=True)
     parser.add_argument("--pin-file", required=True)
-    parser.add_argument("action", choices=["show", "make-ec", "make-rsa-without-pss", "import-ec", "set-pin"])
+    parser.add_argument("action", choices=["show", "make-ec", "make-rsa-without-pss", "import-ec"])
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args()
     with open(args.pin_file) as file:
         pin = file.read()
     token = pkcs11.lib(args.module).get_token(token_label=args.token)
-    with token.open(rw=True, user_pin=pin) as session:
-        if args.action == "set-pin":
-            session.set_pin(pin, args.arguments[0])
-            return
+    with token.open(rw=True, user_pin=pin, attribute_mapper=mapper()) as session:
         {
             "show": show, "make-ec": make_ec, "make-rsa-without-pss": make_rsa_without_pss,
             "import-ec": import_ec,

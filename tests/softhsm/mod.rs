@@ -1,6 +1,10 @@
 //! A SoftHSM of its own for one test: its folder, its configuration, its PIN files.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where something fails"
+)]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -43,8 +47,19 @@ impl SoftHsm {
     /// With a token "node" that has its PINs.
     pub(crate) fn with_token() -> Self {
         let hsm = Self::new();
-        hsm.fastness(&["token", "init", "--module", MODULE, "--label", "node", "--so-pin", "file:so-pin", "--pin", "file:pin"])
-            .good();
+        hsm.fastness(&[
+            "token",
+            "init",
+            "--module",
+            MODULE,
+            "--label",
+            "node",
+            "--so-pin",
+            "file:so-pin",
+            "--pin",
+            "file:pin",
+        ])
+        .good();
         hsm
     }
 
@@ -88,22 +103,49 @@ impl SoftHsm {
     }
 
     pub(crate) fn keygen(&self, label: &str, kind: &str) -> Ran {
-        self.token("keygen", &["--token", "pkcs11:token=node", "--purpose", "server", "--label", label, "--kind", kind])
+        self.token(
+            "keygen",
+            &[
+                "--token",
+                "pkcs11:token=node",
+                "--purpose",
+                "server",
+                "--label",
+                label,
+                "--kind",
+                kind,
+            ],
+        )
     }
 
     /// The one key of `fastness token list` that has this label.
     pub(crate) fn listed(&self, label: &str) -> serde_json::Value {
-        let ran = self.token("list", &["--token", "pkcs11:token=node", "--format", "json"]).good();
+        let ran = self
+            .token(
+                "list",
+                &["--token", "pkcs11:token=node", "--format", "json"],
+            )
+            .good();
         let list: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
         let keys = list["keys"].as_array().unwrap();
         let mut named = keys.iter().filter(|key| key["label"] == label);
-        let key = named.next().unwrap_or_else(|| panic!("no key {label} in {list}"));
+        let key = named
+            .next()
+            .unwrap_or_else(|| panic!("no key {label} in {list}"));
         assert!(named.next().is_none());
         key.clone()
     }
 
     pub(crate) fn pkcs11_tool(&self, args: &[&str]) -> Ran {
-        let mut all = vec!["--module", MODULE, "--token-label", "node", "--login", "--pin", PIN];
+        let mut all = vec![
+            "--module",
+            MODULE,
+            "--token-label",
+            "node",
+            "--login",
+            "--pin",
+            PIN,
+        ];
         all.extend(args);
         self.run("pkcs11-tool", &all)
     }
@@ -112,7 +154,11 @@ impl SoftHsm {
 impl Ran {
     pub(crate) fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        Self {
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     #[track_caller]
@@ -129,7 +175,10 @@ impl Ran {
             assert!(self.err.contains(word), "no {word:?} in {self:?}");
         }
         for pin in [PIN, SO_PIN] {
-            assert!(!self.err.contains(pin) && !self.out.contains(pin), "a PIN in {self:?}");
+            assert!(
+                !self.err.contains(pin) && !self.out.contains(pin),
+                "a PIN in {self:?}"
+            );
         }
         self
     }

@@ -79,20 +79,26 @@ impl FileCa {
     /// A certificate for the P-256 key whose SubjectPublicKeyInfo is `spki`.
     pub fn certify(&self, spki: &[u8], params: &CertificateParams) -> String {
         // The uncompressed point is the end of it (RFC 5480 §2.2).
-        let point = P256Point(spki[spki.len() - 65..].to_vec());
+        let point = PublicKey(spki[spki.len() - 65..].to_vec(), &rcgen::PKCS_ECDSA_P256_SHA256);
         params.signed_by(&point, &self.issuer).expect("a certificate").pem()
+    }
+
+    /// A certificate for an RSAPublicKey (RFC 8017 A.1.1).
+    pub fn certify_rsa(&self, key: &[u8], params: &CertificateParams) -> String {
+        let key = PublicKey(key.to_vec(), &rcgen::PKCS_RSA_SHA256);
+        params.signed_by(&key, &self.issuer).expect("a certificate").pem()
     }
 }
 
-struct P256Point(Vec<u8>);
+struct PublicKey(Vec<u8>, &'static SignatureAlgorithm);
 
-impl PublicKeyData for P256Point {
+impl PublicKeyData for PublicKey {
     fn der_bytes(&self) -> &[u8] {
         &self.0
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
+        self.1
     }
 }
 

@@ -68,7 +68,7 @@ impl Node {
     /// Waits for such a line behind the first `skip` bytes: see [`Node::log_length`].
     #[track_caller]
     pub fn wait_log_after(&self, skip: usize, needle: &str) -> String {
-        eventually(&format!("{}'s log says {needle:?}; it says:\n{}", self.name, self.log()), || {
+        eventually(&format!("{}'s log says {needle:?}", self.name), || {
             let log = self.log();
             let found = log.get(skip..)?.lines().find(|line| line.contains(needle))?;
             Some(found.to_owned())

@@ -4,16 +4,18 @@
 
 use cryptoki::error::Error;
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::{Attribute, AttributeInfo, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::object::{
+    Attribute, AttributeInfo, AttributeType, KeyType, ObjectClass, ObjectHandle,
+};
 use zeroize::Zeroize;
 
 use super::evidence::{KeyEvidence, Trial};
 use crate::fault::Fault;
+use crate::token::KeyKind;
 use crate::token::attribute;
 use crate::token::error::TokenError;
 use crate::token::key::Key;
 use crate::token::session::Session;
-use crate::token::KeyKind;
 
 const MEND: &str = "the key has to be taken as known to others: make a new one inside the token with fastness token keygen, and revoke what this one signed";
 
@@ -44,13 +46,27 @@ pub(super) fn run(
     }
     let offered = session.mechanisms()?;
     if !offered.contains(&MechanismType::AES_KEY_GEN) {
-        evidence.notes.push("the token makes no AES keys, so wrapping the key was not tried".into());
+        evidence
+            .notes
+            .push("the token makes no AES keys, so wrapping the key was not tried".into());
         return Ok(());
     }
     for (offer, mechanism, name) in [
-        (MechanismType::AES_KEY_WRAP_PAD, Mechanism::AesKeyWrapPad, "CKM_AES_KEY_WRAP_PAD"),
-        (MechanismType::AES_KEY_WRAP, Mechanism::AesKeyWrap, "CKM_AES_KEY_WRAP"),
-        (MechanismType::AES_CBC_PAD, Mechanism::AesCbcPad([0; 16]), "CKM_AES_CBC_PAD"),
+        (
+            MechanismType::AES_KEY_WRAP_PAD,
+            Mechanism::AesKeyWrapPad,
+            "CKM_AES_KEY_WRAP_PAD",
+        ),
+        (
+            MechanismType::AES_KEY_WRAP,
+            Mechanism::AesKeyWrap,
+            "CKM_AES_KEY_WRAP",
+        ),
+        (
+            MechanismType::AES_CBC_PAD,
+            Mechanism::AesCbcPad([0; 16]),
+            "CKM_AES_CBC_PAD",
+        ),
     ] {
         if !offered.contains(&offer) {
             continue;
@@ -60,11 +76,14 @@ pub(super) fn run(
             Ok(wrapping) => wrapping,
             Err(error) => {
                 let error = TokenError::call("making a key to wrap with")(error);
-                evidence.notes.push(format!("{name} was not tried: {error}"));
+                evidence
+                    .notes
+                    .push(format!("{name} was not tried: {error}"));
                 continue;
             }
         };
-        evidence.module_sets_local = attribute::flag(session.raw(), wrapping, AttributeType::Local)?;
+        evidence.module_sets_local =
+            attribute::flag(session.raw(), wrapping, AttributeType::Local)?;
         let outcome = match session.raw().wrap_key(&mechanism, wrapping, key.handle()) {
             Ok(_) => None,
             Err(error) => Some(refusal(error)),
@@ -87,7 +106,11 @@ fn read(session: &Session, key: ObjectHandle, attribute: AttributeType) -> Optio
 
 /// cryptoki leaves out what it got no value for; the length alone has a return code of its own.
 fn why_no_value(session: &Session, key: ObjectHandle, attribute: AttributeType) -> String {
-    match session.raw().get_attribute_info(key, &[attribute]).as_deref() {
+    match session
+        .raw()
+        .get_attribute_info(key, &[attribute])
+        .as_deref()
+    {
         Ok([AttributeInfo::Sensitive]) => "CKR_ATTRIBUTE_SENSITIVE".into(),
         Ok([AttributeInfo::TypeInvalid]) => "CKR_ATTRIBUTE_TYPE_INVALID".into(),
         _ => "no value given".into(),

@@ -4,9 +4,9 @@
 use cryptoki::object::Attribute;
 use cryptoki::types::Ulong;
 
+use crate::token::KeyKind;
 use crate::token::mechanism;
 use crate::token::uri::KeyId;
-use crate::token::KeyKind;
 
 /// DER of the curves' OIDs (CKA_EC_PARAMS): secp256r1, secp384r1, Ed25519.
 const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -47,8 +47,17 @@ enum State {
 
 impl Templates {
     pub(super) fn new(kind: KeyKind, label: &str, id: &KeyId) -> Self {
-        let named = || [Attribute::Label(label.into()), Attribute::Id(id.as_bytes().into())];
-        let mut public = vec![Attribute::Token(true), Attribute::Private(false), Attribute::Verify(true)];
+        let named = || {
+            [
+                Attribute::Label(label.into()),
+                Attribute::Id(id.as_bytes().into()),
+            ]
+        };
+        let mut public = vec![
+            Attribute::Token(true),
+            Attribute::Private(false),
+            Attribute::Verify(true),
+        ];
         public.extend(named());
         public.extend(parameters(kind));
         let mut private = vec![
@@ -59,23 +68,51 @@ impl Templates {
             Attribute::Sign(true),
         ];
         private.extend(named());
-        let optional = |name, side, attribute| Optional { name, attribute, side };
+        let optional = |name, side, attribute| Optional {
+            name,
+            attribute,
+            side,
+        };
         let allowed = Attribute::AllowedMechanisms(vec![mechanism::signing(kind)]);
         Self {
             public,
             private,
             optional: vec![
-                optional("CKA_ENCRYPT (public key)", Side::Public, Attribute::Encrypt(false)),
-                optional("CKA_WRAP (public key)", Side::Public, Attribute::Wrap(false)),
-                optional("CKA_VERIFY_RECOVER (public key)", Side::Public, Attribute::VerifyRecover(false)),
+                optional(
+                    "CKA_ENCRYPT (public key)",
+                    Side::Public,
+                    Attribute::Encrypt(false),
+                ),
+                optional(
+                    "CKA_WRAP (public key)",
+                    Side::Public,
+                    Attribute::Wrap(false),
+                ),
+                optional(
+                    "CKA_VERIFY_RECOVER (public key)",
+                    Side::Public,
+                    Attribute::VerifyRecover(false),
+                ),
                 optional("CKA_COPYABLE", Side::Private, Attribute::Copyable(false)),
-                optional("CKA_MODIFIABLE (public key)", Side::Public, Attribute::Modifiable(false)),
-                optional("CKA_SIGN_RECOVER", Side::Private, Attribute::SignRecover(false)),
+                optional(
+                    "CKA_MODIFIABLE (public key)",
+                    Side::Public,
+                    Attribute::Modifiable(false),
+                ),
+                optional(
+                    "CKA_SIGN_RECOVER",
+                    Side::Private,
+                    Attribute::SignRecover(false),
+                ),
                 optional("CKA_DERIVE", Side::Private, Attribute::Derive(false)),
                 optional("CKA_UNWRAP", Side::Private, Attribute::Unwrap(false)),
                 optional("CKA_DECRYPT", Side::Private, Attribute::Decrypt(false)),
                 optional("CKA_ALLOWED_MECHANISMS", Side::Private, allowed),
-                optional("CKA_MODIFIABLE", Side::Private, Attribute::Modifiable(false)),
+                optional(
+                    "CKA_MODIFIABLE",
+                    Side::Private,
+                    Attribute::Modifiable(false),
+                ),
             ],
             state: State::Full,
         }
@@ -113,7 +150,11 @@ impl Templates {
         let left_out = |(index, optional): (usize, &Optional)| {
             self.is_left_out(index).then(|| optional.name.to_owned())
         };
-        self.optional.iter().enumerate().filter_map(left_out).collect()
+        self.optional
+            .iter()
+            .enumerate()
+            .filter_map(left_out)
+            .collect()
     }
 
     fn is_left_out(&self, index: usize) -> bool {
@@ -126,7 +167,12 @@ impl Templates {
 }
 
 fn parameters(kind: KeyKind) -> Vec<Attribute> {
-    let rsa = |bits| vec![Attribute::ModulusBits(Ulong::new(bits)), Attribute::PublicExponent(EXPONENT.into())];
+    let rsa = |bits| {
+        vec![
+            Attribute::ModulusBits(Ulong::new(bits)),
+            Attribute::PublicExponent(EXPONENT.into()),
+        ]
+    };
     match kind {
         KeyKind::P256 => vec![Attribute::EcParams(P256.into())],
         KeyKind::P384 => vec![Attribute::EcParams(P384.into())],

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::parse::LONGEST_LABEL;
 use super::{ObjectType, Pkcs11Uri, UriError};
 
 /// Names one token: by label, serial number, or both; manufacturer and model narrow further.
@@ -41,7 +42,10 @@ pub struct TokenLabel(String);
 impl TokenUri {
     /// The name of a token by its label alone.
     pub fn by_label(label: &TokenLabel) -> Self {
-        Self(TokenPart { label: Some(label.0.clone()), ..TokenPart::default() })
+        Self(TokenPart {
+            label: Some(label.0.clone()),
+            ..TokenPart::default()
+        })
     }
 
     /// The name of a token that reports these values; empty ones are left out.
@@ -61,7 +65,9 @@ impl TokenUri {
             manufacturer: given(manufacturer),
             model: given(model),
         };
-        part.names_a_token().then_some(Self(part)).ok_or(UriError::NoToken)
+        part.names_a_token()
+            .then_some(Self(part))
+            .ok_or(UriError::NoToken)
     }
 
     /// The label it asks for.
@@ -82,7 +88,8 @@ impl TokenUri {
         manufacturer: &str,
         model: &str,
     ) -> bool {
-        let fits = |asked: &Option<String>, is: &str| asked.as_deref().is_none_or(|asked| asked == is);
+        let fits =
+            |asked: &Option<String>, is: &str| asked.as_deref().is_none_or(|asked| asked == is);
         fits(&self.0.label, label)
             && fits(&self.0.serial, serial)
             && fits(&self.0.manufacturer, manufacturer)
@@ -91,9 +98,16 @@ impl TokenUri {
 }
 
 impl KeyUri {
-    /// The name of a key in `token`, by label and id.
+    /// The name of a key in `token`, by id and label. A label that no URI can say is left out: the
+    /// empty one, one with a NUL or not in UTF-8 (read as U+FFFD), one of more than 255 bytes.
     pub fn new(token: &TokenUri, label: &str, id: Option<KeyId>) -> Self {
-        Self { token: token.0.clone(), object: Some(label.to_owned()), id }
+        let sayable =
+            (1..=LONGEST_LABEL).contains(&label.len()) && !label.contains(['\0', '\u{fffd}']);
+        Self {
+            token: token.0.clone(),
+            object: sayable.then(|| label.to_owned()),
+            id,
+        }
     }
 
     /// The label (CKA_LABEL) it asks for.
@@ -108,7 +122,9 @@ impl KeyUri {
 
     /// The token it is in, when the name says enough about it.
     pub fn token(&self) -> Option<TokenUri> {
-        self.token.names_a_token().then(|| TokenUri(self.token.clone()))
+        self.token
+            .names_a_token()
+            .then(|| TokenUri(self.token.clone()))
     }
 
     /// The same key, in `token`.
@@ -119,10 +135,18 @@ impl KeyUri {
         let merged = TokenPart {
             label: merge("token", &self.token.label, &token.0.label)?,
             serial: merge("serial", &self.token.serial, &token.0.serial)?,
-            manufacturer: merge("manufacturer", &self.token.manufacturer, &token.0.manufacturer)?,
+            manufacturer: merge(
+                "manufacturer",
+                &self.token.manufacturer,
+                &token.0.manufacturer,
+            )?,
             model: merge("model", &self.token.model, &token.0.model)?,
         };
-        Ok(Self { token: merged, object: self.object.clone(), id: self.id.clone() })
+        Ok(Self {
+            token: merged,
+            object: self.object.clone(),
+            id: self.id.clone(),
+        })
     }
 }
 
@@ -191,7 +215,9 @@ impl TryFrom<Pkcs11Uri> for TokenUri {
             }
         }
         let part = token_part(uri)?;
-        part.names_a_token().then_some(Self(part)).ok_or(UriError::NoToken)
+        part.names_a_token()
+            .then_some(Self(part))
+            .ok_or(UriError::NoToken)
     }
 }
 
@@ -206,7 +232,11 @@ impl TryFrom<Pkcs11Uri> for KeyUri {
         if object.is_none() && id.is_none() {
             return Err(UriError::NoKey);
         }
-        Ok(Self { token: token_part(uri)?, object, id })
+        Ok(Self {
+            token: token_part(uri)?,
+            object,
+            id,
+        })
     }
 }
 
@@ -237,7 +267,10 @@ impl KeyId {
         match bytes.len() {
             0 => Err(UriError::Empty("id")),
             1..=64 => Ok(Self(bytes.to_vec())),
-            _ => Err(UriError::ValueTooLong { attribute: "id", longest: 64 }),
+            _ => Err(UriError::ValueTooLong {
+                attribute: "id",
+                longest: 64,
+            }),
         }
     }
 
@@ -253,9 +286,13 @@ impl FromStr for KeyId {
     /// Hexadecimal digits, an even number of them: `0a1b`.
     fn from_str(text: &str) -> Result<Self, UriError> {
         let nibbles: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-        let nibbles = nibbles.filter(|nibbles| nibbles.len() % 2 == 0).ok_or(UriError::BadValue("id"))?;
-        let bytes: Option<Vec<u8>> =
-            nibbles.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).ok()).collect();
+        let nibbles = nibbles
+            .filter(|nibbles| nibbles.len() % 2 == 0)
+            .ok_or(UriError::BadValue("id"))?;
+        let bytes: Option<Vec<u8>> = nibbles
+            .chunks(2)
+            .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).ok())
+            .collect();
         Self::from_bytes(&bytes.ok_or(UriError::BadValue("id"))?)
     }
 }
@@ -288,7 +325,10 @@ impl FromStr for TokenLabel {
             return Err(UriError::Empty("token"));
         }
         if text.len() > 32 {
-            return Err(UriError::ValueTooLong { attribute: "token", longest: 32 });
+            return Err(UriError::ValueTooLong {
+                attribute: "token",
+                longest: 32,
+            });
         }
         if text.ends_with(' ') || text.chars().any(char::is_control) {
             return Err(UriError::BadValue("token"));

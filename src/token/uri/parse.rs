@@ -3,7 +3,7 @@
 use super::{KeyId, LONGEST_URI, ObjectType, Pkcs11Uri, UriError};
 
 /// Longest CKA_LABEL and CKA_ID that we name, in bytes; PKCS#11 sets no bound.
-const LONGEST_LABEL: usize = 255;
+pub(super) const LONGEST_LABEL: usize = 255;
 const LONGEST_ID: usize = 64;
 
 /// Each attribute, and the longest value of it (PKCS#11 v3.1 §3.2: CK_TOKEN_INFO, CK_INFO).
@@ -42,7 +42,12 @@ pub(super) fn uri(text: &str) -> Result<Pkcs11Uri, UriError> {
         attributes(&mut found, Part::Path, path, SCHEME.len())?;
     }
     if let Some(query) = query {
-        attributes(&mut found, Part::Query, query, SCHEME.len() + path.len() + 1)?;
+        attributes(
+            &mut found,
+            Part::Query,
+            query,
+            SCHEME.len() + path.len() + 1,
+        )?;
     }
     Ok(found)
 }
@@ -54,10 +59,17 @@ enum Part {
 }
 
 /// Reads `text`, which starts at byte `at` of the URI.
-fn attributes(found: &mut Pkcs11Uri, part: Part, text: &str, mut at: usize) -> Result<(), UriError> {
+fn attributes(
+    found: &mut Pkcs11Uri,
+    part: Part,
+    text: &str,
+    mut at: usize,
+) -> Result<(), UriError> {
     let separator = if part == Part::Path { ';' } else { '&' };
     for attribute in text.split(separator) {
-        let (name, value) = attribute.split_once('=').ok_or(UriError::NotAnAttribute(at))?;
+        let (name, value) = attribute
+            .split_once('=')
+            .ok_or(UriError::NotAnAttribute(at))?;
         if name.is_empty() {
             return Err(UriError::NotAnAttribute(at));
         }
@@ -89,7 +101,12 @@ fn unknown(part: Part, table: &[(&'static str, usize)], name: &str) -> UriError 
     // What stands before the first `=` may be a value that lost its name: show plain names only.
     let name = match name.len() <= 32 && name.bytes().all(sound) {
         true => name.to_owned(),
-        false => if part == Part::Path { "…" } else { "…, in the query" }.to_owned(),
+        false => if part == Part::Path {
+            "…"
+        } else {
+            "…, in the query"
+        }
+        .to_owned(),
     };
     let nearest = table
         .iter()
@@ -144,12 +161,17 @@ fn set(
         return Err(UriError::Empty(name));
     }
     if value.len() > longest {
-        return Err(UriError::ValueTooLong { attribute: name, longest });
+        return Err(UriError::ValueTooLong {
+            attribute: name,
+            longest,
+        });
     }
     if name == "id" {
         return put(&mut found.id, name, KeyId::from_bytes(&value)?);
     }
-    let text = String::from_utf8(value).ok().filter(|text| !text.contains('\0'));
+    let text = String::from_utf8(value)
+        .ok()
+        .filter(|text| !text.contains('\0'));
     let text = text.ok_or(UriError::NotText(name))?;
     match name {
         "token" => put(&mut found.token, name, text),
@@ -164,7 +186,10 @@ fn set(
         "module-path" => put(&mut found.module_path, name, text),
         "module-name" => put(&mut found.module_name, name, text),
         // Unreachable while the tables above list only these; refused all the same.
-        other => Err(UriError::Unknown { name: other.to_owned(), nearest: None }),
+        other => Err(UriError::Unknown {
+            name: other.to_owned(),
+            nearest: None,
+        }),
     }
 }
 
@@ -176,10 +201,16 @@ fn put<T>(place: &mut Option<T>, name: &'static str, value: T) -> Result<(), Uri
 }
 
 fn object_type(text: &str) -> Result<ObjectType, UriError> {
-    [ObjectType::Public, ObjectType::Private, ObjectType::Certificate, ObjectType::SecretKey, ObjectType::Data]
-        .into_iter()
-        .find(|object_type| object_type.as_str() == text)
-        .ok_or(UriError::BadValue("type"))
+    [
+        ObjectType::Public,
+        ObjectType::Private,
+        ObjectType::Certificate,
+        ObjectType::SecretKey,
+        ObjectType::Data,
+    ]
+    .into_iter()
+    .find(|object_type| object_type.as_str() == text)
+    .ok_or(UriError::BadValue("type"))
 }
 
 fn version(text: String) -> Result<String, UriError> {
@@ -188,5 +219,6 @@ fn version(text: String) -> Result<String, UriError> {
         Some((major, minor)) => digits(major) && digits(minor),
         None => digits(&text),
     };
-    good.then_some(text).ok_or(UriError::BadValue("library-version"))
+    good.then_some(text)
+        .ok_or(UriError::BadValue("library-version"))
 }

@@ -21,7 +21,9 @@ fn a_uri_that_p11tool_prints_is_read_and_written_back() {
 
 #[test]
 fn what_need_not_be_encoded_may_stand_plain() {
-    let uri: Pkcs11Uri = "PKCS11:object=a:[]@!$'()*+,=&b?module-path=/usr/lib/a?b|c.so".parse().unwrap();
+    let uri: Pkcs11Uri = "PKCS11:object=a:[]@!$'()*+,=&b?module-path=/usr/lib/a?b|c.so"
+        .parse()
+        .unwrap();
     assert_eq!(uri.object.unwrap(), "a:[]@!$'()*+,=&b");
     assert_eq!(uri.module_path.unwrap(), "/usr/lib/a?b|c.so");
 }
@@ -29,10 +31,22 @@ fn what_need_not_be_encoded_may_stand_plain() {
 #[test]
 fn slots_pins_doubles_and_strangers_are_refused_without_their_values() {
     assert_eq!(refused("pkcs11:slot-id=271828"), UriError::Slot("slot-id"));
-    assert_eq!(refused("pkcs11:token=a?pin-value=271828"), UriError::PinValue);
-    assert_eq!(refused("pkcs11:token=a;pin-value=271828"), UriError::PinValue);
-    assert_eq!(refused("pkcs11:token=a?pin-source=file:/271828"), UriError::PinSource);
-    assert_eq!(refused("pkcs11:token=271828;token=b"), UriError::Twice("token"));
+    assert_eq!(
+        refused("pkcs11:token=a?pin-value=271828"),
+        UriError::PinValue
+    );
+    assert_eq!(
+        refused("pkcs11:token=a;pin-value=271828"),
+        UriError::PinValue
+    );
+    assert_eq!(
+        refused("pkcs11:token=a?pin-source=file:/271828"),
+        UriError::PinSource
+    );
+    assert_eq!(
+        refused("pkcs11:token=271828;token=b"),
+        UriError::Twice("token")
+    );
     for text in [
         "pkcs11:tokn=271828",
         "pkcs11:x-vendor=271828",
@@ -48,7 +62,11 @@ fn slots_pins_doubles_and_strangers_are_refused_without_their_values() {
         let text = refused(text).to_string();
         assert!(!text.contains("271828"), "{text}");
     }
-    assert!(refused("pkcs11:tokn=a").to_string().contains("did you mean `token`?"));
+    assert!(
+        refused("pkcs11:tokn=a")
+            .to_string()
+            .contains("did you mean `token`?")
+    );
 }
 
 #[test]
@@ -73,19 +91,32 @@ fn broken_encoding_is_refused_at_its_place() {
 fn a_name_longer_than_the_token_can_hold_is_refused_and_never_cut() {
     let label = "x".repeat(32);
     assert!(format!("pkcs11:token={label}").parse::<TokenUri>().is_ok());
-    assert!(matches!(refused(&format!("pkcs11:token={label}x")), UriError::ValueTooLong { .. }));
+    assert!(matches!(
+        refused(&format!("pkcs11:token={label}x")),
+        UriError::ValueTooLong { .. }
+    ));
     assert!(label.parse::<TokenLabel>().is_ok());
     assert!(format!("{label}x").parse::<TokenLabel>().is_err());
     assert!("a ".parse::<TokenLabel>().is_err());
-    assert_eq!(refused(&format!("pkcs11:object={}", "x".repeat(2000))), UriError::TooLong);
+    assert_eq!(
+        refused(&format!("pkcs11:object={}", "x".repeat(2048))),
+        UriError::TooLong
+    );
 }
 
 #[test]
 fn a_token_needs_a_label_or_a_serial_and_nothing_about_objects() {
     assert!("pkcs11:serial=1".parse::<TokenUri>().is_ok());
     assert_eq!("pkcs11:model=x".parse::<TokenUri>(), Err(UriError::NoToken));
-    for text in ["pkcs11:token=a;object=b", "pkcs11:token=a;id=%01", "pkcs11:token=a?module-path=/x"] {
-        assert!(matches!(text.parse::<TokenUri>(), Err(UriError::Misplaced(..))), "{text}");
+    for text in [
+        "pkcs11:token=a;object=b",
+        "pkcs11:token=a;id=%01",
+        "pkcs11:token=a?module-path=/x",
+    ] {
+        assert!(
+            matches!(text.parse::<TokenUri>(), Err(UriError::Misplaced(..))),
+            "{text}"
+        );
     }
 }
 
@@ -107,10 +138,32 @@ fn a_key_takes_its_token_from_elsewhere_but_does_not_contradict_it() {
     assert_eq!(key.token(), None);
     let key = key.within(&token).unwrap();
     assert_eq!(key.token(), Some(token.clone()));
-    assert_eq!(key.to_string(), "pkcs11:serial=1;token=a;object=server;type=private");
+    assert_eq!(
+        key.to_string(),
+        "pkcs11:serial=1;token=a;object=server;type=private"
+    );
     assert_eq!(key.within(&token).unwrap(), key);
     let other: TokenUri = "pkcs11:token=b".parse().unwrap();
     assert_eq!(key.within(&other), Err(UriError::Conflict("token")));
+}
+
+#[test]
+fn the_longest_name_can_be_read_back_and_a_label_that_no_uri_can_say_is_left_out() {
+    let longest = TokenUri::of(
+        &"é".repeat(16),
+        &"é".repeat(8),
+        &"é".repeat(16),
+        &"é".repeat(8),
+    )
+    .unwrap();
+    let id = KeyId::from_bytes(&[0xff; 64]).unwrap();
+    let key = KeyUri::new(&longest, &"€".repeat(85), Some(id.clone()));
+    assert_eq!(key.to_string().parse(), Ok(key));
+    for label in ["", "a\0", "\u{fffd}", &"x".repeat(256)] {
+        let key = KeyUri::new(&longest, label, Some(id.clone()));
+        assert_eq!(key.label(), None);
+        assert_eq!(key.to_string().parse(), Ok(key));
+    }
 }
 
 #[test]
@@ -126,7 +179,9 @@ fn a_key_id_is_hexadecimal() {
 #[test]
 fn serde_errors_do_not_repeat_the_value() {
     for json in ["\"pkcs11:token=a?pin-value=271828\"", "\"271828\""] {
-        let error = serde_json::from_str::<KeyUri>(json).unwrap_err().to_string();
+        let error = serde_json::from_str::<KeyUri>(json)
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains("271828"), "{error}");
     }
 }

@@ -1,0 +1,106 @@
+//! Load and comparison for `benches/run`: see there. Bench only; keys here are software keys.
+
+mod cases;
+mod client;
+mod handshakes;
+mod memory;
+mod peer;
+mod pinning;
+mod process;
+mod report;
+mod rpc;
+mod software;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use cases::Case;
+
+#[derive(Debug, Parser)]
+#[command(name = "fastness-load")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve as the comparison: plain tonic and rustls with a key file.
+    Software {
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// CPU of full mutual-TLS handshakes.
+    Handshakes(Bench),
+    /// CPU and throughput of unary calls.
+    Rpc(Bench),
+    /// Memory, idle and with idle connections.
+    Memory(Bench),
+}
+
+/// What every benchmark needs.
+#[derive(Debug, Clone, clap::Args)]
+struct Bench {
+    /// Keys, certificates, configurations, tokens.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The product, built in release.
+    #[arg(long)]
+    fastness: PathBuf,
+    /// PKCS#11 module.
+    #[arg(long)]
+    module: PathBuf,
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Handshakes, calls or connections in a round.
+    #[arg(long)]
+    count: Option<usize>,
+    /// Handshakes or calls under way at once.
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
+    /// Only these cases.
+    #[arg(long, value_delimiter = ',')]
+    cases: Vec<Case>,
+    /// Keep the servers until interrupted, and say their process ids: for a profiler.
+    #[arg(long)]
+    hold: bool,
+}
+
+impl Bench {
+    /// The cases to run, of `all`.
+    fn chosen(&self, all: &[Case]) -> Vec<Case> {
+        all.iter().copied().filter(|case| self.cases.is_empty() || self.cases.contains(case)).collect()
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Software { dir } => software::serve(&dir),
+        Command::Handshakes(bench) => measure(handshakes::run(&bench)),
+        Command::Rpc(bench) => measure(rpc::run(&bench)),
+        Command::Memory(bench) => measure(memory::run(&bench)),
+    }
+}
+
+/// Runs a benchmark on the load's own core. The servers are ended however it ends.
+fn measure(benchmark: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    pinning::take_load_core()?;
+    pinning::raise_open_files()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = benchmark => done,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("cannot listen for Ctrl-C")?;
+                anyhow::bail!("interrupted")
+            }
+            _ = terminated.recv() => anyhow::bail!("terminated"),
+        }
+    })
+}

@@ -1,0 +1,86 @@
+//! The listening sockets: inherited from systemd when it bound them (systemd.socket(5),
+//! sd_listen_fds(3)), else bound here, before any role starts.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+use rustix::io::FdFlags;
+
+use crate::config::Config;
+use crate::fault::Fault;
+
+/// The sockets that the node serves.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    pub(super) peers: Vec<TcpListener>,
+    /// For scrapers, on loopback.
+    pub(super) metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// In the order in which the node gets them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &TcpListener> {
+        self.peers.iter().chain(&self.metrics)
+    }
+}
+
+/// Connections that the kernel keeps for us until we accept them; as many as Linux allows by default
+/// (`net.core.somaxconn`), so that a burst of strangers does not keep a peer's SYN out.
+const BACKLOG: i32 = 4096;
+
+/// One listener for each configured address. An inherited socket that no address asks for is a
+/// fault: somebody expects us to listen there.
+pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut inherited = inherited().unwrap_or_else(|error| {
+        faults.push(Fault::new("listen", format!("cannot take the inherited sockets: {error}"), "mend the .socket unit"));
+        Vec::new()
+    });
+    let mut listeners = Listeners::default();
+    let places = config.listen.iter().map(|address| ("listen", address));
+    for (key, address) in places.chain(config.metrics.iter().map(|address| ("metrics", address))) {
+        let known = inherited.iter().position(|(bound, _)| bound == address);
+        let listener = match known {
+            Some(index) => Ok(inherited.swap_remove(index).1),
+            None => listen(*address),
+        };
+        match listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener)) {
+            Ok(listener) if key == "metrics" => listeners.metrics = Some(listener),
+            Ok(listener) => listeners.peers.push(listener),
+            Err(error) => faults.push(Fault::new(
+                key,
+                format!("cannot listen on {address}: {error}"),
+                "stop what uses it (`ss -ltnp`), or name another address",
+            )),
+        }
+    }
+    for (address, _) in inherited {
+        faults.push(Fault::new(
+            "listen",
+            format!("an inherited socket listens on {address}, which is not configured"),
+            "name it here, or take it out of the .socket unit",
+        ));
+    }
+    if faults.is_empty() { Ok(listeners) } else { Err(faults) }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // A second listen(2) only changes the backlog.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+/// TCP listeners that were handed to us, closed on exec: our roles get them in their own way.
+fn inherited() -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+    let mut handed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..handed.len() {
+        if let Some(listener) = handed.take_tcp_listener(index)? {
+            rustix::io::fcntl_setfd(&listener, FdFlags::CLOEXEC)?;
+            listeners.push((listener.local_addr()?, listener));
+        }
+    }
+    Ok(listeners)
+}
