@@ -12,6 +12,7 @@ mod admission; // Strangers by the hundred; metrics.
 mod bad_input; // Every fault is named with its place and its mend.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.
+mod hsm_outage; // A slow, hung or dying HSM.
 mod judges; // grpcio, openssl and python-pkcs11 agree.
 mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.

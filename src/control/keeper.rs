@@ -60,7 +60,8 @@ pub(crate) enum FromKeeper {
     /// The answer to a poll.
     Vitals(Box<Vitals>),
     /// The token no longer answers in this process: a new keeper is needed.
-    TokenLost { reason: String },
+    /// `latch`: a further login by itself could lock the PIN.
+    TokenLost { reason: String, latch: bool },
 }
 
 /// How a keeper is.

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::vault::{SignError, Vault};
+use crate::token::TokenError;
 
 /// Between two probes while all is well: half of it to all of it.
 const CALM: Duration = Duration::from_secs(10);
@@ -40,7 +41,7 @@ impl Probe {
     /// Starts probing `vault`; `lost` is told when this process will not sign again.
     pub(super) fn start(
         vault: &Arc<Vault>,
-        lost: impl Fn(String) + Send + 'static,
+        lost: impl Fn(&TokenError) + Send + 'static,
     ) -> std::io::Result<Arc<Self>> {
         let probe = Arc::new(Self::default());
         let (vault, running) = (Arc::clone(vault), Arc::clone(&probe));
@@ -62,7 +63,7 @@ impl Probe {
         self.suspected.notify_one();
     }
 
-    fn run(&self, vault: &Vault, lost: &impl Fn(String)) {
+    fn run(&self, vault: &Vault, lost: &impl Fn(&TokenError)) {
         let mut kept = None;
         loop {
             let outcome = vault.probe(&mut kept);
@@ -73,7 +74,7 @@ impl Probe {
                 Err(SignError::Token(error)) => note(&mut health, error.to_string()),
                 Err(SignError::Lost(error)) => {
                     note(&mut health, error.to_string());
-                    lost(error.to_string());
+                    lost(&error);
                 }
             }
             let calm = health.failures == 0;

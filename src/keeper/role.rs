@@ -66,7 +66,7 @@ fn run() -> io::Result<()> {
     // 4. One thread a channel signs, one watches the token's health; this one answers the supervisor.
     let supervisor = Supervisor::new(control.try_clone()?);
     let lost = Arc::clone(&supervisor);
-    let probe = Probe::start(&vault, move |reason| lost.token_lost(reason))?;
+    let probe = Probe::start(&vault, move |error| lost.token_lost(error))?;
     let refusals = Arc::new(Refusals::default());
     serve::start(&vault, channels, &refusals, &probe, &supervisor)?;
     supervisor.tell(&FromKeeper::Ready(Box::new(ready)));

@@ -14,6 +14,8 @@ use super::message::{MAX_REPLY, MAX_REQUEST, Refusal, Reply, Request};
 use super::refusals::Refusals;
 use super::vault::{SignError, Vault};
 use crate::control::{FromKeeper, frame};
+use crate::token::TokenError;
+use crate::token::heal::{self, Action, Doing};
 
 /// The supervisor's channel, for threads that have something to say.
 #[derive(Debug)]
@@ -36,9 +38,10 @@ impl Supervisor {
     }
 
     /// Says, once, that this process will not sign again.
-    pub(super) fn token_lost(&self, reason: String) {
+    pub(super) fn token_lost(&self, error: &TokenError) {
         if !self.told_lost.swap(true, Ordering::Relaxed) {
-            self.tell(&FromKeeper::TokenLost { reason });
+            let latch = heal::after(error, Doing::Reopening) == Action::Latch;
+            self.tell(&FromKeeper::TokenLost { reason: error.to_string(), latch });
         }
     }
 }
@@ -130,7 +133,7 @@ impl Server {
             }
             Err(SignError::Lost(error)) => {
                 tracing::error!(%error, "this process will not sign again");
-                self.supervisor.token_lost(error.to_string());
+                self.supervisor.token_lost(&error);
                 Err(Refusal::Token)
             }
         };

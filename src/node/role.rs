@@ -75,10 +75,13 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let lane = Lane::start(sessions)?;
     let node = Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
     let routes = services(&node);
-    let served = runtime.block_on(serve(node, routes, listeners, metrics, control));
+    // On a worker, where the connections are: this thread would cost each of them two changes of
+    // threads.
+    let serving = runtime.spawn(serve(node, routes, listeners, metrics, control));
+    let served = runtime.block_on(serving).map_err(io::Error::other);
     // Signatures under way must not keep a drained node.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    served
+    served?
 }
 
 fn signers(setup: &NodeSetup, descriptors: &mut impl Iterator<Item = OwnedFd>) -> io::Result<Vec<Signer>> {

@@ -4,8 +4,8 @@ use tokio::sync::mpsc;
 
 use super::admin::Socket;
 use super::keepers::{Happened, Keeper};
-use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets};
 use super::sockets::Listeners;
+use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets};
 use crate::config::Config;
 use crate::control::KeeperReady;
 

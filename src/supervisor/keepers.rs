@@ -272,8 +272,12 @@ impl Keeper {
                 self.take_vitals(*vitals);
                 Happened::Vitals
             }
-            ChildEvent::Said(FromKeeper::TokenLost { reason }) => {
+            ChildEvent::Said(FromKeeper::TokenLost { reason, latch }) => {
                 self.replace(&reason);
+                if latch {
+                    self.note(vec![Fault::new(self.label(), reason, "mend the PIN, then `fastness unlock`")]);
+                    self.state = State::Latched;
+                }
                 Happened::Nothing
             }
             ChildEvent::Exited(status) => {

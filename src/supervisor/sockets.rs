@@ -14,7 +14,6 @@ use crate::fault::Fault;
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     pub(super) peers: Vec<TcpListener>,
-    /// For scrapers, on loopback.
     pub(super) metrics: Option<TcpListener>,
 }
 
@@ -43,9 +42,15 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
         let known = inherited.iter().position(|(bound, _)| bound == address);
         let listener = match known {
             Some(index) => Ok(inherited.swap_remove(index).1),
-            None => listen(*address),
+            None => TcpListener::bind(address),
         };
-        match listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener)) {
+        let listening = listener.and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            // A second listen(2) only changes the backlog.
+            rustix::net::listen(&listener, BACKLOG)?;
+            Ok(listener)
+        });
+        match listening {
             Ok(listener) if key == "metrics" => listeners.metrics = Some(listener),
             Ok(listener) => listeners.peers.push(listener),
             Err(error) => faults.push(Fault::new(
@@ -63,13 +68,6 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
         ));
     }
     if faults.is_empty() { Ok(listeners) } else { Err(faults) }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    // A second listen(2) only changes the backlog.
-    rustix::net::listen(&listener, BACKLOG)?;
-    Ok(listener)
 }
 
 /// TCP listeners that were handed to us, closed on exec: our roles get them in their own way.

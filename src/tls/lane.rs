@@ -9,8 +9,8 @@
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, Thread};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -45,13 +45,15 @@ type Job = Box<dyn FnOnce() + Send>;
 
 struct Shared {
     state: Mutex<State>,
-    arrived: Condvar,
     /// By [`Class::index`].
     waits: [Histogram; 3],
 }
 
 struct State {
     queue: Queue<Job>,
+    /// Threads without work. The last one to become idle is the first to be woken: its stack and its
+    /// heap are still in the caches, which a condition variable, waking in turn, would make cold.
+    idle: Vec<Thread>,
     closed: bool,
 }
 
@@ -64,8 +66,7 @@ impl Lane {
         let sessions = sessions.max(1);
         let lane = Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State { queue: Queue::new(sessions), closed: false }),
-                arrived: Condvar::new(),
+                state: Mutex::new(State { queue: Queue::new(sessions), idle: Vec::new(), closed: false }),
                 waits: Default::default(),
             }),
             sessions,
@@ -135,8 +136,9 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.arrived.notify_all();
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.idle.drain(..).for_each(|thread| thread.unpark());
     }
 }
 
@@ -160,12 +162,17 @@ impl Shared {
     }
 
     fn push(&self, ticket: Ticket, job: Job) -> Result<Number, LaneError> {
-        let pushed = self.lock().queue.push(ticket, job, Instant::now());
+        let mut state = self.lock();
+        let pushed = state.queue.push(ticket, job, Instant::now());
         let number = pushed.map_err(|hopeless| match hopeless {
             Hopeless::Full => LaneError::Full,
             Hopeless::TooLate => LaneError::TooLate,
         })?;
-        self.arrived.notify_one();
+        let idle = state.idle.pop();
+        drop(state);
+        if let Some(idle) = idle {
+            idle.unpark();
+        }
         Ok(number)
     }
 
@@ -177,10 +184,11 @@ impl Shared {
             self.lock().queue.done(turn.number, Instant::now());
         }
         // Threads that wait because strangers have their share learn that there is nothing left.
-        self.arrived.notify_all();
+        self.lock().idle.drain(..).for_each(|thread| thread.unpark());
     }
 
     fn next(&self) -> Option<Turn<Job>> {
+        let ourselves = thread::current();
         let mut state = self.lock();
         loop {
             if let Some(turn) = state.queue.pop(Instant::now()) {
@@ -189,7 +197,12 @@ impl Shared {
             if state.closed && Class::ALL.into_iter().all(|class| state.queue.waiting(class) == 0) {
                 return None;
             }
-            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle.push(ourselves.clone());
+            drop(state);
+            thread::park();
+            state = self.lock();
+            // Parking may end without reason (std::thread::park): then we still stand among the idle.
+            state.idle.retain(|idle| idle.id() != ourselves.id());
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use cryptoki::error::RvError;
 
-use super::TokenError;
+use super::{ReturnCode, TokenError};
 
 /// The next rung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,4 +86,9 @@ pub fn after(error: &TokenError, doing: Doing) -> Action {
         // The key or the token is not where it was.
         _ => Action::ReplaceKeeper,
     }
+}
+
+/// The rows of the table: code, what follows while signing, what follows while reopening.
+pub fn rows() -> impl Iterator<Item = (String, Action, Action)> {
+    TABLE.iter().map(|(code, signing, reopening)| (ReturnCode(*code).to_string(), *signing, *reopening))
 }

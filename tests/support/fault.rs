@@ -1,7 +1,6 @@
 //! A fault module (TEST DOUBLE, `hsm-setup/fault-module`) in front of a real one: rules and exact
 //! counts for a test, while the processes under test run.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct FaultModule {
     module: PathBuf,
-    settings: PathBuf,
     state: PathBuf,
 }
 
@@ -38,7 +36,6 @@ impl FaultModule {
     pub fn new(folder: &Path, real: &Path) -> Self {
         let fault = Self {
             module: folder.join("test-double.so"),
-            settings: folder.join("test-double.so.conf"),
             state: folder.join("test-double.state"),
         };
         fs::copy(&built().module, &fault.module).expect("the module can be copied");
@@ -47,7 +44,7 @@ impl FaultModule {
             real.display(),
             fault.state.display()
         );
-        fs::write(&fault.settings, settings).expect("the settings can be written");
+        fs::write(folder.join("test-double.so.conf"), settings).expect("the settings can be written");
         // The keeper may be another user.
         fault.order("create --mode 666");
         fault
@@ -56,23 +53,6 @@ impl FaultModule {
     /// Its path: what a configuration names as the PKCS#11 module.
     pub fn module(&self) -> &Path {
         &self.module
-    }
-
-    /// The file with its rules and counters; a confined process has it mapped, and opens it for
-    /// writing when it loads the module.
-    pub fn state(&self) -> &Path {
-        &self.state
-    }
-
-    /// The environment that says the same as the settings beside the module.
-    pub fn environment(&self) -> [(&'static str, OsString); 2] {
-        [
-            (
-                "FASTNESS_FAULT_CONF",
-                self.settings.clone().into_os_string(),
-            ),
-            ("FASTNESS_FAULT_STATE", self.state.clone().into_os_string()),
-        ]
     }
 
     /// Gives `fault-ctl` an order, such as `fail C_Sign CKR_DEVICE_ERROR times=3`; what it prints.
@@ -128,26 +108,6 @@ impl Counts {
     /// How many signatures were asked for: calls of C_Sign that were not for the size alone.
     pub fn signatures(&self) -> u64 {
         self.of("C_Sign", "calls") - self.of("C_Sign", "size_queries")
-    }
-
-    /// Sessions that living processes have open.
-    pub fn sessions(&self) -> u64 {
-        let alive = self.processes().filter(|process| process["alive"] == true);
-        alive
-            .filter_map(|process| process["sessions"].as_u64())
-            .sum()
-    }
-
-    /// The ids of living processes that have initialised the module.
-    pub fn pids(&self) -> Vec<u64> {
-        let alive = self.processes().filter(|process| process["alive"] == true);
-        alive
-            .filter_map(|process| process["pid"].as_u64())
-            .collect()
-    }
-
-    fn processes(&self) -> impl Iterator<Item = &Value> {
-        self.0["processes"].as_array().into_iter().flatten()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod files;
 pub mod intruder;
 pub mod node;
 pub mod python;
+pub mod shaker;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +24,9 @@ use tempfile::TempDir;
 pub use files::FileCa;
 pub use intruder::{Intruder, s_server};
 pub use node::{Node, Options};
+pub use fault::FaultModule;
 pub use python::{Judge, python};
+pub use shaker::Shaker;
 pub use token::Tokens;
 
 /// The binary under test.

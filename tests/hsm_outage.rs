@@ -1,0 +1,376 @@
+//! A slow, hung or dying HSM never takes the node down. Real processes on a real SoftHSM, behind the
+//! fault module (`hsm-setup/fault-module`), which is a test double for what no real part can do.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use fastness::token::heal::{self, Action};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::node::{is_alive, signal};
+use crate::support::{FaultModule, Mesh, Node, Options, Shaker, eventually, id_of};
+
+/// A mesh whose node `a` has the fault module before its token, and a peer that shakes hands.
+struct Rehearsal {
+    mesh: Mesh,
+    fault: FaultModule,
+    shaker: Shaker,
+}
+
+impl Rehearsal {
+    fn new() -> Self {
+        let mut mesh = Mesh::new();
+        let shaker = Shaker::new(&mut mesh, "c");
+        let real = mesh.tokens("a").module;
+        let fault = FaultModule::new(&mesh.path("a"), &real);
+        let quoted = |path: &std::path::Path| format!("module = {path:?}");
+        mesh.edit("a/node.toml", &quoted(&real), &quoted(fault.module()));
+        mesh.edit("a/node.toml", "[limits]\n", "[limits]\nsign_deadline_ms = 1000\n");
+        Self { mesh, fault, shaker }
+    }
+
+    fn start(&self) -> (Node, Node) {
+        self.mesh.start_both()
+    }
+
+    /// How long after now a handshake succeeds again.
+    fn recovered(&self) -> Duration {
+        let since = Instant::now();
+        eventually("a handshake succeeds again", || self.shaker.shake().ok());
+        since.elapsed()
+    }
+}
+
+fn restarts(node: &Node) -> u64 {
+    let status = node.status();
+    let processes = status["processes"].as_array().unwrap();
+    processes.iter().filter(|process| process["role"] == "keeper").map(|process| process["restarts"].as_u64().unwrap()).sum()
+}
+
+fn is_ready(node: &Node) -> Option<Value> {
+    let status = node.status();
+    (status["state"] == "ready").then_some(status)
+}
+
+#[test]
+fn one_failure_of_any_kind_costs_no_handshake_and_no_process_but_where_the_table_says_so() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    for (code, signing, _) in heal::rows() {
+        if signing == Action::Latch {
+            continue;
+        }
+        for call in ["C_SignInit", "C_Sign"] {
+            let before = restarts(&a);
+            rehearsal.fault.order(&format!("fail {call} {code} times=1"));
+            let outcome = rehearsal.shaker.shake();
+            // The probe or the handshake took the failure; either way it is over now.
+            rehearsal.fault.clear();
+            match signing {
+                Action::NewSession => {
+                    outcome.unwrap_or_else(|error| panic!("{code} from {call}: {error}"));
+                    assert_eq!(restarts(&a), before, "{code} from {call}");
+                }
+                _ => {
+                    let took = rehearsal.recovered();
+                    println!("{code} from {call}: replaced, recovered in {took:?}");
+                    eventually("the keeper was replaced once", || (restarts(&a) == before + 1).then_some(()));
+                    eventually("ready again", || is_ready(&a));
+                }
+            }
+            b.ping("a");
+        }
+    }
+}
+
+#[test]
+fn every_lasting_failure_heals_when_it_ends() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let mut slowest = Duration::ZERO;
+    for (code, signing, reopening) in heal::rows() {
+        if signing == Action::Latch {
+            continue;
+        }
+        for call in ["C_Sign", "C_OpenSession", "C_FindObjectsInit"] {
+            let before = restarts(&a);
+            if call != "C_Sign" {
+                // Something must make it open sessions.
+                rehearsal.fault.order("fail C_Sign CKR_SESSION_HANDLE_INVALID");
+            }
+            rehearsal.fault.order(&format!("fail {call} {code}"));
+            assert!(rehearsal.shaker.shake().is_err(), "{code} from {call}: a signature came from nowhere");
+            // Established calls do not notice.
+            assert!(b.ask(&["ping", "a"]).is_ok(), "{code} from {call}: an established connection was lost");
+            rehearsal.fault.clear();
+            let took = rehearsal.recovered();
+            slowest = slowest.max(took);
+            eventually("ready again", || is_ready(&a));
+            let replaced = restarts(&a) - before;
+            let expected = signing == Action::ReplaceKeeper || reopening == Action::ReplaceKeeper;
+            assert!(replaced == 0 || expected, "{code} from {call}: {replaced} restarts that the table does not know");
+        }
+    }
+    println!("slowest recovery after a fault's end: {slowest:?}");
+}
+
+#[test]
+fn a_refused_pin_latches_and_unlock_heals_it() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let logins = rehearsal.fault.counts().calls("C_Login");
+    rehearsal.fault.order("fail C_Login CKR_PIN_INCORRECT");
+    signal(a.pid("keeper"), Signal::KILL);
+    eventually("the status says why", || {
+        let status = a.status();
+        status["reason"].as_str()?.contains("unlock").then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins + 1, "one try and no more");
+    assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+    rehearsal.fault.clear();
+    assert!(a.admin(&["unlock"]).status.success());
+    rehearsal.recovered();
+    assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins + 2);
+}
+
+#[test]
+fn a_wrong_pin_at_the_start_is_tried_exactly_once() {
+    let rehearsal = Rehearsal::new();
+    rehearsal.mesh.write("a/token/pin", "this is not it");
+    let mut node = Node::spawn("a", &rehearsal.mesh.path("a"), rehearsal.mesh.ports["a"], Options::default());
+    assert_eq!(node.wait_exit().code(), Some(4));
+    assert_eq!(rehearsal.fault.counts().calls("C_Login"), 1);
+}
+
+#[test]
+fn a_hung_signature_costs_its_handshake_and_the_keeper_is_replaced() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let keeper = a.pid("keeper");
+    rehearsal.fault.order("hang C_Sign times=1");
+    let shaker = rehearsal.shaker.clone();
+    let stuck = std::thread::spawn(move || shaker.shake().is_ok());
+    rehearsal.fault.await_count("C_Sign", "hung", 1);
+    assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+    a.wait_replaced("keeper", keeper);
+    rehearsal.recovered();
+    println!("the handshake that hung succeeded in the end: {}", stuck.join().unwrap());
+    assert!(!is_alive(keeper));
+}
+
+#[test]
+fn wrong_signatures_are_found_out_and_reported() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    rehearsal.fault.order("corrupt C_Sign");
+    assert!(rehearsal.shaker.shake().is_err());
+    eventually("the probe says so", || {
+        let status = a.status();
+        status["reason"].as_str()?.contains("does not verify").then_some(())
+    });
+    rehearsal.fault.clear();
+    eventually("ready again", || is_ready(&a));
+    rehearsal.recovered();
+}
+
+#[test]
+fn a_logout_elsewhere_replaces_the_keeper() {
+    for order in ["logout", "logout native close-sessions"] {
+        let rehearsal = Rehearsal::new();
+        let (a, b) = rehearsal.start();
+        b.ping("a");
+        rehearsal.fault.order(order);
+        let took = rehearsal.recovered();
+        println!("{order}: recovered in {took:?}");
+        assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+        eventually("ready again", || is_ready(&a));
+    }
+}
+
+#[test]
+fn a_token_that_goes_away_is_taken_up_again_when_it_is_back() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let (there, away) = (rehearsal.mesh.path("a/token"), rehearsal.mesh.path("a/away"));
+    std::fs::rename(&there, &away).unwrap();
+    eventually("the status says why", || {
+        let status = a.status();
+        (status["state"] == "degraded" && status["reason"] != "").then_some(())
+    });
+    assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+    std::fs::rename(&away, &there).unwrap();
+    let took = rehearsal.recovered();
+    println!("recovered in {took:?}");
+    eventually("ready again", || is_ready(&a));
+}
+
+#[test]
+fn a_deleted_key_is_reported_by_name() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let token = rehearsal.mesh.tokens("a");
+    let mut destroy = token.fastness();
+    destroy.args(["token", "destroy", "--yes", "--key", &token.uri("server"), "--pin", &token.pin_source(), "--module"]);
+    assert!(destroy.arg(&token.module).status().unwrap().success());
+    eventually("the status names the key", || {
+        let _ = rehearsal.shaker.shake();
+        let status = a.status();
+        let reason = status["reason"].as_str()?;
+        (reason.contains("object=server") && reason.contains("no private key")).then_some(())
+    });
+    assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+}
+
+/// Shakes hands from four threads while `meanwhile` runs; how many succeeded and failed.
+fn under_load(rehearsal: &Rehearsal, meanwhile: impl FnOnce()) -> (u32, u32) {
+    let stop = AtomicBool::new(false);
+    let (done, failed) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let count = if rehearsal.shaker.shake().is_ok() { &done } else { &failed };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        eventually("handshakes are under way", || (done.load(Ordering::Relaxed) >= 20).then_some(()));
+        meanwhile();
+        let before = done.load(Ordering::Relaxed);
+        eventually("handshakes go on", || (done.load(Ordering::Relaxed) >= before + 20).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+    });
+    (done.into_inner(), failed.into_inner())
+}
+
+#[test]
+fn processes_that_die_or_stop_under_load_are_replaced_and_handshakes_go_on() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    for (role, how) in [("keeper", Signal::KILL), ("keeper", Signal::STOP), ("node", Signal::KILL)] {
+        let (done, failed) = under_load(&rehearsal, || {
+            let old = a.pid(role);
+            signal(old, how);
+            a.wait_replaced(role, old);
+        });
+        println!("{role} {how:?}: {done} handshakes, {failed} failed");
+        if role == "keeper" {
+            assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+        }
+    }
+}
+
+#[test]
+fn a_second_token_takes_over_and_gives_back() {
+    let mut rehearsal = Rehearsal::new();
+    for role in ["server", "client"] {
+        rehearsal.mesh.issue("a", &format!("{role}-backup"), role, &id_of("a"), &format!("a/{role}-2.pem"));
+    }
+    let token = rehearsal.mesh.tokens("a");
+    let environment: String = token.environment.iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect();
+    let second = format!(
+        r#"
+[[token]]
+module = {:?}
+uri = "pkcs11:token=a"
+pin = "file:token/pin"
+server = {{ key = "pkcs11:object=server-backup", certificate = "server-2.pem" }}
+client = {{ key = "pkcs11:object=client-backup", certificate = "client-2.pem" }}
+
+[token.environment]
+{environment}
+[limits]"#,
+        token.module
+    );
+    rehearsal.mesh.edit("a/node.toml", "\n[limits]", &second);
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let first = || rehearsal.fault.counts().signatures();
+
+    let before = first();
+    rehearsal.shaker.shake().expect("the first token signs");
+    assert!(first() > before);
+
+    rehearsal.fault.order("fail all CKR_DEVICE_REMOVED");
+    rehearsal.recovered();
+    eventually("the breaker is open", || (a.status()["state"] == "degraded").then_some(()));
+    for round in 0..50 {
+        rehearsal.shaker.shake().unwrap_or_else(|error| panic!("handshake {round} with the second token: {error}"));
+    }
+    assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+
+    rehearsal.fault.clear();
+    eventually("ready again", || is_ready(&a));
+    eventually("the first token signs again", || {
+        let before = first();
+        rehearsal.shaker.shake().expect("one of the two signs");
+        (first() > before).then_some(())
+    });
+    rehearsal.mesh.others.clear();
+}
+
+#[test]
+fn few_sessions_are_enough() {
+    for most in [3, 4, 5] {
+        let rehearsal = Rehearsal::new();
+        rehearsal.fault.order(&format!("max-sessions {most}"));
+        let (a, b) = rehearsal.start();
+        b.ping("a");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| rehearsal.shaker.shake().expect("it waits for its turn"));
+            }
+        });
+        assert_eq!(restarts(&a), 0, "{most} sessions");
+    }
+}
+
+#[test]
+fn twenty_times_four_nodes_start_at_once_on_one_token_folder() {
+    let mesh = Mesh::new();
+    let folders: Vec<_> = (0..4)
+        .map(|number| {
+            let folder = mesh.path(&format!("start-{number}"));
+            std::fs::create_dir(&folder).unwrap();
+            let text = mesh.read("a/node.toml");
+            let text = text
+                .replace(&format!(":{}", mesh.ports["a"]), &format!(":{}", crate::support::free_port()))
+                .replace("file:token", "file:../a/token")
+                .replace("\"server.pem\"", "\"../a/server.pem\"")
+                .replace("\"client.pem\"", "\"../a/client.pem\"")
+                .replace("\"peers.toml\"", "\"../a/peers.toml\"");
+            mesh.write(&format!("start-{number}/node.toml"), &text);
+            folder
+        })
+        .collect();
+    for round in 0..20 {
+        let checks: Vec<_> = folders
+            .iter()
+            .map(|folder| {
+                Command::new(crate::support::FASTNESS)
+                    .args(["check", "--config"])
+                    .arg(folder.join("node.toml"))
+                    .stdout(std::process::Stdio::piped())
+                    .stderr(std::process::Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for check in checks {
+            let output = check.wait_with_output().unwrap();
+            assert!(output.status.success(), "round {round}: {}", crate::support::said(&output));
+        }
+    }
+}
