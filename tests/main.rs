@@ -9,6 +9,7 @@
 mod softhsm;
 mod support;
 
+mod admission; // Strangers by the hundred; metrics.
 mod bad_input; // Every fault is named with its place and its mend.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.
