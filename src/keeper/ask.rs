@@ -21,7 +21,7 @@ use crate::token::Scheme;
 /// at once and a caller waits for a free channel, in the order that the lane's permits give.
 #[derive(Debug)]
 pub struct Asker {
-    free: Mutex<Vec<OwnedFd>>,
+    free: Mutex<Free>,
     returned: Condvar,
     next_id: AtomicU64,
     deadline: Duration,
@@ -29,6 +29,13 @@ pub struct Asker {
     breaker: Breaker,
     times: Histogram,
     failures: Tally,
+}
+
+/// The channels that carry no request, and how many wait for one.
+#[derive(Debug)]
+struct Free {
+    channels: Vec<OwnedFd>,
+    waiting: usize,
 }
 
 /// A signature and who made it.
@@ -83,7 +90,7 @@ impl Asker {
         }
         Ok(Self {
             sessions: channels.len(),
-            free: Mutex::new(channels),
+            free: Mutex::new(Free { channels, waiting: 0 }),
             returned: Condvar::new(),
             next_id: AtomicU64::new(1),
             deadline,
@@ -152,26 +159,31 @@ impl Asker {
     fn take(&self, until: Instant) -> Result<OwnedFd, AskError> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(channel) = free.pop() {
+            if let Some(channel) = free.channels.pop() {
                 return Ok(channel);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(AskError::Deadline(self.deadline));
             }
+            free.waiting += 1;
             (free, _) = self
                 .returned
                 .wait_timeout(free, left)
                 .unwrap_or_else(PoisonError::into_inner);
+            free.waiting -= 1;
         }
     }
 
     fn give_back(&self, channel: OwnedFd) {
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(channel);
-        self.returned.notify_one();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.channels.push(channel);
+        let wanted = free.waiting > 0;
+        drop(free);
+        // Waking nobody is a system call too.
+        if wanted {
+            self.returned.notify_one();
+        }
     }
 
     fn exchange(
@@ -184,12 +196,21 @@ impl Asker {
         let length = request.encode(&mut question)?;
         let question = &question[..length];
         let mut packet = [0; MAX_REPLY + 1];
-        // What an earlier request left here: late answers, news of a replaced keeper.
-        while rustix::net::recv(channel, &mut packet, RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n > 0) {}
         self.send(channel, question)?;
+        // News of a replaced keeper, perhaps of several before it, perhaps from before our question:
+        // all of them are taken in, and the question is asked once more.
+        let mut replaced = false;
         loop {
-            let (length, _) = rustix::net::recv(channel, &mut packet, RecvFlags::empty())
-                .map_err(|errno| self.blame(errno))?;
+            let flags = if replaced { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+            let length = match rustix::net::recv(channel, &mut packet, flags) {
+                Ok((length, _)) => length,
+                Err(rustix::io::Errno::AGAIN) if replaced => {
+                    replaced = false;
+                    self.send(channel, question)?;
+                    continue;
+                }
+                Err(errno) => return Err(self.blame(errno)),
+            };
             if length == 0 {
                 return Err(AskError::Channel(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -203,9 +224,7 @@ impl Asker {
             if Instant::now() >= until {
                 return Err(AskError::Deadline(self.deadline));
             }
-            if reply.id == REPLACED {
-                self.send(channel, question)?;
-            }
+            replaced |= reply.id == REPLACED;
         }
     }
 

@@ -102,6 +102,12 @@ impl Lane {
         self.shared.lock().queue.waiting(class)
     }
 
+    /// Whether work waits for a thread.
+    pub fn is_busy(&self) -> bool {
+        let state = self.shared.lock();
+        Class::ALL.into_iter().any(|class| state.queue.waiting(class) > 0)
+    }
+
     /// How many of a class have a thread.
     pub fn running(&self, class: Class) -> usize {
         self.shared.lock().queue.running(class)
