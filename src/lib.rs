@@ -17,6 +17,7 @@ pub mod keeper; // The boundary around the token: the message, what may be signe
 pub mod token; // PKCS#11. The only user of cryptoki.
 pub mod secret; // The user PIN and where it comes from.
 pub mod policy; // Who may speak to us: a pure decision over bytes.
+pub mod admission; // Who waits for a handshake, who goes first, who is refused before it costs anything.
 pub mod tls; // The token key, the verifier and the handshakes. The only user of rustls.
 pub mod node; // The network process.
 pub mod rpc; // Generated from proto/.

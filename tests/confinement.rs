@@ -2,14 +2,15 @@
 //! `attacks.rs` is what a compromised role can do.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::node::{self, Node};
-use crate::support::{FASTNESS, Mesh, eventually, json, run};
+use crate::support::{FASTNESS, Mesh, Options, eventually, json, run};
 
 /// A field of a task's status (proc(5)).
 fn field(status: &str, name: &str) -> String {
@@ -177,11 +178,22 @@ fn the_profiles_are_shown_and_are_those_of_the_running_processes() {
     assert!(show("human").contains(&format!("{} system calls", count("node"))));
 }
 
+/// A pipe that takes no byte more.
+fn full_pipe() -> (std::io::PipeReader, Stdio) {
+    let (unread, log) = std::io::pipe().expect("a pipe");
+    let flags = rustix::fs::fcntl_getfl(&log).expect("its flags");
+    rustix::fs::fcntl_setfl(&log, flags | OFlags::NONBLOCK).expect("its flags");
+    while rustix::io::write(&log, &[b'.'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&log, flags).expect("its flags");
+    (unread, log.into())
+}
+
 #[test]
 fn a_log_that_nobody_reads_stalls_no_role() {
     let mesh = Mesh::new();
     let b = mesh.start("b");
-    let a = node::Node::spawn_into_full_pipe("a", &mesh.path("a"), mesh.ports["a"]);
+    let (_unread, log) = full_pipe();
+    let a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options { log: Some(log), ..Options::default() });
     eventually("a serves, unheard", || b.ask(&["ping", "a"]).ok());
     for role in ["keeper", "node"] {
         let old = a.pid(role);

@@ -96,9 +96,9 @@ fn every_lasting_failure_heals_when_it_ends() {
         if signing == Action::Latch {
             continue;
         }
-        for call in ["C_Sign", "C_OpenSession", "C_FindObjectsInit"] {
+        for call in ["C_SignInit", "C_Sign", "C_OpenSession", "C_FindObjectsInit"] {
             let before = restarts(&a);
-            if call != "C_Sign" {
+            if !call.starts_with("C_Sign") {
                 // Something must make it open sessions.
                 rehearsal.fault.order("fail C_Sign CKR_SESSION_HANDLE_INVALID");
             }
@@ -137,6 +137,70 @@ fn a_refused_pin_latches_and_unlock_heals_it() {
     assert!(a.admin(&["unlock"]).status.success());
     rehearsal.recovered();
     assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins + 2);
+}
+
+#[test]
+fn every_word_of_a_pin_that_is_wrong_latches_without_a_further_login() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    for (code, _, _) in heal::rows().filter(|(_, signing, _)| *signing == Action::Latch) {
+        let logins = rehearsal.fault.counts().calls("C_Login");
+        rehearsal.fault.order(&format!("fail C_Sign {code}"));
+        eventually(&format!("{code} latches"), || {
+            let _ = rehearsal.shaker.shake();
+            a.status()["reason"].as_str()?.contains("unlock").then_some(())
+        });
+        rehearsal.fault.clear();
+        assert!(b.ask(&["ping", "a"]).is_ok(), "{code}: established calls go on");
+        assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins, "{code}: a login by itself");
+        assert!(a.admin(&["unlock"]).status.success(), "{code}");
+        rehearsal.recovered();
+        eventually("ready again", || is_ready(&a));
+        assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins + 1, "{code}");
+    }
+}
+
+/// How often `node` shook hands as the one that dials.
+fn dialled(node: &Node) -> u64 {
+    let text = String::from_utf8(node.admin(&["metrics"]).stdout).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("fastness_handshakes_total{role=\"client\",outcome=\"established\"} "));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+#[test]
+fn streams_on_one_connection_lose_nothing_through_every_outage() {
+    const BYTES: u64 = 8 << 20;
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let (stop, streams) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let streaming = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let pong = b.ask(&["ping", "a", "--transfer", "8MiB"]).unwrap_or_else(|output| panic!("{}", crate::support::said(&output)));
+                assert_eq!((pong["bytes_sent"].as_u64(), pong["bytes_received"].as_u64()), (Some(BYTES), Some(BYTES)));
+                streams.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for outage in ["fail all CKR_DEVICE_REMOVED", "fail C_Sign CKR_GENERAL_ERROR", "hang C_Sign", "logout native close-sessions", "abort C_Sign", ""] {
+            match outage {
+                "" => signal(a.pid("keeper"), Signal::KILL),
+                order => drop(rehearsal.fault.order(order)),
+            }
+            let before = streams.load(Ordering::Relaxed);
+            eventually("streams go on", || {
+                let _ = rehearsal.shaker.shake();
+                (streaming.is_finished() || streams.load(Ordering::Relaxed) >= before + 4).then_some(())
+            });
+            assert!(!streaming.is_finished(), "a stream was lost during {outage:?}");
+            rehearsal.fault.clear();
+            rehearsal.recovered();
+            eventually("ready again", || is_ready(&a));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(dialled(&b), 1, "it was one connection all the time");
 }
 
 #[test]

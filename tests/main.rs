@@ -4,11 +4,13 @@
 //! `./tests/run` installs what they need and runs them; `./tests/run NAME` runs some.
 
 #![expect(unreachable_pub, reason = "`pub` says what a test may use; the crate is one program")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod softhsm;
 mod support;
 
 mod confinement; // Every process is confined, and the mesh does its work so.
+mod admission; // Strangers by the hundred; metrics.
 mod bad_input; // Every fault is named with its place and its mend.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.
@@ -18,6 +20,7 @@ mod keeper_boundary; // A node that was taken over gets no signature but its han
 mod kinds; // Every kind of key.
 mod mesh; // Two nodes, and what they survive.
 mod parsers; // No input makes a parser panic.
+mod pki; // The authority, judged by openssl.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.

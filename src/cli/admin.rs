@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use super::{Exit, Failure, Format, output};
 use crate::config::Config;
 use crate::rpc::admin::{
-    Connection, DrainRequest, PeersRequest, PingRequest, PingResponse, ReloadRequest,
+    Connection, DrainRequest, MetricsRequest, PeersRequest, PingRequest, PingResponse, ReloadRequest,
     StatusRequest, StatusResponse, admin_client::AdminClient,
 };
 
@@ -168,6 +168,15 @@ pub(super) fn peers(socket: &SocketArgs, format: Format) -> Result<(), Failure> 
         }
     }
     output::text(&lines.join("\n"))
+}
+
+/// `fastness metrics`
+pub(super) fn metrics(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
+    let metrics = with_node(socket, async |mut node| node.metrics(MetricsRequest {}).await)?.into_inner();
+    if format == Format::Json {
+        return output::json(&metrics);
+    }
+    output::text(metrics.text.trim_end())
 }
 
 /// `fastness ping`

@@ -80,6 +80,10 @@ enum Command {
     Status(admin::SocketArgs),
     /// Show the peers of the policy in force and the connections to them.
     Peers(admin::SocketArgs),
+    /// Print what the running node counts and measures, in the Prometheus text format.
+    ///
+    /// The same is at `GET /metrics` on the loopback port that `metrics` in the configuration names.
+    Metrics(admin::SocketArgs),
     /// Make a round trip to a peer and show how it sees us.
     Ping(admin::PingArgs),
     /// Let the running node read certificates, trust anchors and peer policy again.
@@ -147,6 +151,7 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args.config, format),
         Command::Status(args) => admin::status(&args, format),
         Command::Peers(args) => admin::peers(&args, format),
+        Command::Metrics(args) => admin::metrics(&args, format),
         Command::Ping(args) => admin::ping(&args, format),
         Command::Reload(args) => admin::reload(&args, format),
         Command::Drain(args) => admin::drain(&args, format),

@@ -12,9 +12,18 @@ use crate::fault::Fault;
 pub struct Limits {
     /// From the first byte to the last of a handshake. A peer that needs longer is cut off.
     pub handshake_deadline_ms: u64,
-    /// Handshakes under way at once; one more is closed before it costs anything.
+    /// Incoming handshakes under way at once. Strangers, who come from an address that the policy
+    /// lists for no peer, never have more than three quarters, and give way to listed addresses.
     pub pending_handshakes: u64,
-    /// Established connections at once, all peers together.
+    /// Incoming handshakes under way at once from one stranger's address (IPv6: from one /64).
+    pub source_pending: u64,
+    /// Signatures a second for one stranger's address, and at most so many at once.
+    pub source_signatures_per_second: u64,
+    /// Signatures a second for all strangers together, and at most so many at once. A TLS server
+    /// signs before it knows who asks (RFC 8446 §4.4.3); with 0 only listed addresses are answered.
+    pub stranger_signatures_per_second: u64,
+    /// Established connections at once, all peers together. Fewer when the limit of open files
+    /// leaves less beside `pending_handshakes` and 128 descriptors for the rest.
     pub connections: u64,
     /// One signature, waiting for a free session included.
     pub sign_deadline_ms: u64,
@@ -105,6 +114,9 @@ macro_rules! limits {
 limits! {
     handshake_deadline_ms: 10000, 100 ..= 120000;
     pending_handshakes: 512, 1 ..= 65536;
+    source_pending: 16, 1 ..= 65536;
+    source_signatures_per_second: 20, 1 ..= 1000000;
+    stranger_signatures_per_second: 200, 0 ..= 1000000;
     connections: 4096, 1 ..= 1000000;
     sign_deadline_ms: 5000, 10 ..= 60000;
     message_bytes: 67108864, 1024 ..= 2147483647;

@@ -46,6 +46,8 @@ pub struct Config {
     pub(crate) id: PeerId,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) admin: PathBuf,
+    /// A loopback address.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) tokens: Vec<TokenConfig>,
     /// PEM text.
     pub(crate) trust_anchors: String,
@@ -188,12 +190,14 @@ impl Reader<'_> {
             Some(path) => self.folder.join(path.get_ref()),
             None => self.folder.join("admin.sock"),
         };
+        let metrics = spec.metrics.as_ref().and_then(|address| self.metrics(address));
         let (peers, resolved) = peers?;
         Some(Config {
             file,
             id: id?,
             listen,
             admin,
+            metrics,
             tokens,
             trust_anchors: trust_anchors?,
             peers,
@@ -217,6 +221,15 @@ impl Reader<'_> {
             found.extend(self.parse::<SocketAddr>(address, &format!("listen[{index}]"), mend));
         }
         found
+    }
+
+    fn metrics(&mut self, address: &Spanned<String>) -> Option<SocketAddr> {
+        let mend = "a loopback address, such as \"127.0.0.1:9464\"; from elsewhere, scrape through the tunnel or agent that you trust";
+        let found = self.parse::<SocketAddr>(address, "metrics", mend)?;
+        if !found.ip().to_canonical().is_loopback() {
+            self.fault(address, Fault::new("metrics", "is not a loopback address: metrics are not authenticated", mend));
+        }
+        Some(found)
     }
 
     /// The policy's text, and the addresses of the host names in it.

@@ -23,6 +23,8 @@ pub(super) struct Spec {
     pub(super) peers: Spanned<PathBuf>,
     /// The admin socket; `admin.sock` beside the configuration by default.
     pub(super) admin: Option<Spanned<PathBuf>>,
+    /// Loopback `IP:port` for scrapers of metrics; none by default.
+    pub(super) metrics: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) token: Vec<Spanned<TokenSpec>>,
     #[serde(default)]

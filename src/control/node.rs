@@ -22,6 +22,8 @@ pub(crate) enum ToNode {
     Order { id: u64, order: Order },
     /// Which of the tokens sign now, in their order.
     Tokens { sign: Vec<bool> },
+    /// What the supervisor counts, for those who ask the node: Prometheus text.
+    Metrics(String),
     /// Stop accepting, let calls end, then exit.
     Drain,
 }
@@ -34,6 +36,8 @@ pub(crate) struct NodeSetup {
     pub(crate) id: String,
     /// Number of listening sockets that came along.
     pub(crate) listeners: usize,
+    /// The last of them is for scrapers of metrics.
+    pub(crate) metrics: bool,
     pub(crate) tokens: Vec<TokenSetup>,
     pub(crate) limits: Limits,
     pub(crate) generation: Generation,
@@ -78,6 +82,7 @@ pub(crate) struct CredentialSetup {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
     Connections,
+    Metrics,
     Peers,
     Ping { peer: String, transfer_bytes: u64 },
     Reload(Box<Generation>),
@@ -90,6 +95,8 @@ pub(crate) enum Answer {
         connections: Vec<admin::Connection>,
         counters: std::collections::HashMap<String, u64>,
     },
+    /// Prometheus text.
+    Metrics(String),
     Peers(Vec<admin::Peer>),
     Ping(Box<admin::PingResponse>),
     Reloaded,

@@ -12,6 +12,7 @@ use super::breaker::Breaker;
 use super::message::{
     KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, REPLACED, Refusal, Reply, Request,
 };
+use crate::telemetry::metrics::{Histogram, Tally};
 use crate::token::Scheme;
 
 /// The channels to one keeper: one for each of its signing threads.
@@ -20,12 +21,21 @@ use crate::token::Scheme;
 /// at once and a caller waits for a free channel, in the order that the lane's permits give.
 #[derive(Debug)]
 pub struct Asker {
-    free: Mutex<Vec<OwnedFd>>,
+    free: Mutex<Free>,
     returned: Condvar,
     next_id: AtomicU64,
     deadline: Duration,
     sessions: usize,
     breaker: Breaker,
+    times: Histogram,
+    failures: Tally,
+}
+
+/// The channels that carry no request, and how many wait for one.
+#[derive(Debug)]
+struct Free {
+    channels: Vec<OwnedFd>,
+    waiting: usize,
 }
 
 /// A signature and who made it.
@@ -54,6 +64,18 @@ pub enum AskError {
     Malformed(#[from] Malformed),
 }
 
+impl AskError {
+    /// The name for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.name(),
+            Self::Deadline(_) => "deadline",
+            Self::Channel(_) => "channel",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+}
+
 impl Asker {
     /// An asker over `channels` (connected `SOCK_SEQPACKET` sockets) with `deadline` for each
     /// signature, waiting for a free channel included.
@@ -68,11 +90,13 @@ impl Asker {
         }
         Ok(Self {
             sessions: channels.len(),
-            free: Mutex::new(channels),
+            free: Mutex::new(Free { channels, waiting: 0 }),
             returned: Condvar::new(),
             next_id: AtomicU64::new(1),
             deadline,
             breaker: Breaker::new(),
+            times: Histogram::default(),
+            failures: Tally::default(),
         })
     }
 
@@ -91,12 +115,31 @@ impl Asker {
         self.breaker.supervisor_says(signs);
     }
 
+    /// How long signatures took, waiting for a free channel included.
+    pub fn times(&self) -> &Histogram {
+        &self.times
+    }
+
+    /// How many were asked for in vain, and why.
+    pub(crate) fn failures(&self) -> Vec<(&'static str, u64)> {
+        self.failures.snapshot().into_iter().map(|((_, code), count)| (code, count)).collect()
+    }
+
     /// Asks for a signature over `input` with the key at `key`. Blocks: call it from the lane.
     ///
     /// # Errors
     /// [`AskError`]; the channel is usable again after each of them.
     pub fn sign(&self, key: KeyIndex, scheme: Scheme, input: &[u8]) -> Result<Signed, AskError> {
-        let until = Instant::now() + self.deadline;
+        let began = Instant::now();
+        let outcome = self.ask(key, scheme, input, began + self.deadline);
+        match &outcome {
+            Ok(_) => self.times.observe(began.elapsed()),
+            Err(error) => self.failures.count("", error.code()),
+        }
+        outcome
+    }
+
+    fn ask(&self, key: KeyIndex, scheme: Scheme, input: &[u8], until: Instant) -> Result<Signed, AskError> {
         let channel = self.take(until)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let outcome = self.exchange(&channel, Request { id, key, scheme, input }, until);
@@ -116,26 +159,31 @@ impl Asker {
     fn take(&self, until: Instant) -> Result<OwnedFd, AskError> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(channel) = free.pop() {
+            if let Some(channel) = free.channels.pop() {
                 return Ok(channel);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(AskError::Deadline(self.deadline));
             }
+            free.waiting += 1;
             (free, _) = self
                 .returned
                 .wait_timeout(free, left)
                 .unwrap_or_else(PoisonError::into_inner);
+            free.waiting -= 1;
         }
     }
 
     fn give_back(&self, channel: OwnedFd) {
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(channel);
-        self.returned.notify_one();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.channels.push(channel);
+        let wanted = free.waiting > 0;
+        drop(free);
+        // Waking nobody is a system call too.
+        if wanted {
+            self.returned.notify_one();
+        }
     }
 
     fn exchange(
@@ -148,12 +196,21 @@ impl Asker {
         let length = request.encode(&mut question)?;
         let question = &question[..length];
         let mut packet = [0; MAX_REPLY + 1];
-        // What an earlier request left here: late answers, news of a replaced keeper.
-        while rustix::net::recv(channel, &mut packet, RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n > 0) {}
         self.send(channel, question)?;
+        // News of a replaced keeper, perhaps of several before it, perhaps from before our question:
+        // all of them are taken in, and the question is asked once more.
+        let mut replaced = false;
         loop {
-            let (length, _) = rustix::net::recv(channel, &mut packet, RecvFlags::empty())
-                .map_err(|errno| self.blame(errno))?;
+            let flags = if replaced { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+            let length = match rustix::net::recv(channel, &mut packet, flags) {
+                Ok((length, _)) => length,
+                Err(rustix::io::Errno::AGAIN) if replaced => {
+                    replaced = false;
+                    self.send(channel, question)?;
+                    continue;
+                }
+                Err(errno) => return Err(self.blame(errno)),
+            };
             if length == 0 {
                 return Err(AskError::Channel(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -167,9 +224,7 @@ impl Asker {
             if Instant::now() >= until {
                 return Err(AskError::Deadline(self.deadline));
             }
-            if reply.id == REPLACED {
-                self.send(channel, question)?;
-            }
+            replaced |= reply.id == REPLACED;
         }
     }
 

@@ -63,6 +63,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The name for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed-request",
+            Self::UnknownKey => "unknown-key",
+            Self::WrongPurpose => "wrong-purpose",
+            Self::WrongScheme => "wrong-scheme",
+            Self::Token => "token",
+        }
+    }
+
     fn from_code(code: u8) -> Option<Self> {
         [
             Self::Malformed,

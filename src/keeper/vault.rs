@@ -31,6 +31,8 @@ struct Pool {
     /// Places of sessions that were closed after an error and may be opened again.
     vacant: Vec<Place>,
     borrowed: usize,
+    /// Threads that wait for a session, or for the others to be done.
+    waiting: usize,
     /// Threads that call the module in a session that is not the pool's.
     inside: usize,
     closed: bool,
@@ -67,7 +69,7 @@ impl Vault {
         let vault = Self {
             token,
             keys,
-            pool: Mutex::new(Pool { idle: Vec::new(), vacant: Vec::new(), borrowed: 0, inside: 0, closed: false }),
+            pool: Mutex::new(Pool { idle: Vec::new(), vacant: Vec::new(), borrowed: 0, waiting: 0, inside: 0, closed: false }),
             returned: Condvar::new(),
             // One more for the health probe.
             calls: Calls::new(wanted + 1),
@@ -209,11 +211,13 @@ impl Vault {
                     fate(error)
                 });
             }
+            pool.waiting += 1;
             let waited;
             (pool, waited) = self
                 .returned
                 .wait_timeout(pool, SESSION_WAIT)
                 .unwrap_or_else(PoisonError::into_inner);
+            pool.waiting -= 1;
             if waited.timed_out() {
                 return Err(SignError::Refused(Refusal::Token));
             }
@@ -228,12 +232,13 @@ impl Vault {
             Ok(live) => pool.idle.push(live),
             Err(place) => pool.vacant.push(place),
         }
-        let closing = pool.closed;
+        let (closing, wanted) = (pool.closed, pool.waiting > 0);
         drop(pool);
-        if closing {
-            self.returned.notify_all();
-        } else {
-            self.returned.notify_one();
+        // Waking nobody is a system call too.
+        match (closing, wanted) {
+            (true, _) => self.returned.notify_all(),
+            (false, true) => self.returned.notify_one(),
+            (false, false) => {}
         }
     }
 

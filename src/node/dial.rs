@@ -163,7 +163,11 @@ async fn connect_to(node: &Node, peer: &PeerId, address: SocketAddr) -> Result<S
         .handshakes
         .dial(peer, address, tcp)
         .await
-        .map_err(|error| DialError::Handshake(address, error))?;
+        .map_err(|error| {
+            node.0.metrics.handshakes.count("client", error.code());
+            DialError::Handshake(address, error)
+        })?;
+    node.0.metrics.handshakes.count("client", "established");
     let facts = &connection.facts;
     tracing::info!(
         peer = %facts.peer.id(),

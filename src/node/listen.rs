@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::Node;
 use super::live::Stream;
+use crate::admission::{Class, Entry};
 use crate::config::size;
 use crate::fault::chain;
 use crate::tls::HandshakeError;
@@ -18,7 +18,6 @@ use crate::tls::HandshakeError;
 pub(super) async fn accept(
     node: Node,
     listener: TcpListener,
-    pending: Arc<Semaphore>,
     accepted: mpsc::Sender<io::Result<Stream>>,
     mut draining: watch::Receiver<bool>,
 ) {
@@ -41,20 +40,25 @@ pub(super) async fn accept(
             },
             () = &mut drained => return,
         };
-        let Ok(slot) = Arc::clone(&pending).try_acquire_owned() else {
-            node.0.counters.count("refused_handshakes_busy");
-            continue;
+        let listed = node.generation().policy().lists(address.ip());
+        let entry = match node.0.gate.enter(address.ip(), listed, Instant::now()) {
+            Ok(entry) => entry,
+            Err(turned) => {
+                let class = if listed { Class::Listed } else { Class::Stranger };
+                node.0.metrics.refused.count(class.name(), turned.code());
+                continue;
+            }
         };
         if node.0.live.count() >= most {
-            node.0.counters.count("refused_connections_full");
+            node.0.metrics.refused.count(entry.class().name(), "connections-full");
             continue;
         }
         let _ = tcp.set_nodelay(true);
         let (node, accepted) = (node.clone(), accepted.clone());
         tokio::spawn(async move {
-            match node.0.handshakes.accept(tcp).await {
-                Ok(connection) => establish(&node, connection, slot, &accepted).await,
-                Err(error) => refuse(&node, &error, address),
+            match node.0.handshakes.accept(tcp, &entry).await {
+                Ok(connection) => establish(&node, connection, entry, &accepted).await,
+                Err(error) => refuse(&node, &error, entry.class(), address),
             }
         });
     }
@@ -63,10 +67,11 @@ pub(super) async fn accept(
 async fn establish(
     node: &Node,
     connection: crate::tls::Connection,
-    slot: OwnedSemaphorePermit,
+    entry: Entry,
     accepted: &mpsc::Sender<io::Result<Stream>>,
 ) {
-    drop(slot);
+    drop(entry);
+    node.0.metrics.handshakes.count("server", "established");
     let facts = &connection.facts;
     tracing::info!(
         peer = %facts.peer.id(),
@@ -84,8 +89,12 @@ async fn establish(
     let _ = accepted.send(Ok(node.adopt(connection))).await;
 }
 
-fn refuse(node: &Node, error: &HandshakeError, address: SocketAddr) {
+fn refuse(node: &Node, error: &HandshakeError, class: Class, address: SocketAddr) {
     let code = error.code();
-    node.0.counters.count(&format!("refused_{}", code.replace('-', "_")));
-    tracing::warn!(%address, code, error = chain(error), "refused");
+    node.0.metrics.handshakes.count("server", code);
+    node.0.metrics.refused.count(class.name(), code);
+    // A flood must not become one of log lines.
+    if let Some(unlogged) = node.0.refusal_lines.take(Instant::now()) {
+        tracing::warn!(%address, class = class.name(), code, error = chain(error), unlogged, "refused");
+    }
 }

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::role::TlsRole;
 use crate::rpc::admin;
 use crate::tls::{Connection, ConnectionFacts};
 
@@ -57,6 +58,11 @@ impl Live {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.entries().len()
+    }
+
+    /// How many there are with peers in `role`.
+    pub(super) fn count_of(&self, role: TlsRole) -> usize {
+        self.entries().values().filter(|entry| entry.facts.peer.role() == role).count()
     }
 
     /// Every connection, the oldest first, in the words of the admin socket.

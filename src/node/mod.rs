@@ -1,10 +1,13 @@
 //! The network process: listens, dials, keeps count of live connections, drains. It holds no key, no
 //! PIN and no PKCS#11 module, and reads no file: everything it knows came from its supervisor.
 
+mod descriptors;
 mod dial;
 mod generation;
 mod listen;
 mod live;
+mod metrics;
+mod metrics_port;
 mod orders;
 mod peer_service;
 mod ping;
@@ -14,13 +17,15 @@ mod serve;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use crate::config::Limits;
+use crate::admission::{Gate, GateLimits};
+use crate::config::{Limits, size, size32};
 use crate::policy::PeerId;
-use crate::telemetry::Counters;
+use crate::telemetry::Lines;
 use crate::tls::{Connection, Generation, GenerationError, Handshakes, Lane};
 
 pub use live::PeerConnection;
@@ -28,6 +33,7 @@ pub use live::PeerConnection;
 use dial::Dialer;
 use generation::Signer;
 use live::Live;
+use metrics::Metrics;
 
 /// A running node, as the services it serves see it: who it is, and a channel to each peer.
 #[derive(Clone)]
@@ -38,7 +44,10 @@ struct Inner {
     limits: Limits,
     handshakes: Handshakes,
     generations: watch::Sender<Arc<Generation>>,
-    counters: Counters,
+    /// Who may begin a handshake.
+    gate: Arc<Gate>,
+    metrics: Metrics,
+    refusal_lines: Lines,
     signers: Vec<Signer>,
     /// Whether any token signs.
     signs: watch::Sender<bool>,
@@ -64,12 +73,20 @@ impl Node {
     ) -> Result<Self, GenerationError> {
         let (generations, newest) = watch::channel(Arc::new(first));
         let handshakes = Handshakes::new(Arc::new(lane), newest, limits.handshake_deadline())?;
+        let gate = GateLimits {
+            pending: size(limits.pending_handshakes),
+            source_pending: size32(limits.source_pending),
+            source_signatures: size32(limits.source_signatures_per_second),
+            stranger_signatures: size32(limits.stranger_signatures_per_second),
+        };
         Ok(Self(Arc::new(Inner {
             id,
             limits,
             handshakes,
             generations,
-            counters: Counters::default(),
+            gate: Gate::new(gate, Instant::now()),
+            metrics: Metrics::default(),
+            refusal_lines: Lines::default(),
             signers,
             signs: watch::channel(true).0,
             live: Arc::default(),

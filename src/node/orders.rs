@@ -47,6 +47,9 @@ pub(super) async fn follow(
                 });
             }
             ToNode::Tokens { sign } => node.on_tokens(&sign),
+            ToNode::Metrics(text) => {
+                node.0.metrics.supervisor.send_replace(text);
+            }
             ToNode::Drain => {
                 let _ = drain.send(true);
             }
@@ -68,8 +71,9 @@ async fn carry_out(node: &Node, order: Order) -> Answer {
     match order {
         Order::Connections => Answer::Connections {
             connections: node.0.live.list(),
-            counters: node.0.counters.snapshot(),
+            counters: node.0.metrics.refusals(),
         },
+        Order::Metrics => Answer::Metrics(node.metrics()),
         Order::Peers => Answer::Peers(peers(node)),
         Order::Ping { peer, transfer_bytes } => ping::ping(node, &peer, transfer_bytes).await,
         Order::Reload(sent) => match generation::build(&sent, &node.0.signers) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -18,8 +18,8 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::PeerService;
-use super::{Node, listen, orders, prewarmed, serve};
-use crate::config::{Limits, size};
+use super::{Node, descriptors, listen, metrics_port, orders, prewarmed, serve};
+use crate::config::Limits;
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
 use crate::keeper::ask::Asker;
@@ -49,14 +49,16 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let entered = sandbox::enter(sandbox::Role::Node);
     let control = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (message, descriptors) = frame::receive_with_descriptors::<ToNode>(&control)?;
-    let ToNode::Setup(setup) = message else {
+    let ToNode::Setup(mut setup) = message else {
         return Err(io::Error::other("the first order was not the setup"));
     };
     telemetry::start("node", setup.log);
     let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
+    descriptors::fit(&mut setup.limits, descriptors.len())?;
     let mut descriptors = descriptors.into_iter();
-    let listeners: Vec<StdTcpListener> =
+    let mut listeners: Vec<StdTcpListener> =
         descriptors.by_ref().take(setup.listeners).map(StdTcpListener::from).collect();
+    let metrics = if setup.metrics { listeners.pop() } else { None };
     let signers = signers(&setup, &mut descriptors)?;
 
     // 2. The first generation: certificates, trust anchors and policy, checked whole.
@@ -91,6 +93,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let registered = runtime.enter();
     let orders = UnixStream::from_std(control.try_clone()?)?;
     let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
+    let metrics = metrics.map(TcpListener::from_std).transpose()?;
     drop(registered);
 
     // 5. The seal, and what only a confined process may do.
@@ -101,7 +104,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     };
     // On a worker, where the connections are: this thread would cost each of them two changes of
     // threads.
-    let serving = runtime.spawn(serve(confined, report, node.clone(), routes, listeners, orders));
+    let serving = runtime.spawn(serve(confined, report, node.clone(), routes, listeners, metrics, orders));
     let served = runtime.block_on(serving).map_err(io::Error::other);
     // Threads end with the process and not before: signatures under way must not keep a drained node,
     // and the calls that end a thread are not allowed.
@@ -137,6 +140,7 @@ async fn serve(
     node: Node,
     routes: Routes,
     listeners: Vec<TcpListener>,
+    metrics: Option<TcpListener>,
     control: UnixStream,
 ) -> io::Result<()> {
     let limits = node.0.limits.clone();
@@ -150,11 +154,9 @@ async fn serve(
     let (drain, draining) = watch::channel(false);
     let (begin, attested) = watch::channel(false);
     let (accepted, incoming) = mpsc::channel(ACCEPTED);
-    let pending = Arc::new(Semaphore::new(size(limits.pending_handshakes)));
     for listener in listeners {
         let mut attested = attested.clone();
-        let accepting =
-            listen::accept(node.clone(), listener, Arc::clone(&pending), accepted.clone(), draining.clone());
+        let accepting = listen::accept(node.clone(), listener, accepted.clone(), draining.clone());
         tokio::spawn(async move {
             // A supervisor that is gone attests nothing.
             if attested.wait_for(|attested| *attested).await.is_ok() {
@@ -163,6 +165,9 @@ async fn serve(
         });
     }
     drop(accepted);
+    if let Some(listener) = metrics {
+        tokio::spawn(metrics_port::serve(node.clone(), listener, draining.clone()));
+    }
     let orders = tokio::spawn(orders::follow(node, report, control, begin, drain));
     let mut stopped = draining.clone();
     let stopping = async move {

@@ -1,7 +1,7 @@
 //! The allow-list: which peers exist, where they are, which keys they hold in which role.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::address::{PeerAddress, ResolvedHosts};
@@ -55,6 +55,8 @@ impl Peer {
 pub struct PeerPolicy {
     peers: Vec<Peer>,
     by_id: HashMap<PeerId, usize>,
+    /// The IP addresses of all peers.
+    ips: HashSet<IpAddr>,
 }
 
 impl PeerPolicy {
@@ -65,7 +67,9 @@ impl PeerPolicy {
             .enumerate()
             .map(|(index, peer)| (peer.id.clone(), index))
             .collect();
-        Self { peers, by_id }
+        let mut policy = Self { peers, by_id, ips: HashSet::new() };
+        policy.index_addresses();
+        policy
     }
 
     /// The peers in the order of the file.
@@ -102,6 +106,18 @@ impl PeerPolicy {
                 address.resolve(hosts);
             }
         }
+        self.index_addresses();
         self
+    }
+
+    /// Whether some peer is dialled at this IP address, whatever the port. It proves nothing: it only
+    /// tells whose connections are to be expected.
+    pub fn lists(&self, ip: IpAddr) -> bool {
+        self.ips.contains(&ip.to_canonical())
+    }
+
+    fn index_addresses(&mut self) {
+        let addresses = self.peers.iter().flat_map(Peer::socket_addresses);
+        self.ips = addresses.map(|address| address.ip().to_canonical()).collect();
     }
 }

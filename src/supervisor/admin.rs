@@ -18,6 +18,7 @@ use crate::rpc::admin::{self, admin_server};
 pub(crate) enum Call {
     Status(oneshot::Sender<Result<admin::StatusResponse, Status>>),
     Peers(oneshot::Sender<Result<admin::PeersResponse, Status>>),
+    Metrics(oneshot::Sender<Result<admin::MetricsResponse, Status>>),
     Ping(
         admin::PingRequest,
         oneshot::Sender<Result<admin::PingResponse, Status>>,
@@ -144,6 +145,13 @@ impl admin_server::Admin for Service {
         _: Request<admin::PeersRequest>,
     ) -> Result<Response<admin::PeersResponse>, Status> {
         self.ask(Call::Peers).await
+    }
+
+    async fn metrics(
+        &self,
+        _: Request<admin::MetricsRequest>,
+    ) -> Result<Response<admin::MetricsResponse>, Status> {
+        self.ask(Call::Metrics).await
     }
 
     async fn ping(

@@ -26,6 +26,18 @@ impl Supervisor {
                     let _ = answer.send(Ok(status));
                 });
             }
+            Call::Metrics(answer) => {
+                let ours = self.metrics();
+                let theirs = self.node.order(Order::Metrics);
+                tokio::spawn(async move {
+                    // Without a node there is still something to tell.
+                    let text = match within(theirs).await {
+                        Some(Answer::Metrics(text)) => text + &ours,
+                        _ => ours,
+                    };
+                    let _ = answer.send(Ok(rpc::MetricsResponse { text }));
+                });
+            }
             Call::Peers(answer) => {
                 let peers = self.node.order(Order::Peers);
                 tokio::spawn(async move {

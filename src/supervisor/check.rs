@@ -4,6 +4,7 @@ use tokio::sync::mpsc;
 
 use super::admin::Socket;
 use super::keepers::{Happened, Keeper};
+use super::sockets::Listeners;
 use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets};
 use crate::config::Config;
 use crate::control::KeeperReady;
@@ -14,7 +15,7 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     let mut faults = Vec::new();
     let listeners = sockets::bind(&config).unwrap_or_else(|found| {
         faults.extend(found);
-        Vec::new()
+        Listeners::default()
     });
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);

@@ -154,6 +154,11 @@ impl Child {
         })
     }
 
+    /// Whether it keeps up with its orders: what is not one must not fill the queue.
+    pub(super) fn keeps_up(&self) -> bool {
+        self.frames.capacity() > QUEUED_FRAMES / 2
+    }
+
     /// Sends an order. False when the child does not read: it hangs.
     #[must_use]
     pub(super) fn tell<T: Serialize>(&self, message: &T) -> bool {

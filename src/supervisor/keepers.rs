@@ -1,6 +1,7 @@
 //! The keepers: one process for each configured token, started, watched and replaced. The channels
 //! outlive the process: both ends stay here, so a new keeper goes on where the old one stopped.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -54,11 +55,24 @@ pub(super) struct Keeper {
     known: Option<KeeperReady>,
     /// What the running one last said of itself.
     pub(super) vitals: Vitals,
+    /// What the ones before it counted.
+    past: Totals,
+    /// How often its PIN was refused.
+    pub(super) latches: u32,
     faults: Vec<Fault>,
     /// Who waits for the outcome of an unlock.
     pub(super) unlocking: Option<Waiting>,
     pub(super) restarts: u32,
     backoff: Backoff,
+}
+
+/// What keepers count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) signatures: u64,
+    pub(super) refusals: u64,
+    /// By return code.
+    pub(super) evictions: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -93,6 +107,8 @@ impl Keeper {
             state: State::Waiting,
             known: None,
             vitals: Vitals::default(),
+            past: Totals::default(),
+            latches: 0,
             faults: Vec::new(),
             unlocking: None,
             restarts: 0,
@@ -118,6 +134,17 @@ impl Keeper {
     /// Whether it signs now.
     pub(super) fn signs(&self) -> bool {
         matches!(self.state, State::Ready { .. }) && self.vitals.trouble.is_none()
+    }
+
+    /// What all its processes counted; what the last one did after its last word is lost.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.past.clone();
+        totals.signatures += self.vitals.signatures;
+        totals.refusals += self.vitals.refusals;
+        for (code, count) in &self.vitals.evictions {
+            *totals.evictions.entry(code.clone()).or_default() += count;
+        }
+        totals
     }
 
     /// Whether its token was opened and checked, healthy or not.
@@ -193,6 +220,7 @@ impl Keeper {
         )
         .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
         self.child = Some(child);
+        self.past = self.totals();
         self.vitals = Vitals::default();
         self.state = State::Starting { since: Instant::now() };
         Ok(())
@@ -239,6 +267,7 @@ impl Keeper {
             ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
                 self.note(faults);
                 if latch {
+                    self.latches += 1;
                     self.state = State::Latched;
                 }
                 Happened::Nothing

@@ -8,6 +8,7 @@ mod calls;
 mod check;
 pub(crate) mod child;
 mod keepers;
+mod metrics;
 mod node;
 mod reload;
 mod report;
@@ -15,7 +16,6 @@ mod sockets;
 mod systemd;
 mod unlock;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ pub(crate) use check::check;
 use child::ChildEvent;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
+use sockets::Listeners;
 use systemd::Systemd;
 
 /// Everything that the main loop waits for.
@@ -119,7 +120,7 @@ struct Supervisor {
     config: Config,
     /// Number of the generation in force.
     generation: u64,
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
     events: mpsc::Sender<Event>,
@@ -136,7 +137,7 @@ impl Supervisor {
     fn new(
         (_, report): (sandbox::Confined, sandbox::Report),
         config: Config,
-        listeners: Vec<TcpListener>,
+        listeners: Listeners,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
         let keepers = config
@@ -175,7 +176,8 @@ impl Supervisor {
         let setup = NodeSetup {
             log: self.config.log,
             id: self.config.id.to_string(),
-            listeners: self.listeners.len(),
+            listeners: self.listeners.all().count(),
+            metrics: self.listeners.metrics.is_some(),
             tokens: self
                 .keepers
                 .iter()
@@ -257,6 +259,7 @@ impl Supervisor {
             self.first_start()?;
         }
         self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
+        self.push_metrics();
         Ok(())
     }
 
@@ -301,7 +304,7 @@ impl Supervisor {
             NodeEvent::Ready => {
                 self.served = true;
                 self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
-                let listening = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+                let listening = self.listeners.peers.iter().filter_map(|listener| listener.local_addr().ok());
                 let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
                 tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
                 #[cfg(feature = "attack-trigger")]
@@ -336,7 +339,7 @@ impl Supervisor {
         self.draining = true;
         // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
         // at once and does not wait in a queue that nobody serves.
-        self.listeners.clear();
+        self.listeners = Listeners::default();
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
         self.wait_for(events, patience, |this| this.node.pid().is_none()).await;

@@ -2,13 +2,13 @@
 //! same descriptors when it dies.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Event;
+use super::sockets::Listeners;
 use super::backoff::Backoff;
 use super::child::{Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
@@ -59,11 +59,11 @@ impl Node {
     pub(super) fn start(
         &mut self,
         setup: NodeSetup,
-        listeners: &[TcpListener],
+        listeners: &Listeners,
         keepers: &[Keeper],
         events: &mpsc::Sender<Event>,
     ) -> std::io::Result<()> {
-        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.all().map(AsFd::as_fd).collect();
         descriptors.extend(keepers.iter().flat_map(Keeper::node_ends));
         self.incarnation += 1;
         let incarnation = self.incarnation;
@@ -143,6 +143,15 @@ impl Node {
             } else {
                 child.kill();
             }
+        }
+    }
+
+    /// Gives it what the supervisor counts. One that does not read loses it.
+    pub(super) fn metrics(&self, text: String) {
+        if let Some(child) = &self.child
+            && child.keeps_up()
+        {
+            let _ = child.tell(&ToNode::Metrics(text));
         }
     }
 

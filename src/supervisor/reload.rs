@@ -98,6 +98,7 @@ impl Supervisor {
         differs("id", new.id != self.config.id);
         differs("listen", new.listen != self.config.listen);
         differs("admin", new.admin != self.config.admin);
+        differs("metrics", new.metrics != self.config.metrics);
         differs("limits", new.limits != self.config.limits);
         differs("log", new.log != self.config.log);
         let old_tokens = &self.config.tokens;

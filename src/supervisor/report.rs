@@ -19,6 +19,7 @@ impl Supervisor {
             attestations: Vec::new(),
             listening: self
                 .listeners
+                .peers
                 .iter()
                 .filter_map(|listener| listener.local_addr().ok())
                 .map(|address| address.to_string())

@@ -10,25 +10,51 @@ use rustix::io::FdFlags;
 use crate::config::Config;
 use crate::fault::Fault;
 
+/// The sockets that the node serves.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    pub(super) peers: Vec<TcpListener>,
+    pub(super) metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// In the order in which the node gets them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &TcpListener> {
+        self.peers.iter().chain(&self.metrics)
+    }
+}
+
+/// Connections that the kernel keeps for us until we accept them; as many as Linux allows by default
+/// (`net.core.somaxconn`), so that a burst of strangers does not keep a peer's SYN out.
+const BACKLOG: i32 = 4096;
+
 /// One listener for each configured address. An inherited socket that no address asks for is a
 /// fault: somebody expects us to listen there.
-pub(super) fn bind(config: &Config) -> Result<Vec<TcpListener>, Vec<Fault>> {
+pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut inherited = inherited().unwrap_or_else(|error| {
         faults.push(Fault::new("listen", format!("cannot take the inherited sockets: {error}"), "mend the .socket unit"));
         Vec::new()
     });
-    let mut listeners = Vec::new();
-    for address in &config.listen {
+    let mut listeners = Listeners::default();
+    let places = config.listen.iter().map(|address| ("listen", address));
+    for (key, address) in places.chain(config.metrics.iter().map(|address| ("metrics", address))) {
         let known = inherited.iter().position(|(bound, _)| bound == address);
         let listener = match known {
             Some(index) => Ok(inherited.swap_remove(index).1),
             None => TcpListener::bind(address),
         };
-        match listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener)) {
-            Ok(listener) => listeners.push(listener),
+        let listening = listener.and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            // A second listen(2) only changes the backlog.
+            rustix::net::listen(&listener, BACKLOG)?;
+            Ok(listener)
+        });
+        match listening {
+            Ok(listener) if key == "metrics" => listeners.metrics = Some(listener),
+            Ok(listener) => listeners.peers.push(listener),
             Err(error) => faults.push(Fault::new(
-                "listen",
+                key,
                 format!("cannot listen on {address}: {error}"),
                 "stop what uses it (`ss -ltnp`), or name another address",
             )),

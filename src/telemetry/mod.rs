@@ -1,6 +1,7 @@
-//! The log: one line an event on standard error, for people or as JSON.
+//! Metrics, and the log: one line an event on standard error, for people or as JSON.
 
-mod counters;
+mod lines;
+pub mod metrics;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-pub(crate) use counters::Counters;
+pub(crate) use lines::Lines;
 
 /// How to log; the same for every role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

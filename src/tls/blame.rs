@@ -8,6 +8,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 use super::lane::LaneError;
 use super::signing::SigningFailed;
+use crate::admission::Turned;
 use crate::keeper::ask::AskError;
 use crate::policy::Reason;
 use crate::role::TlsRole;
@@ -45,6 +46,9 @@ pub enum HandshakeError {
     /// The keeper did not sign for us.
     #[error("no signature for the handshake")]
     LocalSigning(#[source] Arc<AskError>),
+    /// The peer's address, or strangers as a whole, have had their share.
+    #[error("the handshake is not begun")]
+    Turned(#[source] Turned),
     /// Too much is going on here.
     #[error("the handshake is not begun")]
     Busy(#[source] LaneError),
@@ -73,7 +77,9 @@ impl HandshakeError {
             Self::Refused(reason) => reason.code(),
             Self::NotMutual => "not-mutual",
             Self::LocalSigning(_) => "local-signing",
-            Self::Busy(_) => "busy",
+            Self::Turned(turned) => turned.code(),
+            Self::Busy(LaneError::TooLate) => "token-too-slow",
+            Self::Busy(_) => "queue-full",
             Self::NoCredential(_) => "no-credential",
             Self::Configuration(_) | Self::Bug(_) => "bug",
         }
@@ -83,7 +89,7 @@ impl HandshakeError {
 impl From<LaneError> for HandshakeError {
     fn from(error: LaneError) -> Self {
         match error {
-            LaneError::Full => Self::Busy(error),
+            LaneError::Full | LaneError::TooLate => Self::Busy(error),
             LaneError::Gone => Self::Bug("the lane is gone"),
         }
     }

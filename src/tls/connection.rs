@@ -75,26 +75,25 @@ impl Wrapping {
         })
     }
 
-    pub(super) async fn server(
+    pub(super) fn server(
         &self,
         tcp: TcpStream,
         config: Arc<ServerConfig>,
         finished: rustls::ServerConnection,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> impl Future<Output = io::Result<TlsStream<TcpStream>>> + use<> {
         let place = |state: &mut rustls::ServerConnection| *state = finished;
-        Ok(TlsAcceptor::from(config)
-            .accept_with(tcp, place)
-            .await?
-            .into())
+        let accept = TlsAcceptor::from(config).accept_with(tcp, place);
+        async { Ok(accept.await?.into()) }
     }
 
-    pub(super) async fn client(
+    pub(super) fn client(
         &self,
         tcp: TcpStream,
         name: ServerName<'static>,
         finished: rustls::ClientConnection,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> impl Future<Output = io::Result<TlsStream<TcpStream>>> + use<> {
         let place = |state: &mut rustls::ClientConnection| *state = finished;
-        Ok(self.client.connect_with(name, tcp, place).await?.into())
+        let connect = self.client.connect_with(name, tcp, place);
+        async { Ok(connect.await?.into()) }
     }
 }

@@ -95,7 +95,7 @@ impl Credential {
             keys: [key].into(),
         };
         // `CertifiedKey::new` compares nothing; "unknown" is an error of this call too.
-        let certified = credential.certified(Arc::default());
+        let certified = credential.certified(SignatureRecord::unused());
         certified.keys_match().map_err(CredentialError::OtherKey)?;
         Ok(credential)
     }

@@ -1,5 +1,5 @@
 //! One handshake as a machine: bytes of the peer in, bytes for the peer out. It knows no socket
-//! and no clock, so it can be moved to the lane and back.
+//! and no clock, so it can be moved to the lane and back: boxed, as a TLS state has over a kilobyte.
 
 use rustls::server::{Accepted, Acceptor};
 use rustls::{Connection, Error, ServerConfig};
@@ -13,7 +13,7 @@ pub(super) struct Step<T> {
 }
 
 /// Feeds `input` to the part of a server that only reads the ClientHello. `None`: not whole yet.
-pub(super) fn hear(acceptor: &mut Acceptor, mut input: &[u8]) -> Step<Option<Accepted>> {
+pub(super) fn hear(acceptor: &mut Acceptor, mut input: &[u8]) -> Step<Option<Box<Accepted>>> {
     while !input.is_empty() {
         if let Err(error) = acceptor.read_tls(&mut input) {
             return Step {
@@ -26,7 +26,7 @@ pub(super) fn hear(acceptor: &mut Acceptor, mut input: &[u8]) -> Step<Option<Acc
             Ok(Some(accepted)) => {
                 return Step {
                     output: Vec::new(),
-                    outcome: Ok(Some(accepted)),
+                    outcome: Ok(Some(Box::new(accepted))),
                 };
             }
             Err((error, mut alert)) => {
@@ -47,10 +47,10 @@ pub(super) fn hear(acceptor: &mut Acceptor, mut input: &[u8]) -> Step<Option<Acc
 }
 
 /// Answers a ClientHello. Signs, unless it asks for another key share first.
-pub(super) fn answer(accepted: Accepted, config: Arc<ServerConfig>) -> Step<Connection> {
+pub(super) fn answer(accepted: Box<Accepted>, config: Arc<ServerConfig>) -> Step<Box<Connection>> {
     match accepted.into_connection(config) {
         Ok(connection) => {
-            let mut connection = Connection::Server(connection);
+            let mut connection = Box::new(Connection::Server(connection));
             let output = drain(&mut connection);
             Step {
                 output,
@@ -69,7 +69,7 @@ pub(super) fn answer(accepted: Accepted, config: Arc<ServerConfig>) -> Step<Conn
 }
 
 /// Takes the handshake as far as `input` carries. May verify, may sign.
-pub(super) fn advance(mut connection: Connection, mut input: &[u8]) -> Step<Connection> {
+pub(super) fn advance(mut connection: Box<Connection>, mut input: &[u8]) -> Step<Box<Connection>> {
     while !input.is_empty() {
         let processed = match connection.read_tls(&mut input) {
             Ok(_) => connection.process_new_packets(),

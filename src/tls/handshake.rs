@@ -4,8 +4,9 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::Acceptor;
@@ -20,15 +21,13 @@ use super::exchange::{self, Step};
 use super::generation::{Generation, GenerationError, H2};
 use super::lane::Lane;
 use super::provider::{group_name, suite_name};
-use super::signing::SignatureRecord;
+use super::signing::{SignatureRecord, SignaturesMade};
 use super::verifier::{Chain, Dialled};
 use super::wire::Wire;
+use crate::admission::{Class, Entry, Step as Progress, Ticket, Turned};
 use crate::policy::{Grant, PeerId};
 use crate::role::TlsRole;
 
-/// Where the peer's certificate is verified (two signatures, above 100 µs) once our own signature
-/// is made: in the lane, or with `false` on the caller's thread, which saves a change of threads.
-const VERIFY_IN_THE_LANE: bool = true;
 /// A plaintext record with the alert `no_application_protocol` (RFC 7301 §3.2, RFC 8446 §5.1, §6).
 const NO_APPLICATION_PROTOCOL: [u8; 7] = [21, 3, 3, 0, 2, 2, 120];
 
@@ -39,6 +38,7 @@ pub struct Handshakes {
     generations: watch::Receiver<Arc<Generation>>,
     deadline: Duration,
     wrapping: Wrapping,
+    signatures: Arc<SignaturesMade>,
 }
 
 impl Handshakes {
@@ -58,7 +58,18 @@ impl Handshakes {
             generations,
             deadline,
             wrapping,
+            signatures: Arc::default(),
         })
+    }
+
+    /// Where handshakes compute and wait.
+    pub fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// What was signed for whom.
+    pub fn signatures(&self) -> &SignaturesMade {
+        &self.signatures
     }
 
     /// The generation that the next handshake will use.
@@ -66,12 +77,16 @@ impl Handshakes {
         self.generations.borrow().clone()
     }
 
-    /// Shakes hands with somebody who dialled us.
+    /// Shakes hands with somebody who dialled us and was let in as `entry`.
     ///
     /// # Errors
     /// [`HandshakeError`]; the socket is closed.
-    pub async fn accept(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
-        self.in_time(self.accepted(tcp)).await
+    pub async fn accept(&self, tcp: TcpStream, entry: &Entry) -> Result<Connection, HandshakeError> {
+        let until = Instant::now() + self.deadline;
+        tokio::select! {
+            outcome = self.in_time(Box::pin(self.accepted(tcp, entry, until))) => outcome,
+            () = entry.displaced() => Err(HandshakeError::Turned(Turned::Displaced)),
+        }
     }
 
     /// Shakes hands with `peer`, whom we have reached at `address` through `tcp`. In TLS 1.3 we are
@@ -90,25 +105,27 @@ impl Handshakes {
             peer: peer.clone(),
             address,
         };
-        self.in_time(self.dialled(dialled, tcp)).await
+        let ticket = Ticket { class: Class::Own, step: Progress::First, until: Instant::now() + self.deadline };
+        self.in_time(Box::pin(self.dialled(dialled, tcp, ticket))).await
     }
 
+    /// Boxed: the memory of a handshake goes when it is done, and is not moved about before.
     async fn in_time(
         &self,
-        handshake: impl Future<Output = Result<Connection, HandshakeError>>,
+        handshake: Pin<Box<impl Future<Output = Result<Connection, HandshakeError>>>>,
     ) -> Result<Connection, HandshakeError> {
         let late = Err(HandshakeError::Deadline(self.deadline));
         timeout(self.deadline, handshake).await.unwrap_or(late)
     }
 
-    async fn accepted(&self, tcp: TcpStream) -> Result<Connection, HandshakeError> {
+    async fn accepted(&self, tcp: TcpStream, entry: &Entry, until: Instant) -> Result<Connection, HandshakeError> {
         if self.generation().server().is_none() {
             return Err(HandshakeError::NoCredential(TlsRole::Server));
         }
         let mut wire = Wire::new(tcp);
 
         // A stranger gets no signature before it has said something that we could agree to.
-        let mut acceptor = Acceptor::default();
+        let mut acceptor = Box::<Acceptor>::default();
         let hello = loop {
             wire.receive().await?;
             let heard = exchange::hear(&mut acceptor, &wire.input);
@@ -125,19 +142,23 @@ impl Handshakes {
             return Err(HandshakeError::NotH2);
         }
 
+        entry.heard(Instant::now()).map_err(HandshakeError::Turned)?;
+
         let generation = self.generation();
-        let record = Arc::new(SignatureRecord::default());
+        let ticket = Ticket { class: entry.class(), step: Progress::First, until };
+        let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Server);
         let config = generation.accepting(&record).ok_or(missing)?;
         let answering = config.clone();
         let step = self
             .lane
-            .run(move || exchange::answer(hello, answering))
+            .run(ticket, move || exchange::answer(hello, answering))
             .await?;
         let state = wire.send(step).await?;
-        let state = self.finish(&mut wire, state, &record).await?;
+        let ticket = Ticket { step: Progress::Next, ..ticket };
+        let state = self.finish(&mut wire, state, &record, ticket).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, None)?;
-        let TlsState::Server(state) = state else {
+        let TlsState::Server(state) = *state else {
             return Err(HandshakeError::Bug("a server became a client"));
         };
         let stream = self.wrapping.server(wire.tcp, config, state).await?;
@@ -148,9 +169,10 @@ impl Handshakes {
         &self,
         dialled: Dialled,
         tcp: TcpStream,
+        ticket: Ticket,
     ) -> Result<Connection, HandshakeError> {
         let generation = self.generation();
-        let record = Arc::new(SignatureRecord::default());
+        let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Client);
         let config = generation
             .dialling(dialled.clone(), &record)
@@ -160,7 +182,8 @@ impl Handshakes {
         // An address as the name: no server name is sent (RFC 6066 §3).
         let name = ServerName::IpAddress(dialled.address.ip().into());
         let state = ClientConnection::new(config, name.clone());
-        let mut state = TlsState::Client(state.map_err(HandshakeError::Configuration)?);
+        let state = state.map_err(HandshakeError::Configuration)?;
+        let mut state = Box::new(TlsState::Client(state));
         let output = exchange::drain(&mut state);
         let state = wire
             .send(Step {
@@ -168,9 +191,9 @@ impl Handshakes {
                 outcome: Ok(state),
             })
             .await?;
-        let state = self.finish(&mut wire, state, &record).await?;
+        let state = self.finish(&mut wire, state, &record, ticket).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, Some(&dialled))?;
-        let TlsState::Client(state) = state else {
+        let TlsState::Client(state) = *state else {
             return Err(HandshakeError::Bug("a client became a server"));
         };
         let stream = self.wrapping.client(wire.tcp, name, state).await?;
@@ -182,16 +205,21 @@ impl Handshakes {
     async fn finish(
         &self,
         wire: &mut Wire,
-        mut state: TlsState,
+        mut state: Box<TlsState>,
         record: &SignatureRecord,
-    ) -> Result<TlsState, HandshakeError> {
+        mut ticket: Ticket,
+    ) -> Result<Box<TlsState>, HandshakeError> {
         while state.is_handshaking() {
             wire.receive().await?;
             let input = std::mem::take(&mut wire.input);
-            let step = if VERIFY_IN_THE_LANE || record.signed_by().is_none() {
+            // Once our own signature is made (there is one in a handshake, RFC 8446 §4.4.3), what is
+            // left never waits for a token. While nobody waits for the lane it is done here, which
+            // saves two changes of threads; under load it keeps out of the way of calls.
+            let step = if record.signed_by().is_none() || self.lane.is_busy() {
                 self.lane
-                    .run(move || exchange::advance(state, &input))
-                    .await?
+                    .run(ticket, move || exchange::advance(state, &input))
+                    .await
+                    .inspect(|_| ticket.step = Progress::Next)?
             } else {
                 exchange::advance(state, &input)
             };

@@ -1,24 +1,24 @@
 //! The lane: the few threads on which handshakes compute and wait for the token, so that no thread
 //! that serves ever does.
 //!
-//! As wide as the token has sessions, first come first served, and of lower priority than the
-//! threads that serve. Only bytes and TLS state go in and out; sockets, timers and futures stay
-//! with the caller's runtime, so a caller may give up at any time. All threads exist from the start:
-//! a process that is sealed afterwards needs no `clone(2)`.
+//! As wide as the token has sessions, in the order of [`admission`](crate::admission), and of lower
+//! priority than the threads that serve. Only bytes and TLS state go in and out; sockets, timers and
+//! futures stay with the caller's runtime, so a caller may give up at any time. All threads exist
+//! from the start: a process that is sealed afterwards needs no `clone(2)`.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, Thread};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::admission::{Class, Hopeless, Number, Queue, Ticket, Turn};
+use crate::telemetry::metrics::Histogram;
+
 /// nice(2) of the lane's threads: established calls come first on a busy machine.
 const NICE: i32 = 10;
-/// Longer queues are refused: at 400 signatures a second this is ten seconds, which is more than
-/// any handshake may take.
-const LONGEST_QUEUE: usize = 4096;
 
 /// The threads of handshakes. Dropping it ends them after the work that is queued.
 pub struct Lane {
@@ -32,6 +32,9 @@ pub enum LaneError {
     /// Too much is waiting already.
     #[error("too many handshakes are waiting for the token")]
     Full,
+    /// Its turn would come too late.
+    #[error("the token is too slow to answer before the deadline")]
+    TooLate,
     /// The lane ended before the work was done: a bug.
     #[error("the lane of handshakes is gone")]
     Gone,
@@ -39,14 +42,14 @@ pub enum LaneError {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-#[derive(Default)]
 struct Shared {
-    queue: Mutex<Queue>,
+    state: Mutex<State>,
+    /// By [`Class::index`].
+    waits: [Histogram; 3],
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
+struct State {
+    queue: Queue<Job>,
     /// Threads without work. The last one to become idle is the first to be woken: its stack and its
     /// heap are still in the caches, which a condition variable, waking in turn, would make cold.
     idle: Vec<Thread>,
@@ -61,7 +64,10 @@ impl Lane {
     pub fn start(sessions: usize) -> io::Result<Self> {
         let sessions = sessions.max(1);
         let lane = Self {
-            shared: Arc::default(),
+            shared: Arc::new(Shared {
+                state: Mutex::new(State { queue: Queue::new(sessions), idle: Vec::new(), closed: false }),
+                waits: Default::default(),
+            }),
             sessions,
         };
         let (started, outcomes) = mpsc::channel();
@@ -91,93 +97,125 @@ impl Lane {
         self.sessions
     }
 
-    /// How many handshakes wait for a thread.
-    pub fn waiting(&self) -> usize {
-        self.shared.lock().jobs.len()
+    /// How many of a class wait for a thread.
+    pub fn waiting(&self, class: Class) -> usize {
+        self.shared.lock().queue.waiting(class)
     }
 
-    /// Does `work` on a thread of the lane, after all that was queued before. Dropping the future
-    /// takes work that has not begun out of the queue's way.
+    /// Whether work waits for a thread.
+    pub fn is_busy(&self) -> bool {
+        let state = self.shared.lock();
+        Class::ALL.into_iter().any(|class| state.queue.waiting(class) > 0)
+    }
+
+    /// How many of a class have a thread.
+    pub fn running(&self, class: Class) -> usize {
+        self.shared.lock().queue.running(class)
+    }
+
+    /// How long those of a class have waited.
+    pub fn waits(&self, class: Class) -> &Histogram {
+        &self.shared.waits[class.index()]
+    }
+
+    /// Does `work` on a thread of the lane when its turn comes. Dropping the future takes work that
+    /// has not begun out of the queue.
     ///
     /// # Errors
     /// [`LaneError`].
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        ticket: Ticket,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LaneError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.push(Box::new(move || {
-            if !reply.is_closed() {
-                // Nobody hears it when the caller gave up meanwhile.
-                drop(reply.send(work()));
-            }
-        }))?;
+        let job = Box::new(move || {
+            // Nobody hears it when the caller gave up meanwhile.
+            drop(reply.send(work()));
+        });
+        let number = self.shared.push(ticket, job)?;
+        let _withdrawing = Withdrawing { shared: &self.shared, number };
         answer.await.or(Err(LaneError::Gone))
     }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let mut queue = self.shared.lock();
-        queue.closed = true;
-        queue.idle.drain(..).for_each(|thread| thread.unpark());
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.idle.drain(..).for_each(|thread| thread.unpark());
+    }
+}
+
+/// Takes a job out of the queue when its caller is gone.
+struct Withdrawing<'a> {
+    shared: &'a Shared,
+    number: Number,
+}
+
+impl Drop for Withdrawing<'_> {
+    fn drop(&mut self) {
+        let withdrawn = self.shared.lock().queue.withdraw(self.number);
+        // It holds a whole handshake: not under the lock.
+        drop(withdrawn);
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, job: Job) -> Result<(), LaneError> {
-        let mut queue = self.lock();
-        if queue.jobs.len() >= LONGEST_QUEUE {
-            return Err(LaneError::Full);
-        }
-        queue.jobs.push_back(job);
-        let idle = queue.idle.pop();
-        drop(queue);
+    fn push(&self, ticket: Ticket, job: Job) -> Result<Number, LaneError> {
+        let mut state = self.lock();
+        let pushed = state.queue.push(ticket, job, Instant::now());
+        let number = pushed.map_err(|hopeless| match hopeless {
+            Hopeless::Full => LaneError::Full,
+            Hopeless::TooLate => LaneError::TooLate,
+        })?;
+        let idle = state.idle.pop();
+        drop(state);
         if let Some(idle) = idle {
             idle.unpark();
         }
-        Ok(())
+        Ok(number)
     }
 
     fn work(&self) {
-        while let Some(job) = self.next() {
+        while let Some(turn) = self.next() {
+            self.waits[turn.number.class().index()].observe(turn.waited);
             // A panic ends the process: see `sandbox::panic`.
-            job();
+            (turn.work)();
+            self.lock().queue.done(turn.number, Instant::now());
         }
+        // Threads that wait because strangers have their share learn that there is nothing left.
+        self.lock().idle.drain(..).for_each(|thread| thread.unpark());
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Turn<Job>> {
         let ourselves = thread::current();
-        let mut queue = self.lock();
+        let mut state = self.lock();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
+            if let Some(turn) = state.queue.pop(Instant::now()) {
+                return Some(turn);
             }
-            if queue.closed {
+            if state.closed && Class::ALL.into_iter().all(|class| state.queue.waiting(class) == 0) {
                 return None;
             }
-            queue.idle.push(ourselves.clone());
-            drop(queue);
+            state.idle.push(ourselves.clone());
+            drop(state);
             thread::park();
-            queue = self.lock();
+            state = self.lock();
             // Parking may end without reason (std::thread::park): then we still stand among the idle.
-            queue.idle.retain(|idle| idle.id() != ourselves.id());
+            state.idle.retain(|idle| idle.id() != ourselves.id());
         }
     }
 }
 
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Lane({} sessions, {} waiting)",
-            self.sessions,
-            self.waiting()
-        )
+        let waiting: usize = Class::ALL.into_iter().map(|class| self.waiting(class)).sum();
+        write!(f, "Lane({} sessions, {waiting} waiting)", self.sessions)
     }
 }
 
@@ -186,6 +224,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::admission::Step;
+
+    fn ticket(class: Class) -> Ticket {
+        Ticket { class, step: Step::First, until: Instant::now() + Duration::from_secs(60) }
+    }
+
+    const LISTED: Class = Class::Listed;
 
     #[tokio::test]
     async fn work_is_done_in_the_order_of_its_coming_and_at_lower_priority() {
@@ -194,7 +239,7 @@ mod tests {
         let mut all = Vec::new();
         for number in 0..20 {
             let order = order.clone();
-            all.push(lane.run(move || {
+            all.push(lane.run(ticket(LISTED), move || {
                 order.lock().unwrap().push(number);
                 rustix::process::getpriority_process(None).unwrap()
             }));
@@ -204,32 +249,83 @@ mod tests {
         }
         assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>());
         assert!(rustix::process::getpriority_process(None).unwrap() < NICE);
+        assert_eq!(lane.waits(LISTED).count(), 20);
+        assert_eq!(lane.waits(Class::Own).count(), 0);
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses_and_work_that_was_given_up_is_not_done() {
+    async fn work_that_was_given_up_is_not_done_and_leaves_the_queue() {
         let lane = Lane::start(1).unwrap();
         let (release, held) = mpsc::channel::<()>();
-        let mut first = Box::pin(lane.run(move || held.recv()));
+        let mut first = Box::pin(lane.run(ticket(LISTED), move || held.recv()));
         assert!(polled_once(&mut first).await.is_none());
-        while lane.waiting() > 0 {
+        while lane.waiting(LISTED) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let done = Arc::new(Mutex::new(0));
         let mut waiting = Vec::new();
-        for _ in 0..LONGEST_QUEUE {
+        for _ in 0..100 {
             let done = done.clone();
-            let mut work = Box::pin(lane.run(move || *done.lock().unwrap() += 1));
+            let mut work = Box::pin(lane.run(ticket(LISTED), move || *done.lock().unwrap() += 1));
             assert!(polled_once(&mut work).await.is_none());
             waiting.push(work);
         }
-        assert_eq!(lane.run(|| 1).await, Err(LaneError::Full));
+        assert_eq!(lane.waiting(LISTED), 100);
         drop(waiting.split_off(1));
+        assert_eq!(lane.waiting(LISTED), 1);
         release.send(()).unwrap();
         first.await.unwrap().unwrap();
         waiting.pop().unwrap().await.unwrap();
-        assert_eq!(lane.run(|| 1).await, Ok(1));
+        assert_eq!(lane.run(ticket(LISTED), || 1).await, Ok(1));
         assert_eq!(*done.lock().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn strangers_leave_a_thread_to_the_others_and_a_closed_lane_does_what_is_queued() {
+        let lane = Lane::start(4).unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let mut strangers = Vec::new();
+        for _ in 0..20 {
+            let held = held.clone();
+            let mut work = Box::pin(lane.run(ticket(Class::Stranger), move || held.lock().unwrap().recv().is_err()));
+            assert!(polled_once(&mut work).await.is_none());
+            strangers.push(work);
+        }
+        for class in [Class::Own, LISTED] {
+            assert_eq!(lane.run(ticket(class), || 1).await, Ok(1));
+        }
+        while lane.running(Class::Stranger) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(lane.waiting(Class::Stranger), 17);
+        drop(release);
+        for work in strangers {
+            assert_eq!(work.await, Ok(true));
+        }
+        let shared = Arc::downgrade(&lane.shared);
+        drop(lane);
+        while shared.strong_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn work_whose_turn_would_come_too_late_is_refused_at_once() {
+        let lane = Lane::start(1).unwrap();
+        lane.run(ticket(LISTED), || thread::sleep(Duration::from_millis(30))).await.unwrap();
+        let (_release, held) = mpsc::channel::<()>();
+        let mut first = Box::pin(lane.run(ticket(LISTED), move || held.recv()));
+        assert!(polled_once(&mut first).await.is_none());
+        let mut waiting = Vec::new();
+        for _ in 0..20 {
+            let mut work = Box::pin(lane.run(ticket(LISTED), || ()));
+            assert!(polled_once(&mut work).await.is_none());
+            waiting.push(work);
+        }
+        let soon = Ticket { until: Instant::now() + Duration::from_millis(10), ..ticket(LISTED) };
+        let mut late = Box::pin(lane.run(soon, || ()));
+        assert_eq!(polled_once(&mut late).await, Some(Err(LaneError::TooLate)));
     }
 
     async fn polled_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {

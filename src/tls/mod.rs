@@ -27,4 +27,4 @@ pub use credential::{Credential, CredentialError, TokenKey};
 pub use generation::{Generation, GenerationError, TrustAnchors};
 pub use handshake::Handshakes;
 pub use lane::{Lane, LaneError};
-pub use signing::SignedBy;
+pub use signing::{SignaturesMade, SignedBy};

@@ -10,7 +10,9 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
 
 use super::credential::{Credential, TokenKey};
+use crate::admission::Class;
 use crate::keeper::ask::AskError;
+use crate::telemetry::metrics::Counter;
 use crate::token::{KeyKind, Scheme};
 
 /// Who made our signature in a handshake.
@@ -22,15 +24,45 @@ pub struct SignedBy {
     pub token: Arc<str>,
 }
 
+/// How many signatures were made for each class of handshakes.
+#[derive(Debug, Default)]
+pub struct SignaturesMade([Counter; 3]);
+
+impl SignaturesMade {
+    /// How many for this class.
+    pub fn count(&self, class: Class) -> u64 {
+        self.0[class.index()].value()
+    }
+}
+
 /// Who made the signature of one handshake. A TLS 1.3 handshake has exactly one CertificateVerify
 /// of ours (RFC 8446 §4.4.3), so it is written once.
-#[derive(Debug, Default)]
-pub(super) struct SignatureRecord(OnceLock<SignedBy>);
+#[derive(Debug)]
+pub(super) struct SignatureRecord {
+    signed_by: OnceLock<SignedBy>,
+    class: Class,
+    made: Arc<SignaturesMade>,
+}
 
 impl SignatureRecord {
+    /// The record of a handshake of this class, counted in `made`.
+    pub(super) fn new(class: Class, made: &Arc<SignaturesMade>) -> Arc<Self> {
+        Arc::new(Self { signed_by: OnceLock::new(), class, made: made.clone() })
+    }
+
+    /// The record of a key that is only looked at.
+    pub(super) fn unused() -> Arc<Self> {
+        Self::new(Class::Own, &Arc::default())
+    }
+
     /// Who signed; `None` as long as nobody has.
     pub(super) fn signed_by(&self) -> Option<&SignedBy> {
-        self.0.get()
+        self.signed_by.get()
+    }
+
+    fn note(&self, signed_by: SignedBy) {
+        self.made.0[self.class.index()].count();
+        self.signed_by.get_or_init(|| signed_by);
     }
 }
 
@@ -129,7 +161,7 @@ impl Signer for TokenSigner {
         for key in usable.into_iter().chain(others) {
             match key.asker.sign(key.index, self.scheme, message) {
                 Ok(signed) => {
-                    self.record.0.get_or_init(|| SignedBy {
+                    self.record.note(SignedBy {
                         keeper: signed.keeper,
                         token: key.token.clone(),
                     });

@@ -3,10 +3,10 @@
 //! Tokens, keys and certificates are made once in a run (the [`Master`]); each test works on a copy
 //! of its own, on ports of its own, and ends its processes by their ids.
 
+pub mod fault;
 pub mod token;
 pub mod files;
 pub mod intruder;
-pub mod fault;
 pub mod node;
 pub mod python;
 pub mod shaker;

@@ -17,6 +17,8 @@ pub struct Options {
     pub binary: Option<PathBuf>,
     /// What its environment has beside the test's.
     pub environment: Vec<(String, String)>,
+    /// Where it logs to instead of a file.
+    pub log: Option<Stdio>,
 }
 
 /// A started node; killed when dropped.
@@ -44,7 +46,7 @@ impl Node {
             .arg(folder.join("node.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(options.log.unwrap_or_else(|| log.into()))
             .spawn()
             .expect("setpriv is part of util-linux");
         Self {

@@ -191,7 +191,7 @@ fn a_key_signs_only_with_a_scheme_that_the_peer_offers() {
         keeper.key(TlsRole::Server, &leaf),
     )
     .unwrap();
-    let key = credential.certified(Arc::default()).key;
+    let key = credential.certified(SignatureRecord::unused()).key;
     let [ours, other] = [
         SignatureScheme::ECDSA_NISTP256_SHA256,
         SignatureScheme::RSA_PSS_SHA256,

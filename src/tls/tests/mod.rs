@@ -1,9 +1,9 @@
 //! Handshakes over loopback: with ourselves, and with plain rustls peers that hold keys in memory.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup};
@@ -19,20 +19,25 @@ use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::provider::provider;
+use super::signing::SignatureRecord;
 use super::test_keeper::{TEST_KEEPER, TestKeeper, TestToken};
 use super::*;
+use crate::admission::{Gate, GateLimits};
 use crate::policy::test_authority::{
     CLIENT_AUTH, Profile, SERVER_AUTH, TestAuthority, TestLeaf, spare_pin,
 };
 use crate::policy::{PeerPolicy, PinLabel, Reason, SpkiPin};
 use crate::role::TlsRole;
 
+mod admission;
 mod connections;
 mod refusals;
 mod slow_token;
 
 const A: &str = "spiffe://mesh.example/node/a";
 const B: &str = "spiffe://mesh.example/node/b";
+const GATE: GateLimits =
+    GateLimits { pending: 100, source_pending: 100, source_signatures: 100, stranger_signatures: 100 };
 const LONG: Duration = Duration::from_secs(20);
 
 /// Our own node, A, on the path of production: credentials, lane, keeper.
@@ -43,6 +48,7 @@ struct Node {
     credentials: [Credential; 2],
     anchors: TrustAnchors,
     listener: TcpListener,
+    gate: Arc<Gate>,
 }
 
 /// What A is to be like.
@@ -50,6 +56,7 @@ struct Node {
 struct Options {
     token: TestToken,
     deadline: Option<Duration>,
+    gate: Option<GateLimits>,
 }
 
 impl Node {
@@ -81,6 +88,7 @@ impl Node {
             credentials,
             anchors,
             listener,
+            gate: Gate::new(options.gate.unwrap_or(GATE), Instant::now()),
         }
     }
 
@@ -97,8 +105,15 @@ impl Node {
     }
 
     async fn accept(&self) -> Result<Connection, HandshakeError> {
-        let (tcp, _) = self.listener.accept().await.unwrap();
-        self.handshakes.accept(tcp).await
+        let (tcp, address) = self.listener.accept().await.unwrap();
+        self.accept_as(true, tcp, address).await
+    }
+
+    /// Whether an address is listed is the node's affair: here it is the test's.
+    async fn accept_as(&self, listed: bool, tcp: TcpStream, address: SocketAddr) -> Result<Connection, HandshakeError> {
+        let entry = self.gate.enter(address.ip(), listed, Instant::now());
+        let entry = entry.map_err(HandshakeError::Turned)?;
+        self.handshakes.accept(tcp, &entry).await
     }
 
     async fn dial(&self, id: &str, address: SocketAddr) -> Result<Connection, HandshakeError> {
