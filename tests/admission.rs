@@ -290,7 +290,7 @@ fn a_low_limit_of_open_files_makes_room_for_fewer_connections() {
     let script = mesh.path("few-files");
     write_private(&script, &format!("#!/bin/sh\nulimit -n 300\nexec {FASTNESS} \"$@\"\n"));
     crate::support::files::only_ours(&script, 0o700);
-    let a = mesh.start_with("a", Options { binary: Some(script) });
+    let a = mesh.start_with("a", Options { binary: Some(script), ..Options::default() });
     a.wait_log("fewer connections than configured");
     let (peer, held) = (client(Some(&listed)), runtime());
     held.block_on(async {

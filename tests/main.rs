@@ -9,9 +9,9 @@
 mod softhsm;
 mod support;
 
-mod confinement; // Every process is confined, and the mesh does its work so.
 mod admission; // Strangers by the hundred; metrics.
 mod bad_input; // Every fault is named with its place and its mend.
+mod confinement; // Every process is confined, and the mesh does its work so.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.
 mod hsm_outage; // A slow, hung or dying HSM.

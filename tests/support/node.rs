@@ -150,8 +150,9 @@ impl Node {
     /// Waits until the supervisor has ended.
     #[track_caller]
     pub fn wait_exit(&mut self) -> ExitStatus {
-        let mut supervisor = self.supervisor.take().expect("it was not waited for");
-        eventually(&format!("{} ends", self.name), || supervisor.try_wait().expect("our child"))
+        let ended = eventually(&format!("{} ends", self.name.clone()), || self.has_ended());
+        self.supervisor = None;
+        ended
     }
 }
 
