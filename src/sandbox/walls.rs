@@ -143,7 +143,7 @@ fn interpreter(program: &File) -> io::Result<Option<PathBuf>> {
     if head[..6] != [0x7f, b'E', b'L', b'F', 2, 1] {
         return Err(malformed());
     }
-    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).map_err(|_| malformed());
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).map_err(io::Error::other);
     let half = |at: usize| u64::from(u16::from_le_bytes([head[at], head[at + 1]]));
     let (table, size, count) = (word(&head[32..40])?, half(54), half(56));
     for number in 0..count {

@@ -63,14 +63,14 @@ const QUEUED_FRAMES: usize = 64;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[cfg(not(feature = "attack-trigger"))]
-fn told_to_attack() -> Option<(&'static str, String)> {
-    None
+fn told_to_attack() -> [(&'static str, String); 0] {
+    []
 }
 
 #[cfg(feature = "attack-trigger")]
-fn told_to_attack() -> Option<(&'static str, String)> {
-    use crate::sandbox::attack::VARIABLE;
-    Some((VARIABLE, std::env::var(VARIABLE).ok()?))
+fn told_to_attack() -> [(&'static str, String); 2] {
+    use crate::sandbox::attack::{PARENT, VARIABLE};
+    [(VARIABLE, std::env::var(VARIABLE).unwrap_or_default()), (PARENT, std::process::id().to_string())]
 }
 
 impl Child {

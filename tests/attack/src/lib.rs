@@ -167,7 +167,8 @@ pub static CATALOGUE: [Attempt; 92] = attempts! {
 pub const ENDS: [(&str, i32); 2] = [("panic", libc::SIGABRT), ("segfault", libc::SIGSEGV)];
 
 /// Makes the attempt `name`. `Err`: the error that the kernel answered with (errno(3)).
-pub fn attempt(name: &str) -> Result<i64, i32> {
+/// `parent`: process id of the supervisor.
+pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
     match name {
         "panic" => panic!("this role was told to"),
         // SAFETY: none; the process is to end by it.
@@ -190,7 +191,7 @@ pub fn attempt(name: &str) -> Result<i64, i32> {
         Argument::Buffer => buffer.as_mut_ptr() as i64,
         Argument::Inet => inet.as_ptr() as i64,
         Argument::Own => i64::from(std::process::id()),
-        Argument::Parent => i64::from(std::os::unix::process::parent_id()),
+        Argument::Parent => i64::from(parent),
     });
     call(found.number, arguments)
 }
