@@ -34,7 +34,11 @@ pub use node::{Node, PeerConnection, UnknownPeer};
 /// The whole of a `main`: the command line of `fastness`, with your gRPC services behind its mutual
 /// TLS, its token keys and its peer policy.
 ///
-/// `services` is called once, in the node's process, and may keep the [`Node`] to call peers.
+/// `services` is called once, in the node's process, and may keep the [`Node`] to call peers. That
+/// process is sealed before the first call comes in: your code has no files (from the moment `services`
+/// is called), starts no threads or programs, resolves no names, opens TCP connections and nothing else,
+/// and `spawn_blocking` has four threads that exist from the start. A panic ends the process, and the
+/// supervisor starts another.
 ///
 /// ```no_run
 /// # use tonic::service::Routes;
