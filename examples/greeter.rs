@@ -13,9 +13,14 @@ struct Greeter(Node);
 
 #[tonic::async_trait]
 impl greeter_server::Greeter for Greeter {
-    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
+    async fn greet(
+        &self,
+        request: Request<GreetRequest>,
+    ) -> Result<Response<GreetResponse>, Status> {
         // Mutual TLS and the peer policy have decided who this is.
-        let caller = PeerConnection::of(&request).ok_or_else(|| Status::internal("no peer"))?.clone();
+        let caller = PeerConnection::of(&request)
+            .ok_or_else(|| Status::internal("no peer"))?
+            .clone();
         let GreetRequest { name, via } = request.into_inner();
         if via.is_empty() {
             let own = self.0.id().as_str().rsplit('/').next().unwrap_or_default();
@@ -23,8 +28,16 @@ impl greeter_server::Greeter for Greeter {
             return Ok(Response::new(GreetResponse { text }));
         }
         // One pooled connection a peer, our client key inside its token.
-        let peer = self.0.channel(&via).map_err(|error| Status::not_found(error.to_string()))?;
-        greeter_client::GreeterClient::new(peer).greet(GreetRequest { name, via: String::new() }).await
+        let peer = self
+            .0
+            .channel(&via)
+            .map_err(|error| Status::not_found(error.to_string()))?;
+        greeter_client::GreeterClient::new(peer)
+            .greet(GreetRequest {
+                name,
+                via: String::new(),
+            })
+            .await
     }
 }
 

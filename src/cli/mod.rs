@@ -9,6 +9,7 @@ mod manual;
 mod output;
 mod report;
 mod run;
+mod sandbox;
 pub mod spki_pin;
 pub mod token;
 mod unechoed;
@@ -102,6 +103,9 @@ enum Command {
     /// A certificate authority whose key is in a token.
     #[command(subcommand)]
     Ca(ca::CaCommand),
+    /// What each process may do once it is sealed.
+    #[command(subcommand)]
+    Sandbox(sandbox::SandboxCommand),
     /// Print the pin of a certificate, a request or a token key.
     SpkiPin(spki_pin::SpkiPinArgs),
     /// Print a completion script for a shell.
@@ -154,9 +158,15 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Unlock(args) => unlock::run(args, format),
         Command::Token(command) => Ok(token::run(command, format)?),
         Command::Ca(command) => Ok(ca::run(command, format)?),
+        Command::Sandbox(command) => sandbox::run(&command, format),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "fastness", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "fastness",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
         Command::Man => manual::print(),

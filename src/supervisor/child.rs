@@ -108,7 +108,11 @@ impl Child {
         tokio::spawn(async move {
             let reading = async {
                 while let Ok(Some(message)) = frame::receive_async::<M>(&mut reader).await {
-                    if events.send(report(ChildEvent::Said(message))).await.is_err() {
+                    if events
+                        .send(report(ChildEvent::Said(message)))
+                        .await
+                        .is_err()
+                    {
                         break;
                     }
                 }
