@@ -1,6 +1,6 @@
 //! A gRPC service of your own behind Fastness: `cargo run --example greeter -- run --config node.toml`.
 
-use fastness::{Node, PeerConnection};
+use fastness::{Node, PeerConnection, UnknownPeer};
 use tonic::{Request, Response, Status, service::Routes};
 
 #[expect(unreachable_pub, reason = "generated")]
@@ -10,21 +10,26 @@ mod greeter {
 use greeter::{GreetRequest, GreetResponse, greeter_client, greeter_server};
 
 struct Greeter(Node);
+type Greeted = Result<Response<GreetResponse>, Status>;
 
 #[tonic::async_trait]
 impl greeter_server::Greeter for Greeter {
-    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
+    async fn greet(&self, request: Request<GreetRequest>) -> Greeted {
         // Mutual TLS and the peer policy have decided who this is.
-        let caller = PeerConnection::of(&request).ok_or_else(|| Status::internal("no peer"))?.clone();
-        let GreetRequest { name, via } = request.into_inner();
+        let nobody = || Status::internal("no peer");
+        let caller = PeerConnection::of(&request).ok_or_else(nobody)?.clone();
+        let mut greet = request.into_inner();
+        let via = std::mem::take(&mut greet.via);
         if via.is_empty() {
-            let own = self.0.id().as_str().rsplit('/').next().unwrap_or_default();
-            let text = format!("Hello {name}, says {own} to {}", caller.0.peer.name());
+            let (own, caller) = (self.0.id(), caller.0.peer.name());
+            let own = own.as_str().rsplit('/').next().unwrap_or_default();
+            let text = format!("Hello {}, says {own} to {caller}", greet.name);
             return Ok(Response::new(GreetResponse { text }));
         }
         // One pooled connection a peer, our client key inside its token.
-        let peer = self.0.channel(&via).map_err(|error| Status::not_found(error.to_string()))?;
-        greeter_client::GreeterClient::new(peer).greet(GreetRequest { name, via: String::new() }).await
+        let unknown = |error: UnknownPeer| Status::not_found(error.to_string());
+        let peer = self.0.channel(&via).map_err(unknown)?;
+        greeter_client::GreeterClient::new(peer).greet(greet).await
     }
 }
 

@@ -6,24 +6,24 @@
 //!
 //! In reading order:
 
-pub mod role; // Server or client: which side of a handshake something is for.
-pub mod fault; // One thing wrong, with its place and its mend.
-pub mod toml_faults; // TOML files, with every fault placed.
+pub mod admission; // Who waits for a handshake, who goes first, who is refused before it costs anything.
 pub mod cli; // The command line, one file a command.
 pub mod config; // node.toml: a spec becomes a Config, valid by construction.
-mod supervisor; // The first process: binds, reads, starts, watches, restarts.
 mod control; // What the supervisor and its roles say to each other.
+pub mod fault; // One thing wrong, with its place and its mend.
 pub mod keeper; // The boundary around the token: the message, what may be signed, serving, asking.
-pub mod token; // PKCS#11. The only user of cryptoki.
-pub mod secret; // The user PIN and where it comes from.
-pub mod policy; // Who may speak to us: a pure decision over bytes.
-pub mod admission; // Who waits for a handshake, who goes first, who is refused before it costs anything.
-pub mod tls; // The token key, the verifier and the handshakes. The only user of rustls.
 pub mod node; // The network process.
-pub mod rpc; // Generated from proto/.
 pub mod pki; // Certificate authority whose key is in a token.
+pub mod policy; // Who may speak to us: a pure decision over bytes.
+pub mod role; // Server or client: which side of a handshake something is for.
+pub mod rpc; // Generated from proto/.
 mod sandbox; // What a role gives up before it serves.
-pub mod telemetry; // The log.
+pub mod secret; // The user PIN and where it comes from.
+mod supervisor; // The first process: binds, reads, starts, watches, restarts.
+pub mod telemetry;
+pub mod tls; // The token key, the verifier and the handshakes. The only user of rustls.
+pub mod token; // PKCS#11. The only user of cryptoki.
+pub mod toml_faults; // TOML files, with every fault placed. // The log.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,9 @@
 //! The generated gRPC code of `proto/`.
 
-#![expect(missing_docs, reason = "generated; the documentation is in the .proto files")]
+#![expect(
+    missing_docs,
+    reason = "generated; the documentation is in the .proto files"
+)]
 
 /// `fastness.peer.v1`: what nodes say to each other.
 pub mod peer {

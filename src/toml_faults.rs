@@ -99,11 +99,15 @@ fn offset_of(table: &DeTable<'_>, key: &str) -> Option<usize> {
     let mut place = Some(table);
     for segment in key.split('.') {
         let (name, index) = segment.split_once('[').unwrap_or((segment, ""));
-        let Some(mut value) = place.and_then(|table| table.get(name)) else { break };
+        let Some(mut value) = place.and_then(|table| table.get(name)) else {
+            break;
+        };
         if let Ok(index) = index.trim_end_matches(']').parse::<usize>()
             && let DeValue::Array(array) = value.get_ref()
         {
-            let Some(element) = array.get(index) else { break };
+            let Some(element) = array.get(index) else {
+                break;
+            };
             value = element;
         }
         found = Some(value.span().start);

@@ -2,9 +2,20 @@
 //! while it serves. `cargo test --features attack-trigger --test attacks -- --nocapture` prints the
 //! table.
 
-#![expect(unreachable_pub, reason = "`pub` says what a test may use; the crate is one program")]
-#![allow(dead_code, unused_imports, reason = "tests/support is for the other tests too")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![expect(
+    unreachable_pub,
+    reason = "`pub` says what a test may use; the crate is one program"
+)]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "tests/support is for the other tests too"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 mod support;
 
@@ -38,12 +49,22 @@ fn attempt(mesh: &Mesh, role: &str, name: &str) -> (End, Option<i64>) {
     let environment = vec![("FASTNESS_ATTACK".to_owned(), format!("{role}:{name}"))];
     let begins = std::fs::metadata(mesh.path("a/log")).map_or(0, |log| log.len());
     let begins = usize::try_from(begins).expect("small");
-    let mut node = support::Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options { environment, ..Options::default() });
+    let mut node = support::Node::spawn(
+        "a",
+        &mesh.path("a"),
+        mesh.ports["a"],
+        Options {
+            environment,
+            ..Options::default()
+        },
+    );
     let supervisor = node.supervisor();
     let end = eventually(&format!("{role} attempts {name}"), || {
         let log = node.log();
         let said = log.get(begins..)?;
-        let told = said.lines().find_map(|line| line.strip_prefix(&format!("attack {name:?}: ")));
+        let told = said
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("attack {name:?}: ")));
         if let Some(told) = told {
             return Some(match told.strip_prefix("errno ") {
                 Some(errno) => End::Errno(errno.parse().expect("a number")),
@@ -52,23 +73,43 @@ fn attempt(mesh: &Mesh, role: &str, name: &str) -> (End, Option<i64>) {
         }
         if role == "supervisor" {
             use std::os::unix::process::ExitStatusExt;
-            return node.has_ended().map(|status| End::Signal(status.signal().expect("it was killed")));
+            return node
+                .has_ended()
+                .map(|status| End::Signal(status.signal().expect("it was killed")));
         }
-        let gone = said.lines().find(|line| line.contains("status=") && line.contains(role))?;
-        let signal = gone.split_once("signal: ").unwrap_or_else(|| panic!("{gone}")).1;
-        Some(End::Signal(signal.split(' ').next()?.parse().expect("a number")))
+        let gone = said
+            .lines()
+            .find(|line| line.contains("status=") && line.contains(role))?;
+        let signal = gone
+            .split_once("signal: ")
+            .unwrap_or_else(|| panic!("{gone}"))
+            .1;
+        Some(End::Signal(
+            signal.split(' ').next()?.parse().expect("a number"),
+        ))
     });
     let log = node.log();
     let pid = match role {
         "supervisor" => Some(supervisor.to_string()),
-        _ => log[begins..].lines().find(|line| line.contains("attested") && line.contains(&format!("role=\"{role}\""))).map(|line| {
-            line.split_once(" pid=").expect("a pid").1.split(' ').next().expect("a pid").to_owned()
-        }),
+        _ => log[begins..]
+            .lines()
+            .find(|line| line.contains("attested") && line.contains(&format!("role=\"{role}\"")))
+            .map(|line| {
+                line.split_once(" pid=")
+                    .expect("a pid")
+                    .1
+                    .split(' ')
+                    .next()
+                    .expect("a pid")
+                    .to_owned()
+            }),
     };
     let address = node.address();
     drop(node);
     // Its roles die with it, but not in the same moment.
-    eventually("the port is free", || std::net::TcpListener::bind(address).ok());
+    eventually("the port is free", || {
+        std::net::TcpListener::bind(address).ok()
+    });
     let number = pid.filter(|_| end == KILLED).and_then(|pid| logged(&pid));
     (end, number)
 }
@@ -78,8 +119,16 @@ fn attempt(mesh: &Mesh, role: &str, name: &str) -> (End, Option<i64>) {
 fn logged(pid: &str) -> Option<i64> {
     let output = Command::new("dmesg").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().rev().find(|line| line.contains("type=1326") && line.contains(&format!(" pid={pid} ")))?;
-    line.split_once(" syscall=")?.1.split(' ').next()?.parse().ok()
+    let line = text
+        .lines()
+        .rev()
+        .find(|line| line.contains("type=1326") && line.contains(&format!(" pid={pid} ")))?;
+    line.split_once(" syscall=")?
+        .1
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Makes every attempt in `role`: what `declared` names ends so, all else with SIGSYS.
@@ -93,8 +142,16 @@ fn catalogue(role: &str, names: &[&str], declared: &[(&str, End)]) {
         let wanted = declared.get(name).unwrap_or(&KILLED);
         // A keeper that is killed in C_Login leaves SoftHSM's token torn: each attempt has its own.
         let (end, number) = attempt(&Mesh::new(), role, name);
-        let known = CATALOGUE.iter().find(|one| one.name == *name).map(|one| one.number);
-        println!("{role:<10} {name:<32} {end:?}{}", number.map_or(String::new(), |number| format!(", call {number} in the kernel's log")));
+        let known = CATALOGUE
+            .iter()
+            .find(|one| one.name == *name)
+            .map(|one| one.number);
+        println!(
+            "{role:<10} {name:<32} {end:?}{}",
+            number.map_or(String::new(), |number| format!(
+                ", call {number} in the kernel's log"
+            ))
+        );
         if let (Some(number), Some(known)) = (number, known) {
             assert_eq!(number, known, "{name}");
             numbers += 1;
@@ -103,7 +160,11 @@ fn catalogue(role: &str, names: &[&str], declared: &[(&str, End)]) {
             wrong.push(format!("{name}: {end:?}, declared is {wanted:?}"));
         }
     }
-    println!("{role}: {} attempts, {} with the call's number from the kernel's log", names.len(), numbers);
+    println!(
+        "{role}: {} attempts, {} with the call's number from the kernel's log",
+        names.len(),
+        numbers
+    );
     assert!(wrong.is_empty(), "{role}: {}", wrong.join("\n"));
 }
 
@@ -118,7 +179,8 @@ fn all() -> Vec<&'static str> {
 }
 
 fn ends() -> impl Iterator<Item = (&'static str, End)> {
-    ENDS.iter().map(|(name, signal)| (*name, End::Signal(*signal)))
+    ENDS.iter()
+        .map(|(name, signal)| (*name, End::Signal(*signal)))
 }
 
 #[test]
@@ -131,7 +193,11 @@ fn a_sealed_node_can_do_nothing() {
         // abort(3) may signal; Landlock says whom.
         ("tgkill abort parent", End::Errno(EPERM)),
     ];
-    catalogue("node", &all(), &denied.into_iter().chain(ends()).collect::<Vec<_>>());
+    catalogue(
+        "node",
+        &all(),
+        &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -146,19 +212,64 @@ fn a_sealed_keeper_can_only_read_its_token() {
         ("socket mptcp", End::Errno(EACCES)),
         ("tgkill abort parent", End::Errno(EPERM)),
     ];
-    catalogue("keeper", &all(), &denied.into_iter().chain(ends()).collect::<Vec<_>>());
+    catalogue(
+        "keeper",
+        &all(),
+        &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
 fn the_supervisor_starts_nothing_but_itself() {
     let names = [
-        "execve", "execveat", "new user namespace", "clone3", "ptrace parent", "process_vm_readv", "process_vm_writev",
-        "kill parent", "kill init", "kcmp", "process_madvise", "mknodat", "open_by_handle_at", "chroot", "ioctl TIOCSTI",
-        "socket packet", "socket vsock", "socket alg", "socket netlink", "bind a TCP port", "mmap writable and executable",
-        "mprotect executable", "pkey_mprotect", "remap_file_pages", "userfaultfd", "personality", "setuid", "setresgid",
-        "setgroups", "mount", "umount2", "pivot_root", "unshare", "setns", "bpf", "perf_event_open", "io_uring_setup",
-        "keyctl", "add_key", "init_module", "finit_module", "kexec_load", "reboot", "syslog", "x32 getpid", "i386 getpid",
-        "panic", "segfault",
+        "execve",
+        "execveat",
+        "new user namespace",
+        "clone3",
+        "ptrace parent",
+        "process_vm_readv",
+        "process_vm_writev",
+        "kill parent",
+        "kill init",
+        "kcmp",
+        "process_madvise",
+        "mknodat",
+        "open_by_handle_at",
+        "chroot",
+        "ioctl TIOCSTI",
+        "socket packet",
+        "socket vsock",
+        "socket alg",
+        "socket netlink",
+        "bind a TCP port",
+        "mmap writable and executable",
+        "mprotect executable",
+        "pkey_mprotect",
+        "remap_file_pages",
+        "userfaultfd",
+        "personality",
+        "setuid",
+        "setresgid",
+        "setgroups",
+        "mount",
+        "umount2",
+        "pivot_root",
+        "unshare",
+        "setns",
+        "bpf",
+        "perf_event_open",
+        "io_uring_setup",
+        "keyctl",
+        "add_key",
+        "init_module",
+        "finit_module",
+        "kexec_load",
+        "reboot",
+        "syslog",
+        "x32 getpid",
+        "i386 getpid",
+        "panic",
+        "segfault",
     ];
     let denied = [
         ("execve", End::Errno(EACCES)),
@@ -168,7 +279,11 @@ fn the_supervisor_starts_nothing_but_itself() {
         ("kill init", End::Errno(EPERM)),
         ("bind a TCP port", End::Errno(EACCES)),
     ];
-    catalogue("supervisor", &names, &denied.into_iter().chain(ends()).collect::<Vec<_>>());
+    catalogue(
+        "supervisor",
+        &names,
+        &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
+    );
 }
 
 /// The positive control of `confinement::the_binary_holds_no_attack`.

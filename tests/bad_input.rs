@@ -25,7 +25,10 @@ fn assert_says(mesh: &Mesh, output: &Output, code: i32, words: &[&str]) -> Strin
     for words in words.iter().chain(&["mend: "]) {
         assert!(text.contains(words), "{words:?} is not in:\n{text}");
     }
-    assert!(!text.contains(&mesh.tokens("a").pin()), "the PIN is in:\n{text}");
+    assert!(
+        !text.contains(&mesh.tokens("a").pin()),
+        "the PIN is in:\n{text}"
+    );
     assert!(!text.contains("panicked"), "{text}");
     text
 }
@@ -33,7 +36,11 @@ fn assert_says(mesh: &Mesh, output: &Output, code: i32, words: &[&str]) -> Strin
 /// `node.toml:LINE: KEY`, the line being where `place` stands in the file.
 fn at(mesh: &Mesh, file: &str, place: &str, key: &str) -> String {
     let text = mesh.read(file);
-    let line = text.lines().position(|line| line.contains(place)).expect("it is there") + 1;
+    let line = text
+        .lines()
+        .position(|line| line.contains(place))
+        .expect("it is there")
+        + 1;
     let name = file.rsplit('/').next().expect("a name");
     format!("{name}:{line}: {key}: ")
 }
@@ -67,15 +74,36 @@ fn a_misspelt_key_gets_the_nearest_known_one() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "trust_anchors", "trust_anchor");
     mesh.edit("a/node.toml", "drain_ms", "drain_sm");
-    let places = [at(&mesh, "a/node.toml", "trust_anchor", "trust_anchor"), at(&mesh, "a/node.toml", "drain_sm", "limits.drain_sm")];
-    says(&mesh, 3, &[&places[0], "did you mean `trust_anchors`?", &places[1], "did you mean `drain_ms`?"]);
+    let places = [
+        at(&mesh, "a/node.toml", "trust_anchor", "trust_anchor"),
+        at(&mesh, "a/node.toml", "drain_sm", "limits.drain_sm"),
+    ];
+    says(
+        &mesh,
+        3,
+        &[
+            &places[0],
+            "did you mean `trust_anchors`?",
+            &places[1],
+            "did you mean `drain_ms`?",
+        ],
+    );
 }
 
 #[test]
 fn a_limit_out_of_range_gets_the_range() {
     let mesh = Mesh::new();
-    mesh.edit("a/node.toml", "drain_ms = 60000", "handshake_deadline_ms = 1");
-    let place = at(&mesh, "a/node.toml", "handshake_deadline_ms", "limits.handshake_deadline_ms");
+    mesh.edit(
+        "a/node.toml",
+        "drain_ms = 60000",
+        "handshake_deadline_ms = 1",
+    );
+    let place = at(
+        &mesh,
+        "a/node.toml",
+        "handshake_deadline_ms",
+        "limits.handshake_deadline_ms",
+    );
     says(&mesh, 3, &[&place, "out of range", "from 100 to 120000"]);
 }
 
@@ -83,10 +111,23 @@ fn a_limit_out_of_range_gets_the_range() {
 fn all_faults_are_named_at_once() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "id = \"spiffe://", "id = \"https://");
-    mesh.edit("a/node.toml", "pin = \"file:token/pin\"", "pin = \"env:PIN\"");
+    mesh.edit(
+        "a/node.toml",
+        "pin = \"file:token/pin\"",
+        "pin = \"env:PIN\"",
+    );
     mesh.edit("a/node.toml", "module = \"/", "module = \"");
     mesh.edit("a/peers.toml", "sha256/", "sha1/");
-    let text = says(&mesh, 3, &["id: ", "token[0].pin: ", "token[0].module: ", "peer[0].server.active: "]);
+    let text = says(
+        &mesh,
+        3,
+        &[
+            "id: ",
+            "token[0].pin: ",
+            "token[0].module: ",
+            "peer[0].server.active: ",
+        ],
+    );
     assert!(text.matches("mend: ").count() >= 4, "{text}");
 }
 
@@ -94,7 +135,15 @@ fn all_faults_are_named_at_once() {
 fn a_port_in_use_is_named() {
     let mesh = Mesh::new();
     let _taken = std::net::TcpListener::bind(("127.0.0.1", mesh.ports["a"])).expect("a free port");
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "listen", "listen"), &format!("cannot listen on 127.0.0.1:{}", mesh.ports["a"]), "ss -ltnp"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "listen", "listen"),
+            &format!("cannot listen on 127.0.0.1:{}", mesh.ports["a"]),
+            "ss -ltnp",
+        ],
+    );
 }
 
 #[test]
@@ -102,12 +151,26 @@ fn run_refuses_with_the_same_words_as_check() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "object=server\"", "object=sever\"");
     let check = mesh.check("a");
-    let output =
-        Command::new(FASTNESS).args(["run", "--config"]).arg(mesh.path("a/node.toml")).output().expect("the binary");
-    assert_eq!(output.status.code(), check.status.code(), "{}", said(&output));
+    let output = Command::new(FASTNESS)
+        .args(["run", "--config"])
+        .arg(mesh.path("a/node.toml"))
+        .output()
+        .expect("the binary");
+    assert_eq!(
+        output.status.code(),
+        check.status.code(),
+        "{}",
+        said(&output)
+    );
     for text in [said(&check), said(&output)] {
-        assert!(text.contains("no private key pkcs11:") && text.contains("object=sever;"), "{text}");
-        assert!(text.contains("server"), "the keys that are there are named: {text}");
+        assert!(
+            text.contains("no private key pkcs11:") && text.contains("object=sever;"),
+            "{text}"
+        );
+        assert!(
+            text.contains("server"),
+            "the keys that are there are named: {text}"
+        );
     }
 }
 
@@ -121,10 +184,21 @@ fn faults_are_json_too() {
         .output()
         .expect("the binary");
     let value = crate::support::json(&String::from_utf8_lossy(&output.stdout));
-    assert_eq!((&value["ok"], &value["exit"]), (&false.into(), &3.into()), "{value}");
+    assert_eq!(
+        (&value["ok"], &value["exit"]),
+        (&false.into(), &3.into()),
+        "{value}"
+    );
     let faults = value["faults"].as_array().expect("a list");
-    let fault = faults.iter().find(|fault| fault["key"] == "trust_anchor").unwrap_or_else(|| panic!("{value}"));
-    assert_eq!((&fault["line"], &fault["mend"]), (&3.into(), &"did you mean `trust_anchors`?".into()), "{value}");
+    let fault = faults
+        .iter()
+        .find(|fault| fault["key"] == "trust_anchor")
+        .unwrap_or_else(|| panic!("{value}"));
+    assert_eq!(
+        (&fault["line"], &fault["mend"]),
+        (&3.into(), &"did you mean `trust_anchors`?".into()),
+        "{value}"
+    );
 }
 
 // --- the PIN ---------------------------------------------------------------------------------------
@@ -132,24 +206,47 @@ fn faults_are_json_too() {
 #[test]
 fn a_pin_is_never_taken_from_a_uri_a_command_line_or_the_environment() {
     let mesh = Mesh::new();
-    mesh.edit("a/node.toml", "uri = \"pkcs11:token=a\"", "uri = \"pkcs11:token=a?pin-value=hunter2\"");
+    mesh.edit(
+        "a/node.toml",
+        "uri = \"pkcs11:token=a\"",
+        "uri = \"pkcs11:token=a?pin-value=hunter2\"",
+    );
     let place = at(&mesh, "a/node.toml", "pin-value", "token[0].uri");
     let text = says(&mesh, 3, &[&place, "pin-value"]);
     assert!(!text.contains("hunter2"), "{text}");
     mesh.configure();
     for source in ["hunter2", "env:hunter2", "pass:hunter2"] {
         mesh.edit("a/node.toml", "file:token/pin", source);
-        let text = says(&mesh, 3, &[&at(&mesh, "a/node.toml", source, "token[0].pin"), "file:PATH"]);
+        let text = says(
+            &mesh,
+            3,
+            &[
+                &at(&mesh, "a/node.toml", source, "token[0].pin"),
+                "file:PATH",
+            ],
+        );
         assert!(!text.contains("hunter2"), "{text}");
         mesh.configure();
         let token = mesh.tokens("a");
         let output = token
             .fastness()
-            .args(["token", "list", "--token", "pkcs11:token=a", "--pin", source, "--module"])
+            .args([
+                "token",
+                "list",
+                "--token",
+                "pkcs11:token=a",
+                "--pin",
+                source,
+                "--module",
+            ])
             .arg(&token.module)
             .output()
             .expect("the binary");
-        assert!(!output.status.success() && !said(&output).contains("hunter2"), "{}", said(&output));
+        assert!(
+            !output.status.success() && !said(&output).contains("hunter2"),
+            "{}",
+            said(&output)
+        );
     }
 }
 
@@ -173,11 +270,21 @@ fn a_pin_file_that_others_may_read_or_that_is_a_link_is_refused() {
 
 /// Puts pkcs11-spy, which writes down each call, between node `a` and its module.
 fn spied(mesh: &Mesh) -> std::path::PathBuf {
-    let spy = ["/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so"];
-    let spy = spy.into_iter().find(|path| fs::exists(path).unwrap_or(false)).expect("opensc-pkcs11: run ./tests/run");
+    let spy = [
+        "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so",
+        "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so",
+    ];
+    let spy = spy
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap_or(false))
+        .expect("opensc-pkcs11: run ./tests/run");
     let module = mesh.tokens("a").module.display().to_string();
     let calls = mesh.path("a/calls");
-    mesh.edit("a/node.toml", &format!("module = {module:?}"), &format!("module = {spy:?}"));
+    mesh.edit(
+        "a/node.toml",
+        &format!("module = {module:?}"),
+        &format!("module = {spy:?}"),
+    );
     mesh.edit(
         "a/node.toml",
         "[token.environment]\n",
@@ -187,7 +294,10 @@ fn spied(mesh: &Mesh) -> std::path::PathBuf {
 }
 
 fn logins(calls: &std::path::Path) -> usize {
-    fs::read_to_string(calls).expect("the spy writes it").matches("C_Login\n").count()
+    fs::read_to_string(calls)
+        .expect("the spy writes it")
+        .matches("C_Login\n")
+        .count()
 }
 
 #[test]
@@ -196,10 +306,21 @@ fn a_wrong_pin_is_tried_exactly_once() {
     let calls = spied(&mesh);
     write_private(&mesh.path("a/token/wrong"), "123456789");
     mesh.edit("a/node.toml", "file:token/pin", "file:token/wrong");
-    says(&mesh, 4, &[&at(&mesh, "a/node.toml", "file:token/wrong", "token[0].pin"), "the PIN is wrong", "tried once"]);
+    says(
+        &mesh,
+        4,
+        &[
+            &at(&mesh, "a/node.toml", "file:token/wrong", "token[0].pin"),
+            "the PIN is wrong",
+            "tried once",
+        ],
+    );
     assert_eq!(logins(&calls), 1);
-    let output =
-        Command::new(FASTNESS).args(["run", "--config"]).arg(mesh.path("a/node.toml")).output().expect("the binary");
+    let output = Command::new(FASTNESS)
+        .args(["run", "--config"])
+        .arg(mesh.path("a/node.toml"))
+        .output()
+        .expect("the binary");
     assert_says(&mesh, &output, 4, &["the PIN is wrong"]);
     assert_eq!(logins(&calls), 2, "the second start tried once more");
 }
@@ -216,7 +337,13 @@ fn a_pin_that_turns_wrong_while_a_node_runs_latches_its_keeper() {
     a.wait_log("no further login by itself");
     let status = a.status();
     assert_eq!(status["state"], "degraded", "{status}");
-    assert!(status["reason"].as_str().expect("text").contains("the PIN is wrong"), "{status}");
+    assert!(
+        status["reason"]
+            .as_str()
+            .expect("text")
+            .contains("the PIN is wrong"),
+        "{status}"
+    );
     // The one connection lives on; nobody tries the PIN again, whatever is asked.
     b.ping("a");
     assert!(a.ask(&["ping", "b"]).is_err(), "nobody signs");
@@ -230,9 +357,16 @@ fn a_pin_that_turns_wrong_while_a_node_runs_latches_its_keeper() {
 fn a_module_that_is_not_there_or_not_absolute_is_named() {
     let mesh = Mesh::new();
     let module = format!("{:?}", mesh.tokens("a").module);
-    for (wrong, words) in [("\"/nowhere/module.so\"", "is not there"), ("\"module.so\"", "not an absolute path")] {
+    for (wrong, words) in [
+        ("\"/nowhere/module.so\"", "is not there"),
+        ("\"module.so\"", "not an absolute path"),
+    ] {
         mesh.edit("a/node.toml", &module, wrong);
-        says(&mesh, 3, &[&at(&mesh, "a/node.toml", wrong, "token[0].module"), words]);
+        says(
+            &mesh,
+            3,
+            &[&at(&mesh, "a/node.toml", wrong, "token[0].module"), words],
+        );
         mesh.configure();
     }
 }
@@ -243,27 +377,74 @@ fn a_file_that_is_no_pkcs11_module_is_named() {
     let module = format!("{:?}", mesh.tokens("a").module);
     let text_file = mesh.write("module.so", "not a library");
     mesh.edit("a/node.toml", &module, &format!("{text_file:?}"));
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "module.so", "token[0].module"), "not a shared library"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "module.so", "token[0].module"),
+            "not a shared library",
+        ],
+    );
     mesh.configure();
-    let library = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path().join("libc.so.6"));
-    let library = library.into_iter().find(|path| path.exists()).expect("the C library");
+    let library = fs::read_dir("/usr/lib")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("libc.so.6"));
+    let library = library
+        .into_iter()
+        .find(|path| path.exists())
+        .expect("the C library");
     mesh.edit("a/node.toml", &module, &format!("{library:?}"));
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "libc.so.6", "token[0].module"), "C_GetFunctionList"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "libc.so.6", "token[0].module"),
+            "C_GetFunctionList",
+        ],
+    );
 }
 
 #[test]
 fn a_token_that_is_not_there_is_named_with_those_that_are() {
     let mesh = Mesh::new();
-    mesh.edit("a/node.toml", "uri = \"pkcs11:token=a\"", "uri = \"pkcs11:token=z\"");
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "token=z", "token[0].uri"), "no token pkcs11:token=z", "tokens there: ", "token=a"]);
+    mesh.edit(
+        "a/node.toml",
+        "uri = \"pkcs11:token=a\"",
+        "uri = \"pkcs11:token=z\"",
+    );
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "token=z", "token[0].uri"),
+            "no token pkcs11:token=z",
+            "tokens there: ",
+            "token=a",
+        ],
+    );
 }
 
 #[test]
 fn a_uri_with_a_slot_number_or_without_a_token_is_refused() {
     let mesh = Mesh::new();
-    for wrong in ["pkcs11:slot-id=0", "pkcs11:", "file:token", "pkcs11:token=%zz"] {
-        mesh.edit("a/node.toml", "uri = \"pkcs11:token=a\"", &format!("uri = \"{wrong}\""));
-        says(&mesh, 3, &[&at(&mesh, "a/node.toml", wrong, "token[0].uri")]);
+    for wrong in [
+        "pkcs11:slot-id=0",
+        "pkcs11:",
+        "file:token",
+        "pkcs11:token=%zz",
+    ] {
+        mesh.edit(
+            "a/node.toml",
+            "uri = \"pkcs11:token=a\"",
+            &format!("uri = \"{wrong}\""),
+        );
+        says(
+            &mesh,
+            3,
+            &[&at(&mesh, "a/node.toml", wrong, "token[0].uri")],
+        );
         mesh.configure();
     }
 }
@@ -272,25 +453,48 @@ fn a_uri_with_a_slot_number_or_without_a_token_is_refused() {
 
 /// Lets node `a` use the key `label` as its server key, certified by an authority of the test: our own
 /// commands would not touch it.
-fn use_as_server_key(mesh: &Mesh, label: &str, certify: impl FnOnce(&FileCa, &rcgen::CertificateParams) -> String) {
+fn use_as_server_key(
+    mesh: &Mesh,
+    label: &str,
+    certify: impl FnOnce(&FileCa, &rcgen::CertificateParams) -> String,
+) {
     let ca = FileCa::new("Second root");
     let anchors = mesh.read("ca/authority/ca.pem") + &ca.pem;
     mesh.write("ca/authority/ca.pem", &anchors);
-    mesh.write(&format!("a/{label}.pem"), &certify(&ca, &FileCa::leaf(&id_of("a"), "server")));
-    mesh.edit("a/node.toml", "object=server\"", &format!("object={label}\""));
+    mesh.write(
+        &format!("a/{label}.pem"),
+        &certify(&ca, &FileCa::leaf(&id_of("a"), "server")),
+    );
+    mesh.edit(
+        "a/node.toml",
+        "object=server\"",
+        &format!("object={label}\""),
+    );
     mesh.edit("a/node.toml", "\"server.pem\"", &format!("\"{label}.pem\""));
 }
 
 fn from_hex(text: &str) -> Vec<u8> {
     let text = text.trim();
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal"))
+        .collect()
 }
 
 #[test]
 fn a_key_that_is_missing_is_named_with_those_that_are_there() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "object=client\"", "object=klient\"");
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "klient", "token[0].client.key"), "no private key pkcs11:", "token=a;object=klient", "private keys there"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "klient", "token[0].client.key"),
+            "no private key pkcs11:",
+            "token=a;object=klient",
+            "private keys there",
+        ],
+    );
 }
 
 #[test]
@@ -299,23 +503,54 @@ fn a_name_that_two_keys_have_is_refused() {
     let token = mesh.tokens("a");
     // `keygen` would not make a second one with this label.
     run(&mut pkcs11(&mesh, "a", &["make-ec", "server", "none"]));
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "object=server", "token[0].server.key"), "2 private keys are pkcs11:", "token=a;object=server;", "name one by its id"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "object=server", "token[0].server.key"),
+            "2 private keys are pkcs11:",
+            "token=a;object=server;",
+            "name one by its id",
+        ],
+    );
     let again = token
         .fastness()
-        .args(["token", "keygen", "--token", "pkcs11:token=a", "--label", "client", "--purpose", "client", "--pin"])
+        .args([
+            "token",
+            "keygen",
+            "--token",
+            "pkcs11:token=a",
+            "--label",
+            "client",
+            "--purpose",
+            "client",
+            "--pin",
+        ])
         .arg(token.pin_source())
         .arg("--module")
         .arg(&token.module)
         .output()
         .expect("the binary");
-    assert!(!again.status.success(), "a second key with the same label: {}", said(&again));
+    assert!(
+        !again.status.success(),
+        "a second key with the same label: {}",
+        said(&again)
+    );
 }
 
 #[test]
 fn a_key_that_is_not_its_certificates_is_refused() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "object=server\"", "object=server-backup\"");
-    says(&mesh, 3, &["token[0].server.key", "does not belong to its certificate", "fastness spki-pin"]);
+    says(
+        &mesh,
+        3,
+        &[
+            "token[0].server.key",
+            "does not belong to its certificate",
+            "fastness spki-pin",
+        ],
+    );
 }
 
 #[test]
@@ -325,7 +560,10 @@ fn one_key_for_both_roles_is_refused() {
     let anchors = mesh.read("ca/authority/ca.pem") + &ca.pem;
     mesh.write("ca/authority/ca.pem", &anchors);
     let spki = spki_of(&mesh.read("a/server.pem"));
-    mesh.write("a/client.pem", &ca.certify(&spki, &FileCa::leaf(&id_of("a"), "client")));
+    mesh.write(
+        "a/client.pem",
+        &ca.certify(&spki, &FileCa::leaf(&id_of("a"), "client")),
+    );
     mesh.edit("a/node.toml", "object=client\"", "object=server\"");
     says(&mesh, 3, &["token[0].client", "the same key"]);
 }
@@ -343,12 +581,28 @@ fn an_extractable_readable_or_many_purpose_key_is_refused() {
         let label = format!("server-{flaw}");
         let spki = from_hex(&run(&mut pkcs11(&mesh, "a", &["make-ec", &label, flaw])));
         use_as_server_key(&mesh, &label, |ca, params| ca.certify(&spki, params));
-        says(&mesh, 3, &[&at(&mesh, "a/node.toml", &label, "token[0].server.key"), attribute, "keygen"]);
+        says(
+            &mesh,
+            3,
+            &[
+                &at(&mesh, "a/node.toml", &label, "token[0].server.key"),
+                attribute,
+                "keygen",
+            ],
+        );
         // Our own commands refuse it as well.
         let token = mesh.tokens("a");
         let output = token
             .fastness()
-            .args(["token", "csr", "--key", &token.uri(&label), "--pin", &token.pin_source(), "--module"])
+            .args([
+                "token",
+                "csr",
+                "--key",
+                &token.uri(&label),
+                "--pin",
+                &token.pin_source(),
+                "--module",
+            ])
             .arg(&token.module)
             .arg("--out")
             .arg(mesh.path(&format!("{label}.csr")))
@@ -363,21 +617,53 @@ fn an_extractable_readable_or_many_purpose_key_is_refused() {
 fn an_imported_key_is_refused() {
     let mesh = Mesh::new();
     let key = mesh.path("imported.key");
-    run(Command::new("openssl").args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"]).arg(&key));
-    run(&mut pkcs11(&mesh, "a", &["import-ec", "server-imported", &key.display().to_string()]));
-    let public = run(Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(&key).arg("-out").arg(mesh.path("spki")));
+    run(Command::new("openssl")
+        .args([
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+        ])
+        .arg(&key));
+    run(&mut pkcs11(
+        &mesh,
+        "a",
+        &["import-ec", "server-imported", &key.display().to_string()],
+    ));
+    let public = run(Command::new("openssl")
+        .args(["pkey", "-pubout", "-outform", "DER", "-in"])
+        .arg(&key)
+        .arg("-out")
+        .arg(mesh.path("spki")));
     assert_eq!(public, "");
     let spki = fs::read(mesh.path("spki")).expect("written");
-    use_as_server_key(&mesh, "server-imported", |ca, params| ca.certify(&spki, params));
+    use_as_server_key(&mesh, "server-imported", |ca, params| {
+        ca.certify(&spki, params)
+    });
     says(&mesh, 3, &["token[0].server.key", "import", "keygen"]);
 }
 
 #[test]
 fn an_rsa_key_that_may_not_do_pss_is_found_at_the_start() {
     let mesh = Mesh::new();
-    let key = from_hex(&run(&mut pkcs11(&mesh, "a", &["make-rsa-without-pss", "server-pkcs1"])));
-    use_as_server_key(&mesh, "server-pkcs1", |ca, params| ca.certify_rsa(&key, params));
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "server-pkcs1", "token[0].server.key"), "RSA-PSS"]);
+    let key = from_hex(&run(&mut pkcs11(
+        &mesh,
+        "a",
+        &["make-rsa-without-pss", "server-pkcs1"],
+    )));
+    use_as_server_key(&mesh, "server-pkcs1", |ca, params| {
+        ca.certify_rsa(&key, params)
+    });
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "server-pkcs1", "token[0].server.key"),
+            "RSA-PSS",
+        ],
+    );
 }
 
 // --- certificates --------------------------------------------------------------------------------------
@@ -386,16 +672,44 @@ fn an_rsa_key_that_may_not_do_pss_is_found_at_the_start() {
 fn a_certificate_that_is_missing_or_no_certificate_is_named() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "\"server.pem\"", "\"nowhere.pem\"");
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "nowhere.pem", "token[0].server.certificate"), "cannot open"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(
+                &mesh,
+                "a/node.toml",
+                "nowhere.pem",
+                "token[0].server.certificate",
+            ),
+            "cannot open",
+        ],
+    );
     mesh.write("a/nowhere.pem", "no certificate");
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "nowhere.pem", "token[0].server.certificate"), "certificate"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(
+                &mesh,
+                "a/node.toml",
+                "nowhere.pem",
+                "token[0].server.certificate",
+            ),
+            "certificate",
+        ],
+    );
 }
 
 #[test]
 fn a_certificate_that_others_may_change_is_refused() {
     let mesh = Mesh::new();
     only_ours(&mesh.path("a/server.pem"), 0o666);
-    says(&mesh, 3, &["token[0].server.certificate", "mode 0666", "chmod go-w"]);
+    says(
+        &mesh,
+        3,
+        &["token[0].server.certificate", "mode 0666", "chmod go-w"],
+    );
 }
 
 #[test]
@@ -415,29 +729,66 @@ fn certificates_that_peers_would_refuse_are_refused_here_first() {
     let mut nameless = good();
     nameless.subject_alt_names.clear();
     let mut both = good();
-    both.extended_key_usages.push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    both.extended_key_usages
+        .push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
     for (params, words) in [
         (expired, "expired at 2021-01-01"),
         (future, "is not valid before 2090-01-01"),
         (nameless, "names no URI"),
         (both, "extended key usage is not exactly"),
-        (FileCa::leaf(&id_of("a"), "client"), "extended key usage is for a client"),
-        (FileCa::leaf(&id_of("z"), "server"), "its identity is spiffe://test.example/node/z"),
+        (
+            FileCa::leaf(&id_of("a"), "client"),
+            "extended key usage is for a client",
+        ),
+        (
+            FileCa::leaf(&id_of("z"), "server"),
+            "its identity is spiffe://test.example/node/z",
+        ),
     ] {
         mesh.write("a/server.pem", &ca.certify(&spki, &params));
-        says(&mesh, 3, &[&at(&mesh, "a/node.toml", "server.pem", "token[0].server.certificate"), words]);
+        says(
+            &mesh,
+            3,
+            &[
+                &at(
+                    &mesh,
+                    "a/node.toml",
+                    "server.pem",
+                    "token[0].server.certificate",
+                ),
+                words,
+            ],
+        );
     }
-    mesh.write("a/server.pem", &FileCa::new("Third root").certify(&spki, &good()));
-    says(&mesh, 3, &["token[0].server.certificate", "does not chain to the trust anchors"]);
+    mesh.write(
+        "a/server.pem",
+        &FileCa::new("Third root").certify(&spki, &good()),
+    );
+    says(
+        &mesh,
+        3,
+        &[
+            "token[0].server.certificate",
+            "does not chain to the trust anchors",
+        ],
+    );
 }
 
 #[test]
 fn trust_anchors_that_are_none_are_refused() {
     let mesh = Mesh::new();
     let good = mesh.read("ca/authority/ca.pem");
-    for bad in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+    for bad in [
+        "",
+        "no PEM",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
         mesh.write("ca/authority/ca.pem", bad);
-        says(&mesh, 3, &[&at(&mesh, "a/node.toml", "trust_anchors", "trust_anchors")]);
+        says(
+            &mesh,
+            3,
+            &[&at(&mesh, "a/node.toml", "trust_anchors", "trust_anchors")],
+        );
     }
     mesh.write("ca/authority/ca.pem", &good);
     assert_eq!(mesh.check("a").status.code(), Some(0));
@@ -453,11 +804,25 @@ fn malformed_pins_are_named_with_their_place() {
     for (bad, words) in [
         ("sha256/short", "is not the base64 of a SHA-256"),
         (of_nothing, "is the digest of the empty string"),
-        ("sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "is all zero"),
-        (good.trim_start_matches("sha256/"), "does not begin with `sha256/`"),
+        (
+            "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "is all zero",
+        ),
+        (
+            good.trim_start_matches("sha256/"),
+            "does not begin with `sha256/`",
+        ),
     ] {
         mesh.edit("a/peers.toml", &good, bad);
-        says(&mesh, 3, &[&at(&mesh, "a/peers.toml", bad, "peer[0].server.active"), words, "fastness spki-pin"]);
+        says(
+            &mesh,
+            3,
+            &[
+                &at(&mesh, "a/peers.toml", bad, "peer[0].server.active"),
+                words,
+                "fastness spki-pin",
+            ],
+        );
         mesh.configure();
     }
 }
@@ -467,9 +832,17 @@ fn a_pin_set_without_a_backup_is_refused() {
     let mesh = Mesh::new();
     let backup = format!("backup = \"{}\"\n", mesh.pins["b/server-backup"]);
     mesh.edit("a/peers.toml", &backup, "");
-    says(&mesh, 3, &["peers.toml:5: peer[0].server.backup: ", "is missing"]);
+    says(
+        &mesh,
+        3,
+        &["peers.toml:5: peer[0].server.backup: ", "is missing"],
+    );
     mesh.configure();
-    mesh.edit("a/peers.toml", &mesh.pins["b/server-backup"], &mesh.pins["b/server"]);
+    mesh.edit(
+        "a/peers.toml",
+        &mesh.pins["b/server-backup"],
+        &mesh.pins["b/server"],
+    );
     says(&mesh, 3, &["peer[0].server.backup: ", "is the same as"]);
 }
 
@@ -477,9 +850,20 @@ fn a_pin_set_without_a_backup_is_refused() {
 fn a_policy_that_is_missing_or_readable_by_others_is_refused() {
     let mesh = Mesh::new();
     only_ours(&mesh.path("a/peers.toml"), 0o604);
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "peers = ", "peers"), "mode 0604"]);
+    says(
+        &mesh,
+        3,
+        &[&at(&mesh, "a/node.toml", "peers = ", "peers"), "mode 0604"],
+    );
     fs::remove_file(mesh.path("a/peers.toml")).expect("it was there");
-    says(&mesh, 3, &[&at(&mesh, "a/node.toml", "peers = ", "peers"), "cannot open"]);
+    says(
+        &mesh,
+        3,
+        &[
+            &at(&mesh, "a/node.toml", "peers = ", "peers"),
+            "cannot open",
+        ],
+    );
 }
 
 // --- commands ----------------------------------------------------------------------------------------------
@@ -490,7 +874,17 @@ fn the_authority_takes_no_name_from_a_request_and_no_key_twice() {
     let ca = mesh.tokens("ca");
     let issue = |csr: &str, profile: &str, out: &str| {
         ca.fastness()
-            .args(["ca", "issue", "--profile", profile, "--id", &id_of("a"), "--pin", &ca.pin_source(), "--dir"])
+            .args([
+                "ca",
+                "issue",
+                "--profile",
+                profile,
+                "--id",
+                &id_of("a"),
+                "--pin",
+                &ca.pin_source(),
+                "--dir",
+            ])
             .arg(mesh.path("ca/authority"))
             .arg("--csr")
             .arg(mesh.path(csr))
@@ -503,21 +897,45 @@ fn the_authority_takes_no_name_from_a_request_and_no_key_twice() {
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
     let taken = issue("a/server.csr", "server", "a/server.pem");
     assert!(!taken.status.success(), "an existing file is not replaced");
-    let garbage = mesh.write("garbage.csr", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n");
+    let garbage = mesh.write(
+        "garbage.csr",
+        "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+    );
     let refused = issue(&garbage.display().to_string(), "server", "y.pem");
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
     // A request whose names claim more gets what the command line says.
     let (key, csr) = (mesh.path("evil.key"), mesh.path("evil.csr"));
     run(Command::new("openssl")
-        .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=root"])
-        .args(["-addext", "subjectAltName=URI:spiffe://test.example/node/b", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout"])
+        .args([
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=root",
+        ])
+        .args([
+            "-addext",
+            "subjectAltName=URI:spiffe://test.example/node/b",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-keyout",
+        ])
         .arg(&key)
         .arg("-out")
         .arg(&csr)
         .stderr(std::process::Stdio::null()));
     mesh.issue_from(&csr, "client", &id_of("c"), &mesh.path("evil.pem"));
-    let text = run(Command::new("openssl").args(["x509", "-noout", "-text", "-in"]).arg(mesh.path("evil.pem")));
-    assert!(!text.contains("node/b") && text.contains("node/c") && !text.contains("CA:TRUE"), "{text}");
+    let text = run(Command::new("openssl")
+        .args(["x509", "-noout", "-text", "-in"])
+        .arg(mesh.path("evil.pem")));
+    assert!(
+        !text.contains("node/b") && text.contains("node/c") && !text.contains("CA:TRUE"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -527,7 +945,15 @@ fn a_destroyed_key_is_gone_and_only_with_a_word() {
     let destroy = |word: &[&str]| {
         token
             .fastness()
-            .args(["token", "destroy", "--key", &token.uri("client-backup"), "--pin", &token.pin_source(), "--module"])
+            .args([
+                "token",
+                "destroy",
+                "--key",
+                &token.uri("client-backup"),
+                "--pin",
+                &token.pin_source(),
+                "--module",
+            ])
             .arg(&token.module)
             .args(word)
             .output()
@@ -544,7 +970,15 @@ fn a_token_is_never_initialised_over() {
     let token = mesh.tokens("a");
     let output = token
         .fastness()
-        .args(["token", "init", "--label", "a", "--pin", &token.pin_source(), "--so-pin"])
+        .args([
+            "token",
+            "init",
+            "--label",
+            "a",
+            "--pin",
+            &token.pin_source(),
+            "--so-pin",
+        ])
         .arg(format!("file:{}", token.folder.join("so-pin").display()))
         .arg("--module")
         .arg(&token.module)
@@ -555,5 +989,7 @@ fn a_token_is_never_initialised_over() {
     let again = Tokens::prepare(&mesh.path("a"), "a");
     let before = mesh.read("a/token/pin");
     assert_eq!(again.pin(), before);
-    eventually("it still checks", || mesh.check("a").status.success().then_some(()));
+    eventually("it still checks", || {
+        mesh.check("a").status.success().then_some(())
+    });
 }

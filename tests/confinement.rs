@@ -14,7 +14,10 @@ use crate::support::{FASTNESS, Mesh, Options, eventually, json, run};
 
 /// A field of a task's status (proc(5)).
 fn field(status: &str, name: &str) -> String {
-    let line = status.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap_or_else(|| panic!("no {name}"));
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(&format!("{name}:")))
+        .unwrap_or_else(|| panic!("no {name}"));
     line.split_once(':').expect("a colon").1.trim().to_owned()
 }
 
@@ -22,27 +25,46 @@ fn field(status: &str, name: &str) -> String {
 fn assert_confined(role: &str, pid: u32) -> usize {
     let mut tasks = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
-        let status = fs::read_to_string(task.expect("a task").path().join("status")).expect("it runs");
+        let status =
+            fs::read_to_string(task.expect("a task").path().join("status")).expect("it runs");
         let context = format!("{role} {status}");
         assert_eq!(field(&status, "Seccomp"), "2", "{context}");
         assert_eq!(field(&status, "NoNewPrivs"), "1", "{context}");
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            assert_eq!(u64::from_str_radix(&field(&status, set), 16), Ok(0), "{set} of {context}");
+            assert_eq!(
+                u64::from_str_radix(&field(&status, set), 16),
+                Ok(0),
+                "{set} of {context}"
+            );
         }
         if rustix::process::geteuid().is_root() {
-            assert_eq!(u64::from_str_radix(&field(&status, "CapBnd"), 16), Ok(0), "{context}");
+            assert_eq!(
+                u64::from_str_radix(&field(&status, "CapBnd"), 16),
+                Ok(0),
+                "{context}"
+            );
         }
         assert_eq!(field(&status, "Umask"), "0077", "{context}");
         tasks += 1;
     }
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
-    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{role}");
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .expect("a limit");
+    assert_eq!(
+        core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(),
+        ["0", "0"],
+        "{role}"
+    );
     tasks
 }
 
 fn attestations(node: &Node) -> Vec<Value> {
-    node.status()["attestations"].as_array().expect("a list").clone()
+    node.status()["attestations"]
+        .as_array()
+        .expect("a list")
+        .clone()
 }
 
 fn assert_all_confined(node: &Node) {
@@ -50,10 +72,17 @@ fn assert_all_confined(node: &Node) {
     assert_eq!(found.len(), 3, "{found:?}");
     for one in &found {
         assert_eq!(one["mismatches"], serde_json::json!([]), "{one}");
-        let (role, pid) = (one["role"].as_str().expect("text"), one["pid"].as_u64().expect("a number"));
+        let (role, pid) = (
+            one["role"].as_str().expect("text"),
+            one["pid"].as_u64().expect("a number"),
+        );
         let tasks = assert_confined(role, u32::try_from(pid).expect("a pid"));
         assert_eq!(one["tasks"].as_u64(), Some(tasks as u64), "{one}");
-        assert_eq!(one["profile_sha256"].as_str().map(str::len), Some(64), "{one}");
+        assert_eq!(
+            one["profile_sha256"].as_str().map(str::len),
+            Some(64),
+            "{one}"
+        );
     }
 }
 
@@ -75,7 +104,11 @@ fn every_task_of_every_role_is_confined_and_stays_so_when_it_is_replaced() {
         assert_all_confined(&a);
     }
     b.ping("a");
-    let attested = a.log().lines().filter(|line| line.contains(" attested ")).count();
+    let attested = a
+        .log()
+        .lines()
+        .filter(|line| line.contains(" attested "))
+        .count();
     assert!(attested >= 5, "each process has its line: {}", a.log());
     assert_no_violation(&a);
     assert_no_violation(&b);
@@ -87,7 +120,9 @@ fn sealed_nodes_do_all_their_work() {
     let (a, b) = mesh.start_both();
     for (from, to) in [(&a, "b"), (&b, "a")] {
         from.ping(to);
-        let moved = from.ask(&["ping", to, "--transfer", "64MiB"]).expect("it moves");
+        let moved = from
+            .ask(&["ping", to, "--transfer", "64MiB"])
+            .expect("it moves");
         assert_eq!(moved["bytes_received"], 64 << 20, "{moved}");
     }
     a.ask(&["reload"]).expect("it reloads");
@@ -159,14 +194,26 @@ fn the_profiles_are_shown_and_are_those_of_the_running_processes() {
     let mesh = Mesh::new();
     let show = |format: &str| {
         let mut command = Command::new(FASTNESS);
-        run(command.args(["sandbox", "show", "--format", format, "--config"]).arg(mesh.path("a/node.toml")))
+        run(command
+            .args(["sandbox", "show", "--format", format, "--config"])
+            .arg(mesh.path("a/node.toml")))
     };
     let shown = json(&show("json"));
     let roles = shown["roles"].as_array().expect("a list");
-    let of = |role: &str| roles.iter().find(|one| one["role"] == role).unwrap_or_else(|| panic!("no {role} in {shown}"));
+    let of = |role: &str| {
+        roles
+            .iter()
+            .find(|one| one["role"] == role)
+            .unwrap_or_else(|| panic!("no {role} in {shown}"))
+    };
     let count = |role: &str| of(role)["allowed"].as_array().expect("a list").len();
     assert!(count("node") <= 36, "{}", count("node"));
-    if mesh.tokens("a").module.to_string_lossy().contains("softhsm") {
+    if mesh
+        .tokens("a")
+        .module
+        .to_string_lossy()
+        .contains("softhsm")
+    {
         assert!(count("keeper") <= 28, "{}", count("keeper"));
     }
     let a = mesh.start("a");
@@ -193,7 +240,15 @@ fn a_log_that_nobody_reads_stalls_no_role() {
     let mesh = Mesh::new();
     let b = mesh.start("b");
     let (_unread, log) = full_pipe();
-    let a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options { log: Some(log), ..Options::default() });
+    let a = Node::spawn(
+        "a",
+        &mesh.path("a"),
+        mesh.ports["a"],
+        Options {
+            log: Some(log),
+            ..Options::default()
+        },
+    );
     eventually("a serves, unheard", || b.ask(&["ping", "a"]).ok());
     for role in ["keeper", "node"] {
         let old = a.pid(role);

@@ -9,7 +9,9 @@ fn every_line_of_the_demo_is_as_expected_and_a_second_run_starts_clean() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let demo = || {
         let mut command = Command::new(root().join("hsm-setup/demo"));
-        command.args(["--binary", FASTNESS, "--folder"]).arg(folder.path().join("mesh"));
+        command
+            .args(["--binary", FASTNESS, "--folder"])
+            .arg(folder.path().join("mesh"));
         command
     };
     let said = run(&mut demo());
@@ -18,7 +20,10 @@ fn every_line_of_the_demo_is_as_expected_and_a_second_run_starts_clean() {
     assert!(said.contains("still running"), "{said}");
     // The third run ends what the second left.
     let said = run(&mut demo());
-    assert!(said.contains("the node-a of an earlier run was told to stop"), "{said}");
+    assert!(
+        said.contains("the node-a of an earlier run was told to stop"),
+        "{said}"
+    );
     assert!(said.contains("all 14 lines as expected"), "{said}");
 }
 

@@ -7,10 +7,20 @@ use crate::support::{FASTNESS, Mesh, Options, root, run};
 
 #[test]
 fn the_example_serves_peers_and_calls_them() {
-    let greeter = Path::new(FASTNESS).with_file_name("examples").join("greeter");
+    let greeter = Path::new(FASTNESS)
+        .with_file_name("examples")
+        .join("greeter");
     let mut mesh = Mesh::new();
     let peer = python_peer(&mut mesh, "python", None);
-    let start = |name| mesh.start_with(name, Options { binary: Some(greeter.clone()), ..Options::default() });
+    let start = |name| {
+        mesh.start_with(
+            name,
+            Options {
+                binary: Some(greeter.clone()),
+                ..Options::default()
+            },
+        )
+    };
     let (a, _b) = (start("a"), start("b"));
     let said = run(&mut client(&mesh, &a, &peer, "greet"));
     let greetings: Vec<_> = said.lines().collect();

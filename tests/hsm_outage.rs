@@ -27,8 +27,16 @@ impl Rehearsal {
         let fault = FaultModule::new(&mesh.path("a"), &real);
         let quoted = |path: &std::path::Path| format!("module = {path:?}");
         mesh.edit("a/node.toml", &quoted(&real), &quoted(fault.module()));
-        mesh.edit("a/node.toml", "[limits]\n", "[limits]\nsign_deadline_ms = 1000\n");
-        Self { mesh, fault, shaker }
+        mesh.edit(
+            "a/node.toml",
+            "[limits]\n",
+            "[limits]\nsign_deadline_ms = 1000\n",
+        );
+        Self {
+            mesh,
+            fault,
+            shaker,
+        }
     }
 
     fn start(&self) -> (Node, Node) {
@@ -46,7 +54,11 @@ impl Rehearsal {
 fn restarts(node: &Node) -> u64 {
     let status = node.status();
     let processes = status["processes"].as_array().unwrap();
-    processes.iter().filter(|process| process["role"] == "keeper").map(|process| process["restarts"].as_u64().unwrap()).sum()
+    processes
+        .iter()
+        .filter(|process| process["role"] == "keeper")
+        .map(|process| process["restarts"].as_u64().unwrap())
+        .sum()
 }
 
 fn is_ready(node: &Node) -> Option<Value> {
@@ -65,7 +77,9 @@ fn one_failure_of_any_kind_costs_no_handshake_and_no_process_but_where_the_table
         }
         for call in ["C_SignInit", "C_Sign"] {
             let before = restarts(&a);
-            rehearsal.fault.order(&format!("fail {call} {code} times=1"));
+            rehearsal
+                .fault
+                .order(&format!("fail {call} {code} times=1"));
             let outcome = rehearsal.shaker.shake();
             // The probe or the handshake took the failure; either way it is over now.
             rehearsal.fault.clear();
@@ -77,7 +91,9 @@ fn one_failure_of_any_kind_costs_no_handshake_and_no_process_but_where_the_table
                 _ => {
                     let took = rehearsal.recovered();
                     println!("{code} from {call}: replaced, recovered in {took:?}");
-                    eventually("the keeper was replaced once", || (restarts(&a) == before + 1).then_some(()));
+                    eventually("the keeper was replaced once", || {
+                        (restarts(&a) == before + 1).then_some(())
+                    });
                     eventually("ready again", || is_ready(&a));
                 }
             }
@@ -100,19 +116,30 @@ fn every_lasting_failure_heals_when_it_ends() {
             let before = restarts(&a);
             if !call.starts_with("C_Sign") {
                 // Something must make it open sessions.
-                rehearsal.fault.order("fail C_Sign CKR_SESSION_HANDLE_INVALID");
+                rehearsal
+                    .fault
+                    .order("fail C_Sign CKR_SESSION_HANDLE_INVALID");
             }
             rehearsal.fault.order(&format!("fail {call} {code}"));
-            assert!(rehearsal.shaker.shake().is_err(), "{code} from {call}: a signature came from nowhere");
+            assert!(
+                rehearsal.shaker.shake().is_err(),
+                "{code} from {call}: a signature came from nowhere"
+            );
             // Established calls do not notice.
-            assert!(b.ask(&["ping", "a"]).is_ok(), "{code} from {call}: an established connection was lost");
+            assert!(
+                b.ask(&["ping", "a"]).is_ok(),
+                "{code} from {call}: an established connection was lost"
+            );
             rehearsal.fault.clear();
             let took = rehearsal.recovered();
             slowest = slowest.max(took);
             eventually("ready again", || is_ready(&a));
             let replaced = restarts(&a) - before;
             let expected = signing == Action::ReplaceKeeper || reopening == Action::ReplaceKeeper;
-            assert!(replaced == 0 || expected, "{code} from {call}: {replaced} restarts that the table does not know");
+            assert!(
+                replaced == 0 || expected,
+                "{code} from {call}: {replaced} restarts that the table does not know"
+            );
         }
     }
     println!("slowest recovery after a fault's end: {slowest:?}");
@@ -131,7 +158,11 @@ fn a_refused_pin_latches_and_unlock_heals_it() {
         status["reason"].as_str()?.contains("unlock").then_some(())
     });
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins + 1, "one try and no more");
+    assert_eq!(
+        rehearsal.fault.counts().calls("C_Login"),
+        logins + 1,
+        "one try and no more"
+    );
     assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
     rehearsal.fault.clear();
     assert!(a.admin(&["unlock"]).status.success());
@@ -149,22 +180,38 @@ fn every_word_of_a_pin_that_is_wrong_latches_without_a_further_login() {
         rehearsal.fault.order(&format!("fail C_Sign {code}"));
         eventually(&format!("{code} latches"), || {
             let _ = rehearsal.shaker.shake();
-            a.status()["reason"].as_str()?.contains("unlock").then_some(())
+            a.status()["reason"]
+                .as_str()?
+                .contains("unlock")
+                .then_some(())
         });
         rehearsal.fault.clear();
-        assert!(b.ask(&["ping", "a"]).is_ok(), "{code}: established calls go on");
-        assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins, "{code}: a login by itself");
+        assert!(
+            b.ask(&["ping", "a"]).is_ok(),
+            "{code}: established calls go on"
+        );
+        assert_eq!(
+            rehearsal.fault.counts().calls("C_Login"),
+            logins,
+            "{code}: a login by itself"
+        );
         assert!(a.admin(&["unlock"]).status.success(), "{code}");
         rehearsal.recovered();
         eventually("ready again", || is_ready(&a));
-        assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins + 1, "{code}");
+        assert_eq!(
+            rehearsal.fault.counts().calls("C_Login"),
+            logins + 1,
+            "{code}"
+        );
     }
 }
 
 /// How often `node` shook hands as the one that dials.
 fn dialled(node: &Node) -> u64 {
     let text = String::from_utf8(node.admin(&["metrics"]).stdout).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("fastness_handshakes_total{role=\"client\",outcome=\"established\"} "));
+    let line = text.lines().find_map(|line| {
+        line.strip_prefix("fastness_handshakes_total{role=\"client\",outcome=\"established\"} ")
+    });
     line.map_or(0, |count| count.parse().unwrap())
 }
 
@@ -178,12 +225,24 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
     std::thread::scope(|scope| {
         let streaming = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                let pong = b.ask(&["ping", "a", "--transfer", "8MiB"]).unwrap_or_else(|output| panic!("{}", crate::support::said(&output)));
-                assert_eq!((pong["bytes_sent"].as_u64(), pong["bytes_received"].as_u64()), (Some(BYTES), Some(BYTES)));
+                let pong = b
+                    .ask(&["ping", "a", "--transfer", "8MiB"])
+                    .unwrap_or_else(|output| panic!("{}", crate::support::said(&output)));
+                assert_eq!(
+                    (pong["bytes_sent"].as_u64(), pong["bytes_received"].as_u64()),
+                    (Some(BYTES), Some(BYTES))
+                );
                 streams.fetch_add(1, Ordering::Relaxed);
             }
         });
-        for outage in ["fail all CKR_DEVICE_REMOVED", "fail C_Sign CKR_GENERAL_ERROR", "hang C_Sign", "logout native close-sessions", "abort C_Sign", ""] {
+        for outage in [
+            "fail all CKR_DEVICE_REMOVED",
+            "fail C_Sign CKR_GENERAL_ERROR",
+            "hang C_Sign",
+            "logout native close-sessions",
+            "abort C_Sign",
+            "",
+        ] {
             match outage {
                 "" => signal(a.pid("keeper"), Signal::KILL),
                 order => drop(rehearsal.fault.order(order)),
@@ -191,9 +250,13 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
             let before = streams.load(Ordering::Relaxed);
             eventually("streams go on", || {
                 let _ = rehearsal.shaker.shake();
-                (streaming.is_finished() || streams.load(Ordering::Relaxed) >= before + 4).then_some(())
+                (streaming.is_finished() || streams.load(Ordering::Relaxed) >= before + 4)
+                    .then_some(())
             });
-            assert!(!streaming.is_finished(), "a stream was lost during {outage:?}");
+            assert!(
+                !streaming.is_finished(),
+                "a stream was lost during {outage:?}"
+            );
             rehearsal.fault.clear();
             rehearsal.recovered();
             eventually("ready again", || is_ready(&a));
@@ -207,7 +270,12 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
 fn a_wrong_pin_at_the_start_is_tried_exactly_once() {
     let rehearsal = Rehearsal::new();
     rehearsal.mesh.write("a/token/pin", "this is not it");
-    let mut node = Node::spawn("a", &rehearsal.mesh.path("a"), rehearsal.mesh.ports["a"], Options::default());
+    let mut node = Node::spawn(
+        "a",
+        &rehearsal.mesh.path("a"),
+        rehearsal.mesh.ports["a"],
+        Options::default(),
+    );
     assert_eq!(node.wait_exit().code(), Some(4));
     assert_eq!(rehearsal.fault.counts().calls("C_Login"), 1);
 }
@@ -225,7 +293,10 @@ fn a_hung_signature_costs_its_handshake_and_the_keeper_is_replaced() {
     assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
     a.wait_replaced("keeper", keeper);
     rehearsal.recovered();
-    println!("the handshake that hung succeeded in the end: {}", stuck.join().unwrap());
+    println!(
+        "the handshake that hung succeeded in the end: {}",
+        stuck.join().unwrap()
+    );
     assert!(!is_alive(keeper));
 }
 
@@ -238,7 +309,10 @@ fn wrong_signatures_are_found_out_and_reported() {
     assert!(rehearsal.shaker.shake().is_err());
     eventually("the probe says so", || {
         let status = a.status();
-        status["reason"].as_str()?.contains("does not verify").then_some(())
+        status["reason"]
+            .as_str()?
+            .contains("does not verify")
+            .then_some(())
     });
     rehearsal.fault.clear();
     eventually("ready again", || is_ready(&a));
@@ -264,7 +338,10 @@ fn a_token_that_goes_away_is_taken_up_again_when_it_is_back() {
     let rehearsal = Rehearsal::new();
     let (a, b) = rehearsal.start();
     b.ping("a");
-    let (there, away) = (rehearsal.mesh.path("a/token"), rehearsal.mesh.path("a/away"));
+    let (there, away) = (
+        rehearsal.mesh.path("a/token"),
+        rehearsal.mesh.path("a/away"),
+    );
     std::fs::rename(&there, &away).unwrap();
     eventually("the status says why", || {
         let status = a.status();
@@ -284,7 +361,16 @@ fn a_deleted_key_is_reported_by_name() {
     b.ping("a");
     let token = rehearsal.mesh.tokens("a");
     let mut destroy = token.fastness();
-    destroy.args(["token", "destroy", "--yes", "--key", &token.uri("server"), "--pin", &token.pin_source(), "--module"]);
+    destroy.args([
+        "token",
+        "destroy",
+        "--yes",
+        "--key",
+        &token.uri("server"),
+        "--pin",
+        &token.pin_source(),
+        "--module",
+    ]);
     assert!(destroy.arg(&token.module).status().unwrap().success());
     eventually("the status names the key", || {
         let _ = rehearsal.shaker.shake();
@@ -303,16 +389,24 @@ fn under_load(rehearsal: &Rehearsal, meanwhile: impl FnOnce()) -> (u32, u32) {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let count = if rehearsal.shaker.shake().is_ok() { &done } else { &failed };
+                    let count = if rehearsal.shaker.shake().is_ok() {
+                        &done
+                    } else {
+                        &failed
+                    };
                     count.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(20));
                 }
             });
         }
-        eventually("handshakes are under way", || (done.load(Ordering::Relaxed) >= 20).then_some(()));
+        eventually("handshakes are under way", || {
+            (done.load(Ordering::Relaxed) >= 20).then_some(())
+        });
         meanwhile();
         let before = done.load(Ordering::Relaxed);
-        eventually("handshakes go on", || (done.load(Ordering::Relaxed) >= before + 20).then_some(()));
+        eventually("handshakes go on", || {
+            (done.load(Ordering::Relaxed) >= before + 20).then_some(())
+        });
         stop.store(true, Ordering::Relaxed);
     });
     (done.into_inner(), failed.into_inner())
@@ -323,7 +417,11 @@ fn processes_that_die_or_stop_under_load_are_replaced_and_handshakes_go_on() {
     let rehearsal = Rehearsal::new();
     let (a, b) = rehearsal.start();
     b.ping("a");
-    for (role, how) in [("keeper", Signal::KILL), ("keeper", Signal::STOP), ("node", Signal::KILL)] {
+    for (role, how) in [
+        ("keeper", Signal::KILL),
+        ("keeper", Signal::STOP),
+        ("node", Signal::KILL),
+    ] {
         let (done, failed) = under_load(&rehearsal, || {
             let old = a.pid(role);
             signal(old, how);
@@ -340,10 +438,20 @@ fn processes_that_die_or_stop_under_load_are_replaced_and_handshakes_go_on() {
 fn a_second_token_takes_over_and_gives_back() {
     let mut rehearsal = Rehearsal::new();
     for role in ["server", "client"] {
-        rehearsal.mesh.issue("a", &format!("{role}-backup"), role, &id_of("a"), &format!("a/{role}-2.pem"));
+        rehearsal.mesh.issue(
+            "a",
+            &format!("{role}-backup"),
+            role,
+            &id_of("a"),
+            &format!("a/{role}-2.pem"),
+        );
     }
     let token = rehearsal.mesh.tokens("a");
-    let environment: String = token.environment.iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect();
+    let environment: String = token
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{name} = {value:?}\n"))
+        .collect();
     let second = format!(
         r#"
 [[token]]
@@ -369,9 +477,14 @@ client = {{ key = "pkcs11:object=client-backup", certificate = "client-2.pem" }}
 
     rehearsal.fault.order("fail all CKR_DEVICE_REMOVED");
     rehearsal.recovered();
-    eventually("the breaker is open", || (a.status()["state"] == "degraded").then_some(()));
+    eventually("the breaker is open", || {
+        (a.status()["state"] == "degraded").then_some(())
+    });
     for round in 0..50 {
-        rehearsal.shaker.shake().unwrap_or_else(|error| panic!("handshake {round} with the second token: {error}"));
+        rehearsal
+            .shaker
+            .shake()
+            .unwrap_or_else(|error| panic!("handshake {round} with the second token: {error}"));
     }
     assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
 
@@ -410,7 +523,10 @@ fn twenty_times_four_nodes_start_at_once_on_one_token_folder() {
             std::fs::create_dir(&folder).unwrap();
             let text = mesh.read("a/node.toml");
             let text = text
-                .replace(&format!(":{}", mesh.ports["a"]), &format!(":{}", crate::support::free_port()))
+                .replace(
+                    &format!(":{}", mesh.ports["a"]),
+                    &format!(":{}", crate::support::free_port()),
+                )
                 .replace("file:token", "file:../a/token")
                 .replace("\"server.pem\"", "\"../a/server.pem\"")
                 .replace("\"client.pem\"", "\"../a/client.pem\"")
@@ -434,7 +550,11 @@ fn twenty_times_four_nodes_start_at_once_on_one_token_folder() {
             .collect();
         for check in checks {
             let output = check.wait_with_output().unwrap();
-            assert!(output.status.success(), "round {round}: {}", crate::support::said(&output));
+            assert!(
+                output.status.success(),
+                "round {round}: {}",
+                crate::support::said(&output)
+            );
         }
     }
 }

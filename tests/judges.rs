@@ -22,36 +22,77 @@ pub fn python_peer(mesh: &mut Mesh, name: &str, port: Option<u16>) -> PythonPeer
     let folder = mesh.path(name);
     std::fs::create_dir_all(&folder).expect("a folder");
     let pin = |role: &str| {
-        let (key, csr) = (folder.join(format!("{role}.key")), folder.join(format!("{role}.csr")));
+        let (key, csr) = (
+            folder.join(format!("{role}.key")),
+            folder.join(format!("{role}.csr")),
+        );
         run(Command::new("openssl")
-            .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+            .args([
+                "req",
+                "-new",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
             .args(["-subj", "/CN=python", "-keyout"])
             .arg(&key)
             .arg("-out")
             .arg(&csr)
             .stderr(Stdio::null()));
-        mesh.issue_from(&csr, role, &id_of(name), &folder.join(format!("{role}.pem")));
-        run(mesh.tokens("ca").fastness().arg("spki-pin").arg(csr)).trim().to_owned()
+        mesh.issue_from(
+            &csr,
+            role,
+            &id_of(name),
+            &folder.join(format!("{role}.pem")),
+        );
+        run(mesh.tokens("ca").fastness().arg("spki-pin").arg(csr))
+            .trim()
+            .to_owned()
     };
     let pins = [("client", pin("client")), ("server", pin("server"))];
-    let backup = |role: &str| fastness::policy::SpkiPin::of_spki(format!("{name} {role}").as_bytes()).to_string();
+    let backup = |role: &str| {
+        fastness::policy::SpkiPin::of_spki(format!("{name} {role}").as_bytes()).to_string()
+    };
     let of = |key: &str| match key.strip_suffix("-backup") {
         Some(role) => backup(role),
-        None => pins.iter().find(|(role, _)| *role == key).expect("two roles").1.clone(),
+        None => pins
+            .iter()
+            .find(|(role, _)| *role == key)
+            .expect("two roles")
+            .1
+            .clone(),
     };
     let address = port.map(|port| format!("127.0.0.1:{port}"));
     mesh.others.push(peer(name, address.as_deref(), of));
     mesh.write_peers("a");
     mesh.write_peers("b");
-    PythonPeer { id: id_of(name), client_pin: pins[0].1.clone(), folder, port }
+    PythonPeer {
+        id: id_of(name),
+        client_pin: pins[0].1.clone(),
+        folder,
+        port,
+    }
 }
 
 /// The grpcio client, dialling `node` as `peer`.
 pub fn client(mesh: &Mesh, node: &Node, peer: &PythonPeer, action: &str) -> Command {
     let mut command = python("peer_client.py");
     command
-        .args(["--address", &node.address().to_string(), "--id", &peer.id, "--pin", &peer.client_pin])
-        .args(["--node-id", node.status()["node_id"].as_str().expect("text"), "--ca"])
+        .args([
+            "--address",
+            &node.address().to_string(),
+            "--id",
+            &peer.id,
+            "--pin",
+            &peer.client_pin,
+        ])
+        .args([
+            "--node-id",
+            node.status()["node_id"].as_str().expect("text"),
+            "--ca",
+        ])
         .arg(mesh.path("ca/authority/ca.pem"))
         .arg("--certificate")
         .arg(peer.folder.join("client.pem"))
@@ -66,7 +107,10 @@ fn grpcio_as_client_reads_health_hello_and_bulk() {
     let mut mesh = Mesh::new();
     let peer = python_peer(&mut mesh, "python", None);
     let a = mesh.start("a");
-    assert_eq!(run(&mut client(&mesh, &a, &peer, "everything")), "all is well\n");
+    assert_eq!(
+        run(&mut client(&mesh, &a, &peer, "everything")),
+        "all is well\n"
+    );
 }
 
 #[test]
@@ -76,9 +120,19 @@ fn grpcio_gets_errors_for_blocks_and_methods_that_are_not_allowed() {
     let a = mesh.start("a");
     let said = run(&mut client(&mesh, &a, &peer, "too-long"));
     let codes: Vec<_> = said.lines().collect();
-    assert_eq!(codes[..2], ["INVALID_ARGUMENT", "INVALID_ARGUMENT"], "{said}");
-    assert!(matches!(codes[2], "OUT_OF_RANGE" | "RESOURCE_EXHAUSTED"), "{said}");
-    assert_eq!(run(&mut client(&mesh, &a, &peer, "unknown-method")), "UNIMPLEMENTED\n");
+    assert_eq!(
+        codes[..2],
+        ["INVALID_ARGUMENT", "INVALID_ARGUMENT"],
+        "{said}"
+    );
+    assert!(
+        matches!(codes[2], "OUT_OF_RANGE" | "RESOURCE_EXHAUSTED"),
+        "{said}"
+    );
+    assert_eq!(
+        run(&mut client(&mesh, &a, &peer, "unknown-method")),
+        "UNIMPLEMENTED\n"
+    );
 }
 
 #[test]
@@ -88,7 +142,10 @@ fn grpcio_that_is_not_listed_is_refused() {
     mesh.others.clear();
     mesh.write_peers("a");
     let a = mesh.start("a");
-    assert_eq!(run(&mut client(&mesh, &a, &peer, "refused")), "UNAVAILABLE\n");
+    assert_eq!(
+        run(&mut client(&mesh, &a, &peer, "refused")),
+        "UNAVAILABLE\n"
+    );
     a.wait_log("code=\"unlisted\"");
 }
 
@@ -99,7 +156,13 @@ fn grpcio_as_server_is_dialled_and_sees_our_identity() {
     let peer = python_peer(&mut mesh, "python", Some(port));
     let mut server = python("peer_server.py");
     server
-        .args(["--address", &format!("127.0.0.1:{}", peer.port.expect("given")), "--id", &peer.id, "--ca"])
+        .args([
+            "--address",
+            &format!("127.0.0.1:{}", peer.port.expect("given")),
+            "--id",
+            &peer.id,
+            "--ca",
+        ])
         .arg(mesh.path("ca/authority/ca.pem"))
         .arg("--certificate")
         .arg(peer.folder.join("server.pem"))
@@ -108,15 +171,24 @@ fn grpcio_as_server_is_dialled_and_sees_our_identity() {
     let mut server = Judge::start(&mut server);
     assert_eq!(server.hear(), "listening");
     let a = mesh.start("a");
-    let pong = a.ask(&["ping", "python", "--transfer", "2MiB"]).unwrap_or_else(|output| panic!("{}", said(&output)));
-    assert_eq!(pong["seen_as"]["peer_id"], id_of("a"), "grpcio read our SPIFFE ID: {pong}");
+    let pong = a
+        .ask(&["ping", "python", "--transfer", "2MiB"])
+        .unwrap_or_else(|output| panic!("{}", said(&output)));
+    assert_eq!(
+        pong["seen_as"]["peer_id"],
+        id_of("a"),
+        "grpcio read our SPIFFE ID: {pong}"
+    );
     assert_eq!(pong["peer_node_id"], peer.id);
     assert_eq!(pong["connection"]["peer_id"], peer.id);
     assert_eq!(pong["bytes_received"], 2 << 20);
 }
 
 fn openssl(arguments: &[&str], files: &[&Path]) -> String {
-    run(Command::new("openssl").args(arguments).args(files).stderr(Stdio::null()))
+    run(Command::new("openssl")
+        .args(arguments)
+        .args(files)
+        .stderr(Stdio::null()))
 }
 
 #[test]
@@ -131,18 +203,30 @@ fn openssl_verifies_our_certificates_strictly_and_for_one_role_only() {
             .output()
             .expect("openssl")
     };
-    for (role, own, other) in [("server", "sslserver", "sslclient"), ("client", "sslclient", "sslserver")] {
+    for (role, own, other) in [
+        ("server", "sslserver", "sslclient"),
+        ("client", "sslclient", "sslserver"),
+    ] {
         let output = verify(role, own);
         assert!(output.status.success(), "{}", said(&output));
-        assert!(!verify(role, other).status.success(), "a {role} certificate serves as {other}");
+        assert!(
+            !verify(role, other).status.success(),
+            "a {role} certificate serves as {other}"
+        );
     }
-    let text = openssl(&["x509", "-noout", "-text", "-in"], &[&mesh.path("a/server.pem")]);
+    let text = openssl(
+        &["x509", "-noout", "-text", "-in"],
+        &[&mesh.path("a/server.pem")],
+    );
     assert!(text.contains(&format!("URI:{}", id_of("a"))), "{text}");
     assert!(text.contains("TLS Web Server Authentication\n"), "{text}");
     assert!(!text.contains("TLS Web Client Authentication"), "{text}");
     assert!(text.contains("X509v3 Subject Key Identifier"), "{text}");
     assert!(text.contains("X509v3 Authority Key Identifier"), "{text}");
-    let root = openssl(&["verify", "-x509_strict", "-check_ss_sig", "-CAfile"], &[&ca, &ca]);
+    let root = openssl(
+        &["verify", "-x509_strict", "-check_ss_sig", "-CAfile"],
+        &[&ca, &ca],
+    );
     assert!(root.contains("OK"), "{root}");
 }
 
@@ -151,7 +235,11 @@ fn openssl_verifies_our_requests() {
     let mesh = Mesh::new();
     for role in ["server", "client"] {
         let csr = mesh.path(&format!("a/{role}.csr"));
-        let output = Command::new("openssl").args(["req", "-noout", "-verify", "-in"]).arg(csr).output().expect("openssl");
+        let output = Command::new("openssl")
+            .args(["req", "-noout", "-verify", "-in"])
+            .arg(csr)
+            .output()
+            .expect("openssl");
         assert!(said(&output).contains("verify OK"), "{}", said(&output));
     }
 }
@@ -162,9 +250,22 @@ fn openssl_reads_a_revocation_list_and_finds_the_certificate_in_it() {
     let ca = mesh.tokens("ca");
     let authority = mesh.path("ca/authority");
     let (certificate, list) = (mesh.path("b/client.pem"), mesh.path("list.pem"));
-    run(ca.fastness().args(["ca", "revoke", "--reason", "key-compromise", "--dir"]).arg(&authority).arg("--certificate").arg(&certificate));
-    run(ca.fastness().args(["ca", "crl", "--pin", &ca.pin_source(), "--dir"]).arg(&authority).arg("--out").arg(&list));
-    let both = mesh.write("ca-and-list.pem", &(mesh.read("ca/authority/ca.pem") + &mesh.read("list.pem")));
+    run(ca
+        .fastness()
+        .args(["ca", "revoke", "--reason", "key-compromise", "--dir"])
+        .arg(&authority)
+        .arg("--certificate")
+        .arg(&certificate));
+    run(ca
+        .fastness()
+        .args(["ca", "crl", "--pin", &ca.pin_source(), "--dir"])
+        .arg(&authority)
+        .arg("--out")
+        .arg(&list));
+    let both = mesh.write(
+        "ca-and-list.pem",
+        &(mesh.read("ca/authority/ca.pem") + &mesh.read("list.pem")),
+    );
     let verify = |file: &str| {
         Command::new("openssl")
             .args(["verify", "-x509_strict", "-crl_check", "-CAfile"])
@@ -174,7 +275,11 @@ fn openssl_reads_a_revocation_list_and_finds_the_certificate_in_it() {
             .expect("openssl")
     };
     let revoked = verify("b/client.pem");
-    assert!(said(&revoked).contains("certificate revoked"), "{}", said(&revoked));
+    assert!(
+        said(&revoked).contains("certificate revoked"),
+        "{}",
+        said(&revoked)
+    );
     let good = verify("a/client.pem");
     assert!(good.status.success(), "{}", said(&good));
 }
@@ -190,7 +295,13 @@ fn openssl_computes_the_same_spki_pin() {
     assert_eq!(ours.trim(), format!("sha256/{}", theirs.trim()));
     let of_key = run(token
         .fastness()
-        .args(["spki-pin", &token.uri("server"), "--pin", &token.pin_source(), "--module"])
+        .args([
+            "spki-pin",
+            &token.uri("server"),
+            "--pin",
+            &token.pin_source(),
+            "--module",
+        ])
         .arg(&token.module));
     assert_eq!(of_key, ours);
 }
@@ -214,14 +325,25 @@ fn python_pkcs11_finds_every_protection_and_gets_no_key_out() {
     let mesh = Mesh::new();
     for key in ["server", "client", "server-backup", "client-backup"] {
         let found: Value = json(&run(&mut pkcs11(&mesh, "a", &["show", key])));
-        for name in ["SENSITIVE", "ALWAYS_SENSITIVE", "NEVER_EXTRACTABLE", "LOCAL", "PRIVATE", "TOKEN", "SIGN"] {
+        for name in [
+            "SENSITIVE",
+            "ALWAYS_SENSITIVE",
+            "NEVER_EXTRACTABLE",
+            "LOCAL",
+            "PRIVATE",
+            "TOKEN",
+            "SIGN",
+        ] {
             assert_eq!(found["attributes"][name], true, "{name}: {found}");
         }
         for name in ["EXTRACTABLE", "DECRYPT", "UNWRAP", "SIGN_RECOVER", "DERIVE"] {
             assert_ne!(found["attributes"][name], true, "{name}: {found}");
         }
         for what in ["VALUE", "wrap"] {
-            assert!(found["refused"][what].is_string(), "{what} was not refused: {found}");
+            assert!(
+                found["refused"][what].is_string(),
+                "{what} was not refused: {found}"
+            );
         }
     }
 }
@@ -231,9 +353,14 @@ fn no_file_of_a_node_but_the_token_holds_anything_private() {
     let mesh = Mesh::new();
     let _a = mesh.start("a");
     let pin = mesh.tokens("a").pin();
-    for entry in std::fs::read_dir(mesh.path("a")).expect("a folder").flatten() {
+    for entry in std::fs::read_dir(mesh.path("a"))
+        .expect("a folder")
+        .flatten()
+    {
         let path = entry.path();
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
         assert!(!text.contains("PRIVATE KEY"), "{}", path.display());
         assert!(!text.contains(&pin), "{} holds the PIN", path.display());
     }

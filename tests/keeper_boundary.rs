@@ -16,7 +16,8 @@ use fastness::token::{Scheme, verify};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType,
 };
 use serde_json::{Value, json};
 
@@ -54,10 +55,19 @@ impl Keeper {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let (channel, far) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        rustix::net::sockopt::set_socket_timeout(&channel, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))
-            .unwrap();
+        let (channel, far) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        rustix::net::sockopt::set_socket_timeout(
+            &channel,
+            rustix::net::sockopt::Timeout::Recv,
+            Some(PATIENCE),
+        )
+        .unwrap();
         let spki = ["server", "client"].map(|role| spki_of(mesh, role));
         let keys: Vec<Value> = ["server", "client"]
             .iter()
@@ -77,7 +87,13 @@ impl Keeper {
         } });
         let pin = File::open(token.folder.join("pin")).unwrap();
         send_setup(&control, &setup, &[pin.as_fd(), far.as_fd()]);
-        let mut keeper = Self { process, control, channel, spki, next_id: 1 };
+        let mut keeper = Self {
+            process,
+            control,
+            channel,
+            spki,
+            next_id: 1,
+        };
         let ready = keeper.hear();
         assert!(ready.get("Ready").is_some(), "{ready}");
         keeper
@@ -93,7 +109,9 @@ impl Keeper {
 
     fn vitals(&mut self) -> Value {
         let order = br#""Poll""#;
-        self.control.write_all(&u32::try_from(order.len()).unwrap().to_be_bytes()).unwrap();
+        self.control
+            .write_all(&u32::try_from(order.len()).unwrap().to_be_bytes())
+            .unwrap();
         self.control.write_all(order).unwrap();
         self.hear()["Vitals"].take()
     }
@@ -102,7 +120,8 @@ impl Keeper {
     fn exchange(&self, packet: &[u8]) -> (u64, Result<Vec<u8>, Refusal>) {
         rustix::net::send(&self.channel, packet, SendFlags::NOSIGNAL).unwrap();
         let mut answer = [0; 1024];
-        let (length, _) = rustix::net::recv(&self.channel, &mut answer, RecvFlags::empty()).unwrap();
+        let (length, _) =
+            rustix::net::recv(&self.channel, &mut answer, RecvFlags::empty()).unwrap();
         let reply = Reply::decode(&answer[..length]).unwrap();
         (reply.id, reply.outcome.map(<[u8]>::to_vec))
     }
@@ -111,7 +130,13 @@ impl Keeper {
         let id = self.next_id;
         self.next_id += 1;
         // By hand: an attacker is not held to what our own encoder lets through.
-        let packet = [&id.to_be_bytes()[..], &[key.0], &scheme.code().to_be_bytes(), input].concat();
+        let packet = [
+            &id.to_be_bytes()[..],
+            &[key.0],
+            &scheme.code().to_be_bytes(),
+            input,
+        ]
+        .concat();
         let (answered, outcome) = self.exchange(&packet);
         if outcome.is_ok() {
             assert_eq!(answered, id);
@@ -126,7 +151,13 @@ fn send_setup(control: &UnixStream, setup: &Value, descriptors: &[std::os::fd::B
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     assert!(ancillary.push(SendAncillaryMessage::ScmRights(descriptors)));
-    let sent = rustix::net::sendmsg(control, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+    let sent = rustix::net::sendmsg(
+        control,
+        &[IoSlice::new(&frame)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )
+    .unwrap();
     (&*control).write_all(&frame[sent..]).unwrap();
 }
 
@@ -201,14 +232,33 @@ fn a_keeper_signs_the_right_form_for_the_right_role_and_nothing_else() {
                 let length = [20, 32, 48, 64][below(&mut rng, 4)];
                 input = random(&mut rng, length);
             }
-            4 => input = [random(&mut rng, 64), vec![3, 0, 23, 32], random(&mut rng, 32)].concat(),
+            4 => {
+                input = [
+                    random(&mut rng, 64),
+                    vec![3, 0, 23, 32],
+                    random(&mut rng, 32),
+                ]
+                .concat()
+            }
             // Starts of a CertificationRequestInfo and a TBSCertificate (RFC 2986, RFC 5280).
             5 => input = [vec![0x30, 0x81, 0x7f, 2, 1, 0, 0x30], random(&mut rng, 123)].concat(),
-            6 => input = [vec![0x30, 0x82, 1, 0, 0xa0, 3, 2, 1, 2], random(&mut rng, 121)].concat(),
+            6 => {
+                input = [
+                    vec![0x30, 0x82, 1, 0, 0xa0, 3, 2, 1, 2],
+                    random(&mut rng, 121),
+                ]
+                .concat()
+            }
             // A key that is not there.
             7 => key = KeyIndex(2 + u8::try_from(below(&mut rng, 250)).unwrap()),
             // A scheme that is not the key's.
-            8 => asked = [Scheme::EcdsaP384Sha384, Scheme::RsaPssSha256, Scheme::Ed25519][below(&mut rng, 3)],
+            8 => {
+                asked = [
+                    Scheme::EcdsaP384Sha384,
+                    Scheme::RsaPssSha256,
+                    Scheme::Ed25519,
+                ][below(&mut rng, 3)]
+            }
             // Anything.
             _ => {
                 let length = below(&mut rng, 200);
@@ -231,7 +281,10 @@ fn a_keeper_signs_the_right_form_for_the_right_role_and_nothing_else() {
     // The health probe signs its own form with each key, at most every few seconds.
     let signed = vitals["signatures"].as_u64().unwrap() - signed_before;
     let probes = 2 * (1 + began.elapsed().as_secs() / 5);
-    assert!(signed <= probes, "{signed} signatures were made where the probes explain {probes}");
+    assert!(
+        signed <= probes,
+        "{signed} signatures were made where the probes explain {probes}"
+    );
     assert_eq!(vitals["refusals"].as_u64().unwrap(), 20_400);
     println!("refused: {refused:?}, and 400 packets that are no requests");
 
@@ -244,7 +297,12 @@ fn a_keeper_signs_the_right_form_for_the_right_role_and_nothing_else() {
 fn a_request_from_our_own_encoder_is_as_long_as_the_protocol_says() {
     let mut packet = [0; MAX_REQUEST];
     let input = [0; 146];
-    let request = Request { id: 7, key: SERVER, scheme: Scheme::EcdsaP384Sha384, input: &input };
+    let request = Request {
+        id: 7,
+        key: SERVER,
+        scheme: Scheme::EcdsaP384Sha384,
+        input: &input,
+    };
     assert_eq!(request.encode(&mut packet), Ok(MAX_REQUEST));
     assert_eq!(Request::decode(&packet), Ok(request));
 }

@@ -9,8 +9,16 @@ fn works(kind: &str) {
         let label = format!("{role}-new");
         let pin = token.keygen(&label, role, kind);
         mesh.issue("a", &label, role, &id_of("a"), &format!("a/{label}.pem"));
-        mesh.edit("a/node.toml", &format!("object={role}\""), &format!("object={label}\""));
-        mesh.edit("a/node.toml", &format!("\"{role}.pem\""), &format!("\"{label}.pem\""));
+        mesh.edit(
+            "a/node.toml",
+            &format!("object={role}\""),
+            &format!("object={label}\""),
+        );
+        mesh.edit(
+            "a/node.toml",
+            &format!("\"{role}.pem\""),
+            &format!("\"{label}.pem\""),
+        );
         mesh.edit("b/peers.toml", &mesh.pins[&format!("a/{role}")], &pin);
     }
     let (a, b) = mesh.start_both();
@@ -49,8 +57,16 @@ fn a_peer_may_use_its_backup_key_at_any_time() {
     for role in ["server", "client"] {
         let label = format!("{role}-backup");
         mesh.issue("a", &label, role, &id_of("a"), &format!("a/{label}.pem"));
-        mesh.edit("a/node.toml", &format!("object={role}\""), &format!("object={label}\""));
-        mesh.edit("a/node.toml", &format!("\"{role}.pem\""), &format!("\"{label}.pem\""));
+        mesh.edit(
+            "a/node.toml",
+            &format!("object={role}\""),
+            &format!("object={label}\""),
+        );
+        mesh.edit(
+            "a/node.toml",
+            &format!("\"{role}.pem\""),
+            &format!("\"{label}.pem\""),
+        );
     }
     let (a, b) = mesh.start_both();
     assert_eq!(a.ping("b")["seen_as"]["pin_label"], "backup");

@@ -3,8 +3,15 @@
 //!
 //! `./tests/run` installs what they need and runs them; `./tests/run NAME` runs some.
 
-#![expect(unreachable_pub, reason = "`pub` says what a test may use; the crate is one program")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![expect(
+    unreachable_pub,
+    reason = "`pub` says what a test may use; the crate is one program"
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 mod softhsm;
 mod support;

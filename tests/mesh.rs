@@ -19,7 +19,10 @@ fn each_node_calls_the_other_and_both_agree_on_who_is_who() {
         assert_eq!(connection["tls_version"], "TLSv1.3");
         assert_eq!(connection["group"], "X25519MLKEM768");
         assert_eq!(connection["pin_label"], "active");
-        assert_eq!(connection["spki_pin"], mesh.pins[&format!("{other}/server")]);
+        assert_eq!(
+            connection["spki_pin"],
+            mesh.pins[&format!("{other}/server")]
+        );
         assert_eq!(connection["address"], to.address().to_string());
         assert_eq!(connection["signed_by_pid"], from.pid("keeper"));
         assert_eq!(connection["signed_in_token"], own);
@@ -36,8 +39,13 @@ fn each_node_calls_the_other_and_both_agree_on_who_is_who() {
 fn bulk_goes_both_ways_over_the_one_pooled_connection() {
     let mesh = Mesh::new();
     let (a, b) = mesh.start_both();
-    let pong = a.ask(&["ping", "b", "--transfer", "8MiB"]).expect("it works");
-    assert_eq!((&pong["bytes_sent"], &pong["bytes_received"]), (&(8 << 20).into(), &(8 << 20).into()));
+    let pong = a
+        .ask(&["ping", "b", "--transfer", "8MiB"])
+        .expect("it works");
+    assert_eq!(
+        (&pong["bytes_sent"], &pong["bytes_received"]),
+        (&(8 << 20).into(), &(8 << 20).into())
+    );
     a.ping("b");
     let (out, incoming) = (a.status(), b.status());
     assert_eq!(out["connections"].as_array().map(Vec::len), Some(1));
@@ -51,18 +59,32 @@ fn status_names_processes_keys_and_sockets() {
     let mesh = Mesh::new();
     let a = mesh.start("a");
     let status = a.status();
-    assert_eq!((&status["state"], &status["node_id"]), (&"ready".into(), &id_of("a").into()));
+    assert_eq!(
+        (&status["state"], &status["node_id"]),
+        (&"ready".into(), &id_of("a").into())
+    );
     assert_eq!(status["listening"][0], a.address().to_string());
     assert_eq!(a.pid("supervisor"), a.supervisor());
-    let pids: std::collections::BTreeSet<_> = ["supervisor", "keeper", "node"].map(|role| a.pid(role)).into();
+    let pids: std::collections::BTreeSet<_> = ["supervisor", "keeper", "node"]
+        .map(|role| a.pid(role))
+        .into();
     assert_eq!(pids.len(), 3, "three processes");
-    for (key, role) in status["keys"].as_array().expect("keys").iter().zip(["server", "client"]) {
+    for (key, role) in status["keys"]
+        .as_array()
+        .expect("keys")
+        .iter()
+        .zip(["server", "client"])
+    {
         assert_eq!(key["role"], role);
         assert_eq!(key["spki_pin"], mesh.pins[&format!("a/{role}")]);
         assert_eq!(key["token_label"], "a");
     }
     let shown = a.admin(&["status"]);
-    assert!(said(&shown).contains(&mesh.pins["a/server"]), "{}", said(&shown));
+    assert!(
+        said(&shown).contains(&mesh.pins["a/server"]),
+        "{}",
+        said(&shown)
+    );
 }
 
 #[test]
@@ -71,7 +93,11 @@ fn a_peer_that_nobody_lists_is_not_pinged_and_the_known_ones_are_named() {
     let a = mesh.start("a");
     let output = a.ask(&["ping", "zeppelin"]).expect_err("not listed");
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert!(said(&output).contains("the policy lists: b"), "{}", said(&output));
+    assert!(
+        said(&output).contains("the policy lists: b"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -82,10 +108,19 @@ fn a_peer_that_is_down_is_named_with_the_reason_and_found_again() {
     assert_eq!(output.status.code(), Some(7), "{}", said(&output));
     assert!(said(&output).contains("refused"), "{}", said(&output));
     let peers = a.ask(&["peers"]).expect("peers");
-    assert!(!peers["peers"][0]["last_error"].as_str().expect("text").is_empty(), "{peers}");
+    assert!(
+        !peers["peers"][0]["last_error"]
+            .as_str()
+            .expect("text")
+            .is_empty(),
+        "{peers}"
+    );
     let _b = mesh.start("b");
     a.ping("b");
-    assert_eq!(a.ask(&["peers"]).expect("peers")["peers"][0]["dial_state"], "connected");
+    assert_eq!(
+        a.ask(&["peers"]).expect("peers")["peers"][0]["dial_state"],
+        "connected"
+    );
 }
 
 #[test]
@@ -111,7 +146,11 @@ fn a_reload_with_a_fault_keeps_the_old_state_and_says_what_is_wrong() {
     let mesh = Mesh::new();
     let (a, _b) = mesh.start_both();
     a.ping("b");
-    mesh.edit("a/peers.toml", "[peer.server]\nactive = \"sha256/", "[peer.server]\nactive = \"sha512/");
+    mesh.edit(
+        "a/peers.toml",
+        "[peer.server]\nactive = \"sha256/",
+        "[peer.server]\nactive = \"sha512/",
+    );
     let output = a.ask(&["reload"]).expect_err("a bad policy");
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     for words in ["peers.toml:6", "peer[0].server.active", "stays in force"] {
@@ -127,7 +166,11 @@ fn a_reload_that_changes_the_frame_asks_for_a_restart() {
     let a = mesh.start("a");
     mesh.edit("a/node.toml", "drain_ms = 60000", "drain_ms = 60001");
     let output = a.ask(&["reload"]).expect_err("limits changed");
-    assert!(said(&output).contains("restart the node"), "{}", said(&output));
+    assert!(
+        said(&output).contains("restart the node"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -137,12 +180,17 @@ fn sigterm_lets_a_running_call_end_and_takes_no_new_one() {
     let before = a.log_length();
     node::signal(a.supervisor(), Signal::TERM);
     a.wait_log_after(before, "draining");
-    eventually("the port is closed", || std::net::TcpStream::connect(a.address()).err());
+    eventually("the port is closed", || {
+        std::net::TcpStream::connect(a.address()).err()
+    });
     judge.tell("go on");
     assert_eq!(judge.hear(), "ended well");
     judge.end();
     assert_eq!(a.wait_exit().code(), Some(0));
-    assert!(!mesh.path("a/admin.sock").exists(), "the socket's file went with it");
+    assert!(
+        !mesh.path("a/admin.sock").exists(),
+        "the socket's file went with it"
+    );
 }
 
 #[test]
@@ -152,7 +200,10 @@ fn drain_on_the_command_line_ends_the_node() {
     let pids = ["supervisor", "keeper", "node"].map(|role| a.pid(role));
     assert!(a.admin(&["drain"]).status.success());
     assert_eq!(a.wait_exit().code(), Some(0));
-    assert!(!pids.into_iter().any(node::is_alive), "nothing is left running");
+    assert!(
+        !pids.into_iter().any(node::is_alive),
+        "nothing is left running"
+    );
     let output = a.admin(&["status"]);
     assert_eq!(output.status.code(), Some(6), "{}", said(&output));
 }
@@ -161,7 +212,12 @@ fn drain_on_the_command_line_ends_the_node() {
 fn judge_with_an_open_transfer(mesh: &mut Mesh) -> (node::Node, Judge) {
     let identity = crate::judges::python_peer(mesh, "python", None);
     let a = mesh.start("a");
-    let mut judge = Judge::start(&mut crate::judges::client(mesh, &a, &identity, "slow-transfer"));
+    let mut judge = Judge::start(&mut crate::judges::client(
+        mesh,
+        &a,
+        &identity,
+        "slow-transfer",
+    ));
     assert_eq!(judge.hear(), "under way");
     (a, judge)
 }
@@ -213,7 +269,9 @@ fn a_killed_supervisor_leaves_no_process_behind() {
     let pids = ["keeper", "node"].map(|role| a.pid(role));
     node::signal(a.supervisor(), KILL);
     a.wait_exit();
-    eventually("the children end", || (!pids.into_iter().any(node::is_alive)).then_some(()));
+    eventually("the children end", || {
+        (!pids.into_iter().any(node::is_alive)).then_some(())
+    });
     // And the place is free for a new one, the stale socket's file included.
     let again = mesh.start("a");
     assert_eq!(again.status()["state"], "ready");
@@ -225,14 +283,22 @@ fn a_second_start_of_the_same_node_is_refused() {
     let a = mesh.start("a");
     let output = mesh.check("a");
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-    assert!(said(&output).contains("another process listens"), "{}", said(&output));
+    assert!(
+        said(&output).contains("another process listens"),
+        "{}",
+        said(&output)
+    );
     a.status();
 }
 
 #[test]
 fn a_stopped_keeper_is_killed_and_replaced_when_it_hangs() {
     let mesh = Mesh::new();
-    mesh.edit("a/node.toml", "drain_ms = 60000", "drain_ms = 60000\nsign_deadline_ms = 500");
+    mesh.edit(
+        "a/node.toml",
+        "drain_ms = 60000",
+        "drain_ms = 60000\nsign_deadline_ms = 500",
+    );
     let (a, _b) = mesh.start_both();
     let old = a.pid("keeper");
     node::signal(old, Signal::STOP);

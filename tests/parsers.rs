@@ -125,7 +125,9 @@ fn a_spoilt_certificate_never_makes_the_reader_panic() {
     let pem = mesh.read("a/server.pem");
     let good = {
         use der::Encode;
-        x509_cert::Certificate::load_pem_chain(pem.as_bytes()).expect("PEM")[0].to_der().expect("DER")
+        x509_cert::Certificate::load_pem_chain(pem.as_bytes()).expect("PEM")[0]
+            .to_der()
+            .expect("DER")
     };
     assert!(EndEntity::read(&good).is_ok());
     for index in 0..good.len() {
@@ -144,13 +146,20 @@ fn no_line_left_out_of_a_configuration_makes_it_panic() {
     let good = mesh.read("a/node.toml");
     let lines: Vec<_> = good.lines().collect();
     for missing in 0..lines.len() {
-        let text: String =
-            lines.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, line)| format!("{line}\n")).collect();
+        let text: String = lines
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != missing)
+            .map(|(_, line)| format!("{line}\n"))
+            .collect();
         let file = mesh.path("a/less.toml");
         write_private(&file, &text);
         match Config::load(&file) {
             Ok(_) => {}
-            Err(faults) => assert!(faults.iter().all(|fault| !fault.problem.is_empty()), "without line {missing}"),
+            Err(faults) => assert!(
+                faults.iter().all(|fault| !fault.problem.is_empty()),
+                "without line {missing}"
+            ),
         }
     }
 }

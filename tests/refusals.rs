@@ -7,7 +7,9 @@ use std::net::TcpStream;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 
 use crate::support::files::{FileIdentity, only_ours};
-use crate::support::{FileCa, Intruder, Mesh, Node, free_port, id_of, intruder, peer, s_server, said};
+use crate::support::{
+    FileCa, Intruder, Mesh, Node, free_port, id_of, intruder, peer, s_server, said,
+};
 
 /// A mesh whose node `a` also trusts an authority of the test, which issues anything; and lists the
 /// peer `c`, who has the pins that `listed` holds.
@@ -28,15 +30,30 @@ impl Stage {
         let ca = FileCa::new("Second root");
         let anchors = mesh.read("ca/authority/ca.pem") + &ca.pem;
         mesh.write("ca/authority/ca.pem", &anchors);
-        let listed = ca.identity(&mesh.path(""), "listed", &FileCa::leaf(&id_of("c"), "client"));
+        let listed = ca.identity(
+            &mesh.path(""),
+            "listed",
+            &FileCa::leaf(&id_of("c"), "client"),
+        );
         let pins = [listed.pin.clone(), mesh.pins["b/client-backup"].clone()];
         // The backup stands once only in a policy: b is not in it.
-        mesh.others = vec![peer("c", None, |key| pins[usize::from(key.ends_with("backup"))].clone())];
+        mesh.others = vec![peer("c", None, |key| {
+            pins[usize::from(key.ends_with("backup"))].clone()
+        })];
         let text = mesh.others.concat();
         mesh.write("a/peers.toml", &text);
-        mesh.edit("a/node.toml", "drain_ms = 60000", &format!("drain_ms = 60000\n{limits}"));
+        mesh.edit(
+            "a/node.toml",
+            "drain_ms = 60000",
+            &format!("drain_ms = 60000\n{limits}"),
+        );
         let a = mesh.start("a");
-        Self { mesh, ca, listed, a }
+        Self {
+            mesh,
+            ca,
+            listed,
+            a,
+        }
     }
 
     fn identity(&self, name: &str, params: &rcgen::CertificateParams) -> FileIdentity {
@@ -46,7 +63,9 @@ impl Stage {
     /// A certificate for c's pinned key, with other contents.
     fn with_the_pinned_key(&self, name: &str, params: &rcgen::CertificateParams) -> FileIdentity {
         let own = std::fs::read_to_string(&self.listed.certificate).expect("it was written");
-        let pem = self.ca.certify(&crate::support::files::spki_of(&own), params);
+        let pem = self
+            .ca
+            .certify(&crate::support::files::spki_of(&own), params);
         FileIdentity {
             certificate: self.mesh.write(&format!("{name}.pem"), &pem),
             key: self.listed.key.clone(),
@@ -73,7 +92,14 @@ fn a_listed_client_with_its_pinned_key_is_let_in() {
     let stage = Stage::new();
     let before = stage.a.log_length();
     let output = std::process::Command::new("openssl")
-        .args(["s_client", "-tls1_3", "-alpn", "h2", "-verify_return_error", "-CAfile"])
+        .args([
+            "s_client",
+            "-tls1_3",
+            "-alpn",
+            "h2",
+            "-verify_return_error",
+            "-CAfile",
+        ])
         .arg(stage.mesh.path("ca/authority/ca.pem"))
         .args(["-connect", &stage.a.address().to_string(), "-cert"])
         .arg(&stage.listed.certificate)
@@ -82,7 +108,11 @@ fn a_listed_client_with_its_pinned_key_is_let_in() {
         .stdin(std::process::Stdio::null())
         .output()
         .expect("openssl");
-    assert!(said(&output).contains("Verify return code: 0 (ok)"), "{}", said(&output));
+    assert!(
+        said(&output).contains("Verify return code: 0 (ok)"),
+        "{}",
+        said(&output)
+    );
     let line = stage.a.wait_log_after(before, "connected");
     assert!(line.contains(&id_of("c")), "{line}");
 }
@@ -127,7 +157,9 @@ fn a_server_certificate_used_as_client_is_refused() {
 fn a_certificate_for_both_roles_is_refused() {
     let stage = Stage::new();
     let mut params = leaf();
-    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    params
+        .extended_key_usages
+        .push(ExtendedKeyUsagePurpose::ServerAuth);
     let both = stage.with_the_pinned_key("both", &params);
     stage.refuses(Some(&both), &["-tls1_3"], "wrong-extended-key-usage");
 }
@@ -155,7 +187,9 @@ fn a_certificate_that_names_no_identity_or_two_is_refused() {
     let nobody = stage.with_the_pinned_key("nobody", &params);
     stage.refuses(Some(&nobody), &["-tls1_3"], "no-identity");
     let mut params = leaf();
-    params.subject_alt_names.push(SanType::URI(id_of("b").as_str().try_into().expect("ASCII")));
+    params
+        .subject_alt_names
+        .push(SanType::URI(id_of("b").as_str().try_into().expect("ASCII")));
     let two = stage.with_the_pinned_key("two", &params);
     stage.refuses(Some(&two), &["-tls1_3"], "several-identities");
 }
@@ -170,8 +204,16 @@ fn tls_1_2_is_not_spoken() {
 #[test]
 fn a_client_that_does_not_speak_http_2_is_refused() {
     let stage = Stage::new();
-    let seen = stage.refuses(Some(&stage.listed), &["-tls1_3", "-alpn", "http/1.1"], "not-h2");
-    assert!(seen.said.contains("no application protocol"), "{}", seen.said);
+    let seen = stage.refuses(
+        Some(&stage.listed),
+        &["-tls1_3", "-alpn", "http/1.1"],
+        "not-h2",
+    );
+    assert!(
+        seen.said.contains("no application protocol"),
+        "{}",
+        seen.said
+    );
 }
 
 /// Sends `bytes` as the first thing on a connection; returns what came back and the reason logged.
@@ -182,7 +224,10 @@ fn raw(node: &Node, bytes: &[u8]) -> (Vec<u8>, String) {
     let _ = tcp.write_all(bytes);
     let mut answer = Vec::new();
     let _ = tcp.read_to_end(&mut answer);
-    (answer, intruder::code_in(&node.wait_log_after(before, "refused")))
+    (
+        answer,
+        intruder::code_in(&node.wait_log_after(before, "refused")),
+    )
 }
 
 /// Nothing, or one plaintext TLS alert record (RFC 8446 §5.1): type 21, two bytes.
@@ -205,7 +250,10 @@ fn garbage_plaintext_and_oversized_records_end_in_an_alert_at_most() {
     let cases: [(&str, &[u8]); 5] = [
         ("zeros", &[0; 512]),
         ("text", b"hello, is anybody there? ".repeat(20).leak()),
-        ("plaintext gRPC", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+        (
+            "plaintext gRPC",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        ),
         ("an oversized record", &oversized),
         ("an endless ClientHello", &endless),
     ];
@@ -233,7 +281,9 @@ fn a_connection_that_says_nothing_is_closed_at_the_deadline() {
 fn strangers_beyond_the_bound_displace_the_oldest_that_says_nothing_and_cost_no_signature() {
     let stage = Stage::with_limits("pending_handshakes = 4\nhandshake_deadline_ms = 60000");
     // One place of the four is kept for listed addresses.
-    let mut silent: Vec<_> = (0..5).map(|_| TcpStream::connect(stage.a.address()).expect("it listens")).collect();
+    let mut silent: Vec<_> = (0..5)
+        .map(|_| TcpStream::connect(stage.a.address()).expect("it listens"))
+        .collect();
     for oldest in &mut silent[..2] {
         let mut answer = Vec::new();
         let closed = oldest.read_to_end(&mut answer);
@@ -305,7 +355,11 @@ fn a_server_of_another_authority_is_refused() {
 #[test]
 fn a_server_that_asks_for_no_certificate_is_refused_even_with_the_right_key() {
     let said = dials(|mesh, ca, port| {
-        let identity = ca.identity(&mesh.path(""), "right", &FileCa::leaf(&id_of("b"), "server"));
+        let identity = ca.identity(
+            &mesh.path(""),
+            "right",
+            &FileCa::leaf(&id_of("b"), "server"),
+        );
         mesh.edit("a/peers.toml", &mesh.pins["b/server"], &identity.pin);
         Some(s_server(port, &identity, &mesh.path(""), &[]))
     });
@@ -331,7 +385,10 @@ fn the_administrators_socket_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let mesh = Mesh::new();
     let _a = mesh.start("a");
-    let mode = std::fs::metadata(mesh.path("a/admin.sock")).expect("it is there").permissions().mode();
+    let mode = std::fs::metadata(mesh.path("a/admin.sock"))
+        .expect("it is there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     only_ours(&mesh.path("a"), 0o700);
 }

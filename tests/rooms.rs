@@ -9,7 +9,10 @@ use crate::support::{FASTNESS, Mesh, root, run};
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+    for entry in fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+    {
         if entry.is_dir() {
             found.extend(sources(&entry));
         } else if entry.extension().is_some_and(|extension| extension == "rs") {
@@ -21,8 +24,15 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// Files outside `src/{room}` that use `word` in code.
 fn strangers(room: &str, word: &str) -> Vec<String> {
-    let own = [root().join("src").join(room), root().join("src").join(format!("{room}.rs"))];
-    let uses = |text: &str| text.lines().map(str::trim).any(|line| !line.starts_with("//") && line.contains(word));
+    let own = [
+        root().join("src").join(room),
+        root().join("src").join(format!("{room}.rs")),
+    ];
+    let uses = |text: &str| {
+        text.lines()
+            .map(str::trim)
+            .any(|line| !line.starts_with("//") && line.contains(word))
+    };
     sources(&root().join("src"))
         .into_iter()
         .filter(|path| !own.iter().any(|own| path.starts_with(own)))
@@ -39,7 +49,10 @@ fn only_the_token_room_uses_cryptoki() {
 #[test]
 fn only_the_tls_room_uses_rustls() {
     // `tokio_rustls::TlsStream` is what it hands out.
-    let found: Vec<_> = ["use rustls", " rustls::", "(rustls::", "<rustls::"].iter().flat_map(|word| strangers("tls", word)).collect();
+    let found: Vec<_> = ["use rustls", " rustls::", "(rustls::", "<rustls::"]
+        .iter()
+        .flat_map(|word| strangers("tls", word))
+        .collect();
     assert_eq!(found, [""; 0]);
 }
 
@@ -56,7 +69,10 @@ fn policy_and_secret_know_no_tls_and_no_grpc() {
         for file in sources(&root().join("src").join(room)) {
             let text = fs::read_to_string(&file).expect("source");
             for word in ["rustls", "tonic", "crate::node", "crate::tls"] {
-                let found = text.lines().map(str::trim).find(|line| !line.starts_with("//") && line.contains(word));
+                let found = text
+                    .lines()
+                    .map(str::trim)
+                    .find(|line| !line.starts_with("//") && line.contains(word));
                 assert_eq!(found, None, "{} uses {word}", file.display());
             }
         }
@@ -82,10 +98,28 @@ fn nothing_reads_a_private_key_file_or_signs_in_software() {
     for file in files {
         let text = read(&file);
         // What a file's tests do is their own.
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        let tests = file.with_extension("").components().any(|part| doubles.iter().any(|double| part.as_os_str() == double.as_str()));
-        for word in ["PrivateKeyDer", "from_pkcs8", "PrivatePkcs", "EcdsaKeyPair", "RsaKeyPair", "Ed25519KeyPair", "rcgen"] {
-            let found = code.lines().map(str::trim).find(|line| !line.starts_with("//") && line.contains(word));
+        let code = text
+            .split("#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or_default();
+        let tests = file.with_extension("").components().any(|part| {
+            doubles
+                .iter()
+                .any(|double| part.as_os_str() == double.as_str())
+        });
+        for word in [
+            "PrivateKeyDer",
+            "from_pkcs8",
+            "PrivatePkcs",
+            "EcdsaKeyPair",
+            "RsaKeyPair",
+            "Ed25519KeyPair",
+            "rcgen",
+        ] {
+            let found = code
+                .lines()
+                .map(str::trim)
+                .find(|line| !line.starts_with("//") && line.contains(word));
             assert!(tests || found.is_none(), "{}: {found:?}", file.display());
         }
     }
@@ -103,8 +137,12 @@ fn commands() -> Vec<Vec<String>> {
         index += 1;
         let arguments: Vec<_> = path.iter().map(String::as_str).collect();
         let text = help(&arguments);
-        let Some((_, list)) = text.split_once("\nCommands:\n") else { continue };
-        let lines = list.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
+        let Some((_, list)) = text.split_once("\nCommands:\n") else {
+            continue;
+        };
+        let lines = list
+            .lines()
+            .take_while(|line| line.is_empty() || line.starts_with(' '));
         for line in lines.filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
             let name = line.split_whitespace().next().expect("a name");
             if name != "help" {
@@ -119,7 +157,10 @@ fn commands() -> Vec<Vec<String>> {
 fn every_command_and_flag_is_in_the_manual() {
     let page = run(Command::new(FASTNESS).arg("man")).replace("\\-", "-");
     let commands = commands();
-    assert!(commands.len() > 18, "the help texts list the commands: {commands:?}");
+    assert!(
+        commands.len() > 18,
+        "the help texts list the commands: {commands:?}"
+    );
     for path in commands {
         let arguments: Vec<_> = path.iter().map(String::as_str).collect();
         let heading = path.join(" ").to_uppercase();
@@ -136,7 +177,10 @@ fn every_command_and_flag_is_in_the_manual() {
 fn completions_come_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(Command::new(FASTNESS).args(["completions", shell]));
-        assert!(script.contains("fastness") && script.contains("spki-pin"), "{shell}");
+        assert!(
+            script.contains("fastness") && script.contains("spki-pin"),
+            "{shell}"
+        );
     }
     run(Command::new("bash").args(["-c", &format!("eval \"$({FASTNESS} completions bash)\"")]));
 }
@@ -144,7 +188,8 @@ fn completions_come_for_each_shell() {
 #[test]
 fn the_sample_policy_and_configuration_are_good() {
     let sample = fs::read_to_string(root().join("policies/peers.toml")).expect("the sample");
-    let policy = fastness::policy::PeerPolicy::parse(&sample).expect("the sample policy has no fault");
+    let policy =
+        fastness::policy::PeerPolicy::parse(&sample).expect("the sample policy has no fault");
     assert!(policy.peers().len() >= 2);
     // The sample configuration as it stands, on this test's token and ports.
     let mesh = Mesh::new();
@@ -152,12 +197,21 @@ fn the_sample_policy_and_configuration_are_good() {
     let text = fs::read_to_string(root().join("policies/node.toml")).expect("the sample");
     let (name, value) = token.environment.iter().next().expect("one variable");
     let text = text
-        .replace("spiffe://mesh.example/node/a", "spiffe://test.example/node/a")
+        .replace(
+            "spiffe://mesh.example/node/a",
+            "spiffe://test.example/node/a",
+        )
         .replace("0.0.0.0:7443", &format!("127.0.0.1:{}", mesh.ports["a"]))
-        .replace("/usr/lib/softhsm/libsofthsm2.so", &token.module.display().to_string())
+        .replace(
+            "/usr/lib/softhsm/libsofthsm2.so",
+            &token.module.display().to_string(),
+        )
         .replace("pkcs11:token=node-a", "pkcs11:token=a")
         .replace("file:user-pin", "file:token/pin")
-        .replace("SOFTHSM2_CONF = \"softhsm2.conf\"", &format!("{name} = {value:?}"))
+        .replace(
+            "SOFTHSM2_CONF = \"softhsm2.conf\"",
+            &format!("{name} = {value:?}"),
+        )
         .replace("\"ca.pem\"", "\"../ca/authority/ca.pem\"");
     write_private(&mesh.path("a/node.toml"), &text);
     let output = mesh.check("a");
@@ -169,9 +223,23 @@ fn the_documents_name_only_files_that_exist() {
     for document in ["README.md", "SECURITY.md", "CONTRIBUTING.md"] {
         let text = fs::read_to_string(root().join(document)).expect("a document");
         for word in text.split(['`', '(', ')', ' ', '\n', ',']) {
-            let known = ["hsm-setup/", "tests/", "src/", "policies/", "proto/", "examples/", "fuzz/"];
-            if known.iter().any(|folder| word.trim_start_matches("./").starts_with(folder)) && !word.contains(['*', '<', '…']) {
-                let path = word.trim_start_matches("./").trim_end_matches(['.', ':', ';']);
+            let known = [
+                "hsm-setup/",
+                "tests/",
+                "src/",
+                "policies/",
+                "proto/",
+                "examples/",
+                "fuzz/",
+            ];
+            if known
+                .iter()
+                .any(|folder| word.trim_start_matches("./").starts_with(folder))
+                && !word.contains(['*', '<', '…'])
+            {
+                let path = word
+                    .trim_start_matches("./")
+                    .trim_end_matches(['.', ':', ';']);
                 assert!(root().join(path).exists(), "{document} names {path}");
             }
         }

@@ -15,14 +15,19 @@ const FULL: Duration = Duration::from_secs(1);
 impl Bucket {
     /// A full one.
     pub(super) fn full(now: Instant) -> Self {
-        Self { saved: FULL, filled: now }
+        Self {
+            saved: FULL,
+            filled: now,
+        }
     }
 
     /// Takes one of `rate` a second. False when there is none, always so with the rate 0.
     #[must_use]
     pub(super) fn take(&mut self, rate: u32, now: Instant) -> bool {
         self.fill(now);
-        let Some(price) = FULL.checked_div(rate) else { return false };
+        let Some(price) = FULL.checked_div(rate) else {
+            return false;
+        };
         match self.saved.checked_sub(price) {
             Some(left) => {
                 self.saved = left;

@@ -135,7 +135,12 @@ impl Gate {
     ///
     /// # Errors
     /// [`Turned`] when it must be closed.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, listed: bool, now: Instant) -> Result<Entry, Turned> {
+    pub fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        listed: bool,
+        now: Instant,
+    ) -> Result<Entry, Turned> {
         let address = address.to_canonical();
         let mut inside = self.inside();
         let full = inside.listed.len() + inside.strangers.len() >= self.limits.pending;
@@ -146,7 +151,10 @@ impl Gate {
             *inside.held.entry(address).or_default() += 1;
         } else {
             let source = Source::of(address);
-            if !inside.sources.enter(source, self.limits.source_pending, now) {
+            if !inside
+                .sources
+                .enter(source, self.limits.source_pending, now)
+            {
                 return Err(Turned::SourceBusy);
             }
             let full = full || inside.strangers.len() >= self.most_strangers();
@@ -158,11 +166,24 @@ impl Gate {
         let number = inside.next;
         inside.next += 1;
         let displaced = Arc::new(Notify::new());
-        let place = Place { address, displaced: Arc::clone(&displaced) };
-        let class = if listed { Class::Listed } else { Class::Stranger };
+        let place = Place {
+            address,
+            displaced: Arc::clone(&displaced),
+        };
+        let class = if listed {
+            Class::Listed
+        } else {
+            Class::Stranger
+        };
         inside.crowd(class).silent.insert(number, place);
         drop(inside);
-        Ok(Entry { gate: Arc::clone(self), number, address, class, displaced })
+        Ok(Entry {
+            gate: Arc::clone(self),
+            number,
+            address,
+            class,
+            displaced,
+        })
     }
 
     /// How many are inside.
@@ -200,7 +221,9 @@ impl Inside {
             None if anyone => self.strangers.heard.pop_first(),
             found => found,
         };
-        let Some((_, place)) = found else { return false };
+        let Some((_, place)) = found else {
+            return false;
+        };
         self.left(Class::Stranger, place.address);
         place.displaced.notify_one();
         true
@@ -210,9 +233,17 @@ impl Inside {
     fn displace_listed(&mut self, newcomer: IpAddr) -> bool {
         let held = |address| self.held.get(&address).copied().unwrap_or_default();
         let more = held(newcomer) + 1;
-        let found = self.listed.silent.iter().find(|(_, place)| held(place.address) > more);
-        let Some(number) = found.map(|(number, _)| *number) else { return false };
-        let Some(place) = self.listed.silent.remove(&number) else { return false };
+        let found = self
+            .listed
+            .silent
+            .iter()
+            .find(|(_, place)| held(place.address) > more);
+        let Some(number) = found.map(|(number, _)| *number) else {
+            return false;
+        };
+        let Some(place) = self.listed.silent.remove(&number) else {
+            return false;
+        };
         self.left(Class::Listed, place.address);
         place.displaced.notify_one();
         true
@@ -258,10 +289,16 @@ impl Entry {
             return Ok(());
         }
         let limits = &self.gate.limits;
-        if !inside.sources.spend(Source::of(self.address), limits.source_signatures, now) {
+        if !inside
+            .sources
+            .spend(Source::of(self.address), limits.source_signatures, now)
+        {
             return Err(Turned::SourceRate);
         }
-        match inside.stranger_signatures.take(limits.stranger_signatures, now) {
+        match inside
+            .stranger_signatures
+            .take(limits.stranger_signatures, now)
+        {
             true => Ok(()),
             false => Err(Turned::StrangerRate),
         }
@@ -277,7 +314,10 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut inside = self.gate.inside();
         let crowd = inside.crowd(self.class);
-        let here = crowd.silent.remove(&self.number).or_else(|| crowd.heard.remove(&self.number));
+        let here = crowd
+            .silent
+            .remove(&self.number)
+            .or_else(|| crowd.heard.remove(&self.number));
         // Who was displaced is out of it already.
         if here.is_some() {
             inside.left(self.class, self.address);
@@ -292,7 +332,12 @@ mod tests {
     const LISTED: &str = "192.0.2.1";
 
     fn gate(pending: usize) -> Arc<Gate> {
-        let limits = GateLimits { pending, source_pending: 2, source_signatures: 3, stranger_signatures: 5 };
+        let limits = GateLimits {
+            pending,
+            source_pending: 2,
+            source_signatures: 3,
+            stranger_signatures: 5,
+        };
         Gate::new(limits, Instant::now())
     }
 
@@ -306,23 +351,42 @@ mod tests {
 
     /// Whether it was displaced.
     async fn is_out(entry: &Entry) -> bool {
-        tokio::time::timeout(std::time::Duration::ZERO, entry.displaced()).await.is_ok()
+        tokio::time::timeout(std::time::Duration::ZERO, entry.displaced())
+            .await
+            .is_ok()
     }
 
     #[tokio::test]
-    async fn strangers_leave_a_quarter_to_listed_addresses_and_displace_the_oldest_silent_of_their_own() {
+    async fn strangers_leave_a_quarter_to_listed_addresses_and_displace_the_oldest_silent_of_their_own()
+     {
         let (gate, now) = (gate(16), Instant::now());
-        let all: Vec<_> = (0..100).map(|number| gate.enter(stranger(number), false, now).unwrap()).collect();
+        let all: Vec<_> = (0..100)
+            .map(|number| gate.enter(stranger(number), false, now).unwrap())
+            .collect();
         assert_eq!(gate.sizes().strangers, 12);
         assert!(is_out(&all[87]).await && !is_out(&all[88]).await);
-        let listed: Vec<_> = (0..4).map(|_| gate.enter(ip(LISTED), true, now).unwrap()).collect();
+        let listed: Vec<_> = (0..4)
+            .map(|_| gate.enter(ip(LISTED), true, now).unwrap())
+            .collect();
         assert!(!is_out(&all[88]).await, "the reserve is used first");
         // Beyond the reserve each takes a stranger's place, and at last they meet themselves.
-        let more: Vec<_> = (0..12).map(|_| gate.enter(ip(LISTED), true, now).unwrap()).collect();
-        assert_eq!(gate.sizes(), GateSizes { listed: 16, strangers: 0, sources: 100 });
+        let more: Vec<_> = (0..12)
+            .map(|_| gate.enter(ip(LISTED), true, now).unwrap())
+            .collect();
+        assert_eq!(
+            gate.sizes(),
+            GateSizes {
+                listed: 16,
+                strangers: 0,
+                sources: 100
+            }
+        );
         assert!(is_out(&all[99]).await);
         assert_eq!(gate.enter(ip(LISTED), true, now).err(), Some(Turned::Busy));
-        assert_eq!(gate.enter(stranger(500), false, now).err(), Some(Turned::Busy));
+        assert_eq!(
+            gate.enter(stranger(500), false, now).err(),
+            Some(Turned::Busy)
+        );
         drop((all, listed));
         assert_eq!(gate.sizes().listed, 12);
         drop(more);
@@ -335,7 +399,10 @@ mod tests {
         let (gate, now) = (gate(2), Instant::now());
         let spoken = gate.enter(stranger(1), false, now).unwrap();
         spoken.heard(now).unwrap();
-        assert_eq!(gate.enter(stranger(2), false, now).err(), Some(Turned::Busy));
+        assert_eq!(
+            gate.enter(stranger(2), false, now).err(),
+            Some(Turned::Busy)
+        );
         let _one = gate.enter(ip(LISTED), true, now).unwrap();
         assert!(!is_out(&spoken).await);
         let _two = gate.enter(ip(LISTED), true, now).unwrap();
@@ -347,12 +414,20 @@ mod tests {
     #[tokio::test]
     async fn one_listed_address_cannot_keep_another_out() {
         let (gate, now) = (gate(8), Instant::now());
-        let hogs: Vec<_> = (0..8).map(|_| gate.enter(ip("192.0.2.9"), true, now).unwrap()).collect();
+        let hogs: Vec<_> = (0..8)
+            .map(|_| gate.enter(ip("192.0.2.9"), true, now).unwrap())
+            .collect();
         hogs[0].heard(now).unwrap();
-        let other: Vec<_> = (0..4).map(|_| gate.enter(ip(LISTED), true, now).unwrap()).collect();
+        let other: Vec<_> = (0..4)
+            .map(|_| gate.enter(ip(LISTED), true, now).unwrap())
+            .collect();
         assert!(!is_out(&hogs[0]).await && is_out(&hogs[1]).await && is_out(&hogs[4]).await);
         assert!(!is_out(&hogs[5]).await);
-        assert_eq!(gate.enter(ip(LISTED), true, now).err(), Some(Turned::Busy), "half each");
+        assert_eq!(
+            gate.enter(ip(LISTED), true, now).err(),
+            Some(Turned::Busy),
+            "half each"
+        );
         drop((hogs, other));
         assert_eq!(gate.sizes().listed, 0);
     }
@@ -360,12 +435,19 @@ mod tests {
     #[test]
     fn a_stranger_s_address_has_its_bound_and_a_listed_one_has_not() {
         let (gate, now) = (gate(100), Instant::now());
-        let held: Vec<_> = (0..2).map(|_| gate.enter(stranger(1), false, now).unwrap()).collect();
-        assert_eq!(gate.enter(stranger(1), false, now).err(), Some(Turned::SourceBusy));
+        let held: Vec<_> = (0..2)
+            .map(|_| gate.enter(stranger(1), false, now).unwrap())
+            .collect();
+        assert_eq!(
+            gate.enter(stranger(1), false, now).err(),
+            Some(Turned::SourceBusy)
+        );
         let _other = gate.enter(stranger(2), false, now).unwrap();
         drop(held);
         assert!(gate.enter(stranger(1), false, now).is_ok());
-        let listed: Vec<_> = (0..50).map(|_| gate.enter(ip("::ffff:192.0.2.1"), true, now).unwrap()).collect();
+        let listed: Vec<_> = (0..50)
+            .map(|_| gate.enter(ip("::ffff:192.0.2.1"), true, now).unwrap())
+            .collect();
         assert!(listed.iter().all(|entry| entry.heard(now).is_ok()));
     }
 

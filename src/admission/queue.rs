@@ -97,7 +97,11 @@ pub(crate) enum Hopeless {
 impl<T> Queue<T> {
     /// An empty queue before `threads` threads, at least one.
     pub(crate) fn new(threads: usize) -> Self {
-        let waiting = || Waiting { jobs: BTreeMap::new(), pass: 0, running: 0 };
+        let waiting = || Waiting {
+            jobs: BTreeMap::new(),
+            pass: 0,
+            running: 0,
+        };
         Self {
             threads: threads.max(1),
             next: 0,
@@ -112,7 +116,12 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`Hopeless`], and the work is dropped.
-    pub(crate) fn push(&mut self, ticket: Ticket, work: T, now: Instant) -> Result<Number, Hopeless> {
+    pub(crate) fn push(
+        &mut self,
+        ticket: Ticket,
+        work: T,
+        now: Instant,
+    ) -> Result<Number, Hopeless> {
         let Ticket { class, step, until } = ticket;
         if self.waiting(class) >= LONGEST {
             return Err(Hopeless::Full);
@@ -120,7 +129,11 @@ impl<T> Queue<T> {
         if now + self.expected(class, step, now) > until {
             return Err(Hopeless::TooLate);
         }
-        let number = Number { class, step, number: self.next };
+        let number = Number {
+            class,
+            step,
+            number: self.next,
+        };
         self.next += 1;
         let waiting = &mut self.classes[class.index()];
         if waiting.jobs.is_empty() {
@@ -133,7 +146,8 @@ impl<T> Queue<T> {
 
     /// The next job; `None` when none may run now.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Turn<T>> {
-        let strangers_may = self.classes[Class::Stranger.index()].running < self.threads_for(Class::Stranger);
+        let strangers_may =
+            self.classes[Class::Stranger.index()].running < self.threads_for(Class::Stranger);
         let class = Class::ALL
             .into_iter()
             .filter(|class| *class != Class::Stranger || strangers_may)
@@ -196,27 +210,36 @@ impl<T> Queue<T> {
     fn expected(&self, class: Class, step: Step, now: Instant) -> Duration {
         let own = match step {
             Step::First => self.waiting(class),
-            Step::Next => self.classes[class.index()].jobs.keys().take_while(|number| number.step == step).count(),
+            Step::Next => self.classes[class.index()]
+                .jobs
+                .keys()
+                .take_while(|number| number.step == step)
+                .count(),
         };
         let stride = STRIDE[class.index()];
         let others = Class::ALL.into_iter().filter(|other| *other != class);
         // Of the other classes, as many as have their turns while ours have theirs.
         let others = others.map(|other| {
             let turns = (own as u64 + 1) * stride / STRIDE[other.index()];
-            self.waiting(other).min(usize::try_from(turns).unwrap_or(usize::MAX))
+            self.waiting(other)
+                .min(usize::try_from(turns).unwrap_or(usize::MAX))
         });
         let before: usize = own + others.sum::<usize>();
         if before == 0 {
             return Duration::ZERO;
         }
         let rounds = before / self.threads_for(class) + 1;
-        self.service_time(now).saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+        self.service_time(now)
+            .saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
     /// How long a handshake has a thread, all steps together: what the last ones took, or more when
     /// those that run take longer.
     fn service_time(&self, now: Instant) -> Duration {
-        let running = self.running.values().map(|began| now.saturating_duration_since(*began));
+        let running = self
+            .running
+            .values()
+            .map(|began| now.saturating_duration_since(*began));
         let under_way: Duration = running.sum();
         let count = u32::try_from(self.running.len().max(1)).unwrap_or(u32::MAX);
         self.service.iter().sum::<Duration>().max(under_way / count)
@@ -235,7 +258,9 @@ mod tests {
     fn order(queue: &mut Queue<()>, mut now: Instant) -> Vec<Class> {
         let (threads, mut turns) = (queue.threads, Vec::new());
         loop {
-            let round: Vec<_> = std::iter::from_fn(|| queue.pop(now)).take(threads).collect();
+            let round: Vec<_> = std::iter::from_fn(|| queue.pop(now))
+                .take(threads)
+                .collect();
             if round.is_empty() {
                 return turns;
             }
@@ -253,8 +278,21 @@ mod tests {
         }
     }
 
-    fn push(queue: &mut Queue<()>, class: Class, now: Instant, within: Duration) -> Result<Number, Hopeless> {
-        queue.push(Ticket { class, step: Step::First, until: now + within }, (), now)
+    fn push(
+        queue: &mut Queue<()>,
+        class: Class,
+        now: Instant,
+        within: Duration,
+    ) -> Result<Number, Hopeless> {
+        queue.push(
+            Ticket {
+                class,
+                step: Step::First,
+                until: now + within,
+            },
+            (),
+            now,
+        )
     }
 
     #[test]
@@ -284,7 +322,14 @@ mod tests {
         fill(&mut queue, Class::Stranger, 50, now);
         fill(&mut queue, Class::Listed, 50, now);
         let turns = order(&mut queue, now);
-        assert!(turns[..10].iter().filter(|turn| **turn == Class::Listed).count() >= 7, "{turns:?}");
+        assert!(
+            turns[..10]
+                .iter()
+                .filter(|turn| **turn == Class::Listed)
+                .count()
+                >= 7,
+            "{turns:?}"
+        );
     }
 
     #[test]
@@ -314,14 +359,22 @@ mod tests {
             now += 100 * MILLISECOND;
             queue.done(turn.number, now);
         }
-        let within = |queue: &mut Queue<()>, class, milliseconds| push(queue, class, now, milliseconds * MILLISECOND);
+        let within = |queue: &mut Queue<()>, class, milliseconds| {
+            push(queue, class, now, milliseconds * MILLISECOND)
+        };
         fill(&mut queue, Class::Listed, 20, now);
-        assert_eq!(within(&mut queue, Class::Listed, 1000), Err(Hopeless::TooLate));
+        assert_eq!(
+            within(&mut queue, Class::Listed, 1000),
+            Err(Hopeless::TooLate)
+        );
         let last = within(&mut queue, Class::Listed, 1100).unwrap();
         // Own dials take turns with them: two before one's turn at most.
         assert!(within(&mut queue, Class::Own, 210).is_ok());
         // A stranger waits for four of each.
-        assert_eq!(within(&mut queue, Class::Stranger, 500), Err(Hopeless::TooLate));
+        assert_eq!(
+            within(&mut queue, Class::Stranger, 500),
+            Err(Hopeless::TooLate)
+        );
         assert!(within(&mut queue, Class::Stranger, 1000).is_ok());
         assert!(queue.withdraw(last).is_some() && queue.withdraw(last).is_none());
         assert_eq!(queue.waiting(Class::Listed), 20);
@@ -334,7 +387,10 @@ mod tests {
         fill(&mut queue, Class::Listed, 2, now);
         let hung = queue.pop(now).unwrap();
         let later = now + 5 * Duration::from_secs(1);
-        assert_eq!(push(&mut queue, Class::Listed, later, 100 * MILLISECOND), Err(Hopeless::TooLate));
+        assert_eq!(
+            push(&mut queue, Class::Listed, later, 100 * MILLISECOND),
+            Err(Hopeless::TooLate)
+        );
         queue.done(hung.number, later);
         let turn = queue.pop(later).unwrap();
         queue.done(turn.number, later);
@@ -346,13 +402,24 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(1);
         let number = |step, queue: &mut Queue<u8>, work| {
-            let ticket = Ticket { class: Class::Listed, step, until: now + LONG };
+            let ticket = Ticket {
+                class: Class::Listed,
+                step,
+                until: now + LONG,
+            };
             queue.push(ticket, work, now).unwrap()
         };
-        for (step, work) in [(Step::First, 3), (Step::Next, 1), (Step::First, 4), (Step::Next, 2)] {
+        for (step, work) in [
+            (Step::First, 3),
+            (Step::Next, 1),
+            (Step::First, 4),
+            (Step::Next, 2),
+        ] {
             number(step, &mut queue, work);
         }
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(now)).map(|turn| turn.work).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(now))
+            .map(|turn| turn.work)
+            .collect();
         assert_eq!(order, [1, 2, 3, 4]);
     }
 
@@ -361,7 +428,10 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(1);
         fill(&mut queue, Class::Stranger, LONGEST, now);
-        assert_eq!(push(&mut queue, Class::Stranger, now, LONG), Err(Hopeless::Full));
+        assert_eq!(
+            push(&mut queue, Class::Stranger, now, LONG),
+            Err(Hopeless::Full)
+        );
         assert!(push(&mut queue, Class::Listed, now, LONG).is_ok());
     }
 }

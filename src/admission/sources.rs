@@ -51,7 +51,10 @@ impl Sources {
                 return false;
             }
         }
-        let new = || Taken { pending: 0, signatures: Bucket::full(now) };
+        let new = || Taken {
+            pending: 0,
+            signatures: Bucket::full(now),
+        };
         let taken = self.known.entry(source).or_insert_with(new);
         if taken.pending >= most {
             return false;
@@ -63,7 +66,9 @@ impl Sources {
     /// One signature more. False when `rate` a second are spent.
     #[must_use]
     pub(super) fn spend(&mut self, source: Source, rate: u32, now: Instant) -> bool {
-        self.known.get_mut(&source).is_some_and(|taken| taken.signatures.take(rate, now))
+        self.known
+            .get_mut(&source)
+            .is_some_and(|taken| taken.signatures.take(rate, now))
     }
 
     pub(super) fn leave(&mut self, source: Source) {
@@ -75,7 +80,8 @@ impl Sources {
     /// Makes room: addresses that are as good as new first, then all without a connection. Never a
     /// few, so that the walk is paid by thousands of entries.
     fn forget(&mut self, now: Instant) {
-        self.known.retain(|_, taken| taken.pending > 0 || !taken.signatures.is_full(now));
+        self.known
+            .retain(|_, taken| taken.pending > 0 || !taken.signatures.is_full(now));
         if self.known.len() > MOST / 2 {
             self.known.retain(|_, taken| taken.pending > 0);
         }

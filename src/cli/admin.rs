@@ -11,8 +11,8 @@ use tonic::{Code, Status};
 use super::{Exit, Failure, Format, output};
 use crate::config::Config;
 use crate::rpc::admin::{
-    Connection, DrainRequest, MetricsRequest, PeersRequest, PingRequest, PingResponse, ReloadRequest,
-    StatusRequest, StatusResponse, admin_client::AdminClient,
+    Connection, DrainRequest, MetricsRequest, PeersRequest, PingRequest, PingResponse,
+    ReloadRequest, StatusRequest, StatusResponse, admin_client::AdminClient,
 };
 
 /// Where the running node listens for its administrator.
@@ -43,8 +43,9 @@ impl SocketArgs {
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
         match &self.admin {
             Some(path) => Ok(path.clone()),
-            None => Config::admin_socket(&self.config)
-                .map_err(|faults| Failure::faults("cannot find the admin socket: name it with --admin", faults)),
+            None => Config::admin_socket(&self.config).map_err(|faults| {
+                Failure::faults("cannot find the admin socket: name it with --admin", faults)
+            }),
         }
     }
 }
@@ -52,13 +53,19 @@ impl SocketArgs {
 type Client = AdminClient<Channel>;
 
 /// Runs `call` with a client of the node behind `socket`.
-fn with_node<T>(socket: &SocketArgs, call: impl AsyncFnOnce(Client) -> Result<T, Status>) -> Result<T, Failure> {
+fn with_node<T>(
+    socket: &SocketArgs,
+    call: impl AsyncFnOnce(Client) -> Result<T, Status>,
+) -> Result<T, Failure> {
     let path = socket.path()?;
     super::run::runtime()?.block_on(async {
         let channel = connect(&path).await.map_err(|error| {
             Failure::new(
                 Exit::NoNode,
-                format!("no node answers at {}: {error}; is `fastness run` running, as this user?", path.display()),
+                format!(
+                    "no node answers at {}: {error}; is `fastness run` running, as this user?",
+                    path.display()
+                ),
             )
         })?;
         call(AdminClient::new(channel)).await.map_err(|status| {
@@ -78,7 +85,9 @@ async fn connect(path: &Path) -> Result<Channel, std::io::Error> {
     let mut stream = Some(TokioIo::new(stream));
     Endpoint::from_static("http://admin.invalid")
         .connect_with_connector(tower::service_fn(move |_: Uri| {
-            let stream = stream.take().ok_or_else(|| std::io::Error::other("the node closed the admin socket"));
+            let stream = stream
+                .take()
+                .ok_or_else(|| std::io::Error::other("the node closed the admin socket"));
             std::future::ready(stream)
         }))
         .await
@@ -87,7 +96,8 @@ async fn connect(path: &Path) -> Result<Channel, std::io::Error> {
 
 /// `fastness status`
 pub(super) fn status(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
-    let status = with_node(socket, async |mut node| node.status(StatusRequest {}).await)?.into_inner();
+    let status =
+        with_node(socket, async |mut node| node.status(StatusRequest {}).await)?.into_inner();
     if format == Format::Json {
         return output::json(&status);
     }
@@ -101,12 +111,20 @@ fn describe_status(status: &StatusResponse) -> String {
     }
     lines.push(format!("  listening on {}", status.listening.join(", ")));
     lines.extend(status.processes.iter().map(|process| {
-        format!("  {:<10}  pid {:<8} started again {} times", process.role, process.pid, process.restarts)
+        format!(
+            "  {:<10}  pid {:<8} started again {} times",
+            process.role, process.pid, process.restarts
+        )
     }));
     lines.extend(status.keys.iter().map(|key| {
         format!(
             "  {} key  {} in token {} ({}), until {}\n              {}",
-            key.role, key.kind, key.token_label, key.token_manufacturer, key.not_after, key.spki_pin
+            key.role,
+            key.kind,
+            key.token_label,
+            key.token_manufacturer,
+            key.not_after,
+            key.spki_pin
         )
     }));
     lines.extend(status.attestations.iter().map(|one| {
@@ -172,7 +190,10 @@ pub(super) fn peers(socket: &SocketArgs, format: Format) -> Result<(), Failure> 
 
 /// `fastness metrics`
 pub(super) fn metrics(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
-    let metrics = with_node(socket, async |mut node| node.metrics(MetricsRequest {}).await)?.into_inner();
+    let metrics = with_node(socket, async |mut node| {
+        node.metrics(MetricsRequest {}).await
+    })?
+    .into_inner();
     if format == Format::Json {
         return output::json(&metrics);
     }
@@ -181,7 +202,10 @@ pub(super) fn metrics(socket: &SocketArgs, format: Format) -> Result<(), Failure
 
 /// `fastness ping`
 pub(super) fn ping(args: &PingArgs, format: Format) -> Result<(), Failure> {
-    let request = PingRequest { peer: args.peer.clone(), transfer_bytes: args.transfer };
+    let request = PingRequest {
+        peer: args.peer.clone(),
+        transfer_bytes: args.transfer,
+    };
     let pong = with_node(&args.socket, async |mut node| node.ping(request).await)?.into_inner();
     if format == Format::Json {
         return output::json(&pong);
@@ -191,7 +215,10 @@ pub(super) fn ping(args: &PingArgs, format: Format) -> Result<(), Failure> {
 
 fn describe_ping(peer: &str, pong: &PingResponse) -> String {
     let round_trip = Duration::from_nanos(pong.round_trip_nanos);
-    let mut lines = vec![format!("{peer} is {}: round trip {round_trip:?}", pong.peer_node_id)];
+    let mut lines = vec![format!(
+        "{peer} is {}: round trip {round_trip:?}",
+        pong.peer_node_id
+    )];
     if let Some(connection) = &pong.connection {
         lines.push("  our side:".into());
         lines.push(describe_connection(connection));
@@ -199,7 +226,13 @@ fn describe_ping(peer: &str, pong: &PingResponse) -> String {
     if let Some(seen) = &pong.seen_as {
         lines.push(format!(
             "  it sees us as {} at {}: {} {} {}, {} pin {}",
-            seen.peer_id, seen.address, seen.tls_version, seen.group, seen.cipher_suite, seen.pin_label, seen.spki_pin
+            seen.peer_id,
+            seen.address,
+            seen.tls_version,
+            seen.group,
+            seen.cipher_suite,
+            seen.pin_label,
+            seen.spki_pin
         ));
     }
     if pong.bytes_sent > 0 {
@@ -215,17 +248,30 @@ fn describe_ping(peer: &str, pong: &PingResponse) -> String {
 /// `fastness reload`
 pub(super) fn reload(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
     let reloaded = with_node(socket, async |mut node| node.reload(ReloadRequest {}).await)
-        .map_err(|failure| if failure.exit == Exit::Peer { Failure { exit: Exit::Faults, ..failure } } else { failure })?
+        .map_err(|failure| {
+            if failure.exit == Exit::Peer {
+                Failure {
+                    exit: Exit::Faults,
+                    ..failure
+                }
+            } else {
+                failure
+            }
+        })?
         .into_inner();
     match format {
         Format::Json => output::json(&reloaded),
-        Format::Human => output::text(&format!("reloaded: generation {} is in force", reloaded.generation)),
+        Format::Human => output::text(&format!(
+            "reloaded: generation {} is in force",
+            reloaded.generation
+        )),
     }
 }
 
 /// `fastness drain`
 pub(super) fn drain(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
-    let drained = with_node(socket, async |mut node| node.drain(DrainRequest {}).await)?.into_inner();
+    let drained =
+        with_node(socket, async |mut node| node.drain(DrainRequest {}).await)?.into_inner();
     match format {
         Format::Json => output::json(&drained),
         Format::Human => output::text("the node lets its calls end and stops"),

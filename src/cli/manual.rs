@@ -39,7 +39,10 @@ fn section(page: &mut Vec<u8>, command: &clap::Command, name: &str) -> io::Resul
     // Sections of a command are subsections of the page.
     let body = String::from_utf8_lossy(&body).replace(".SH ", ".SS ");
     page.write_all(body.as_bytes())?;
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    for sub in command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help")
+    {
         section(page, sub, &format!("{name} {}", sub.get_name()))?;
     }
     Ok(())

@@ -100,7 +100,7 @@ enum Command {
     /// Tokens and their keys: init, keygen, list, csr, destroy.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// What each role of a node may do on this machine.
+    /// What each role of a node may do once it is sealed.
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
     /// A certificate authority whose key is in a token.
@@ -157,11 +157,16 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Drain(args) => admin::drain(&args, format),
         Command::Unlock(args) => unlock::run(args, format),
         Command::Token(command) => Ok(token::run(command, format)?),
-        Command::Sandbox(command) => sandbox::run(&command, format),
         Command::Ca(command) => Ok(ca::run(command, format)?),
+        Command::Sandbox(command) => sandbox::run(&command, format),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "fastness", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "fastness",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
         Command::Man => manual::print(),

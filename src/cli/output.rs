@@ -20,12 +20,20 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure that one line explains.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), faults: Vec::new() }
+        Self {
+            exit,
+            message: message.into(),
+            faults: Vec::new(),
+        }
     }
 
     /// Faults in what the operator gave us.
     pub(crate) fn faults(message: impl Into<String>, faults: Vec<Fault>) -> Self {
-        Self { exit: Exit::Faults, message: message.into(), faults }
+        Self {
+            exit: Exit::Faults,
+            message: message.into(),
+            faults,
+        }
     }
 
     /// The same failure, each fault about a key of the configuration in `file` with its line there.
@@ -33,7 +41,11 @@ impl Failure {
         // Whoever cannot read it has said so already.
         if let Ok(text) = std::fs::read_to_string(file) {
             let shown = file.display().to_string();
-            self.faults = self.faults.into_iter().map(|fault| toml_faults::placed(fault, &text, &shown)).collect();
+            self.faults = self
+                .faults
+                .into_iter()
+                .map(|fault| toml_faults::placed(fault, &text, &shown))
+                .collect();
         }
         self
     }

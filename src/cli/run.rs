@@ -10,19 +10,26 @@ use crate::telemetry;
 /// Runs a node until it is told to stop.
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let config = Config::load(file).map_err(|faults| {
-        Failure::faults("the node does not start: mend the faults above, then try `fastness check`", faults)
+        Failure::faults(
+            "the node does not start: mend the faults above, then try `fastness check`",
+            faults,
+        )
     })?;
     telemetry::start("supervisor", config.log);
     // Sockets and files of ours are nobody else's business from the moment they exist.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = runtime()?;
     let file = config.file.clone();
-    runtime.block_on(supervisor::run(config)).map_err(|error| Failure::from(error).placed_in(&file))
+    runtime
+        .block_on(supervisor::run(config))
+        .map_err(|error| Failure::from(error).placed_in(&file))
 }
 
 /// The supervisor's runtime: its children must be started from the thread that lives as long as it.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 impl From<SupervisorError> for Failure {
@@ -33,7 +40,9 @@ impl From<SupervisorError> for Failure {
             }
             SupervisorError::Pin(faults) => Failure {
                 exit: Exit::Pin,
-                message: "the PIN was tried once and is not tried again: mend it before the next start".into(),
+                message:
+                    "the PIN was tried once and is not tried again: mend it before the next start"
+                        .into(),
                 faults,
             },
             SupervisorError::System(error) => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{ConfigArgs, Failure, Format, output};
+use super::{Failure, Format, output};
 use crate::config::Config;
 use crate::fault::{Fault, chain};
 use crate::sandbox::{NEEDS, Profile, ProfileError, Role, Walls};
@@ -15,9 +15,21 @@ use crate::sandbox::{NEEDS, Profile, ProfileError, Role, Walls};
 pub(super) enum SandboxCommand {
     /// Show what each role of a node may do: system calls, Landlock, digests of the profiles.
     ///
-    /// `fastness status` shows what the running processes really are.
-    Show(ConfigArgs),
+    /// With a configuration, for its tokens. `fastness status` shows what the running processes really
+    /// are.
+    Show(ShowArgs),
 }
+
+/// Whose roles.
+#[derive(Debug, clap::Args)]
+pub(super) struct ShowArgs {
+    /// The node's configuration.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What SoftHSM's tokens say of their maker.
+const SOFTHSM: &str = "SoftHSM project";
 
 /// What one role may do.
 #[derive(Debug, Serialize)]
@@ -50,13 +62,33 @@ impl Shown {
     }
 
     fn describe(&self) -> String {
-        let of = self.token.as_ref().map_or(String::new(), |token| format!(" of {token}"));
-        let star = |call: &String| if self.argument_checked.contains(call) { format!("{call}*") } else { call.clone() };
+        let of = self
+            .token
+            .as_ref()
+            .map_or(String::new(), |token| format!(" of {token}"));
+        let star = |call: &String| {
+            if self.argument_checked.contains(call) {
+                format!("{call}*")
+            } else {
+                call.clone()
+            }
+        };
         let allowed: Vec<_> = self.allowed.iter().map(star).collect();
-        let answered: Vec<_> = self.answered.iter().map(|(call, error)| format!("{call} ({error})")).collect();
+        let answered: Vec<_> = self
+            .answered
+            .iter()
+            .map(|(call, error)| format!("{call} ({error})"))
+            .collect();
         [
-            format!("{}{of}: profile {}, SHA-256 {}", self.role, self.profile, self.sha256),
-            format!("  {} system calls, {} with checked arguments (*):", allowed.len(), self.argument_checked.len()),
+            format!(
+                "{}{of}: profile {}, SHA-256 {}",
+                self.role, self.profile, self.sha256
+            ),
+            format!(
+                "  {} system calls, {} with checked arguments (*):",
+                allowed.len(),
+                self.argument_checked.len()
+            ),
             format!("    {}", allowed.join(" ")),
             format!("  refused with an error: {}", answered.join(", ")),
             "  any other ends the process".to_owned(),
@@ -68,9 +100,14 @@ impl Shown {
 
 pub(super) fn run(command: &SandboxCommand, format: Format) -> Result<(), Failure> {
     let SandboxCommand::Show(args) = command;
-    let config = Config::load(&args.config).map_err(|faults| Failure::faults("mend the faults above", faults))?;
-    let shown = roles(&config)
-        .map_err(|error| Failure::faults("this binary cannot confine", vec![Fault::new("sandbox", chain(&*error), "")]))?;
+    let config = args.config.as_deref().map(Config::load).transpose();
+    let config = config.map_err(|faults| Failure::faults("mend the faults above", faults))?;
+    let shown = roles(config.as_ref()).map_err(|error| {
+        Failure::faults(
+            "this binary cannot confine",
+            vec![Fault::new("sandbox", chain(&*error), "")],
+        )
+    })?;
     if format == Format::Json {
         return output::json(&serde_json::json!({ "roles": shown }));
     }
@@ -79,17 +116,53 @@ pub(super) fn run(command: &SandboxCommand, format: Format) -> Result<(), Failur
     output::text(&text.join("\n\n"))
 }
 
-fn roles(config: &Config) -> Result<Vec<Shown>, Box<dyn std::error::Error>> {
+fn roles(config: Option<&Config>) -> Result<Vec<Shown>, Box<dyn std::error::Error>> {
     let programs = Walls::own_program()?;
-    let mut shown = vec![Shown::new(Role::Supervisor, None, Profile::supervisor()?, &programs)];
-    for token in &config.tokens {
-        // A keeper asks its token who made it. Here nobody logs in: the module's name must do.
-        let softhsm = token.module.file_name().is_some_and(|name| name.to_string_lossy().contains("softhsm"));
-        let profile: Result<_, ProfileError> = Profile::keeper(if softhsm { "SoftHSM project" } else { "" });
-        let profile = profile?;
-        let walls = Walls::of_module(profile.name, |name| token.environment.get(name).map(PathBuf::from));
-        shown.push(Shown::new(Role::Keeper, Some(token.uri.to_string()), profile, &walls));
+    let mut shown = vec![Shown::new(
+        Role::Supervisor,
+        None,
+        Profile::supervisor()?,
+        &programs,
+    )];
+    match config {
+        Some(config) => {
+            for token in &config.tokens {
+                // A keeper asks its token who made it. Here nobody logs in: the module's name must do.
+                let name = token
+                    .module
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy();
+                let maker = if name.contains("softhsm") {
+                    SOFTHSM
+                } else {
+                    ""
+                };
+                let environment = |name: &str| token.environment.get(name).map(PathBuf::from);
+                shown.push(keeper(maker, Some(token.uri.to_string()), environment)?);
+            }
+        }
+        None => {
+            for maker in [SOFTHSM, ""] {
+                shown.push(keeper(maker, None, |_| None)?);
+            }
+        }
     }
-    shown.push(Shown::new(Role::Node, None, Profile::node()?, &Walls::Nothing));
+    shown.push(Shown::new(
+        Role::Node,
+        None,
+        Profile::node()?,
+        &Walls::Nothing,
+    ));
     Ok(shown)
+}
+
+fn keeper(
+    maker: &str,
+    token: Option<String>,
+    environment: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<Shown, ProfileError> {
+    let profile = Profile::keeper(maker)?;
+    let walls = Walls::of_module(profile.name, environment);
+    Ok(Shown::new(Role::Keeper, token, profile, &walls))
 }

@@ -188,7 +188,11 @@ fn log_in(
 ) -> Result<Token, TokenCommandError> {
     let token = module.load()?.token(token)?;
     if let Some(refusal) = token.info().login_refusal() {
-        return Err(TokenError::Login { token: token.info().label.clone(), refusal }.into());
+        return Err(TokenError::Login {
+            token: token.info().label.clone(),
+            refusal,
+        }
+        .into());
     }
     let pin = pin.read(&token.info().label)?;
     token.login(pin)?;

@@ -26,10 +26,20 @@ pub(super) struct UnlockArgs {
 pub(super) fn run(args: UnlockArgs, format: Format) -> Result<(), Failure> {
     let pin_failure = |error: String| Failure::new(Exit::Pin, error);
     let source = args.pin;
-    let pin = source.as_ref().map(PinSource::open).transpose().map_err(|error| pin_failure(error.to_string()))?;
+    let pin = source
+        .as_ref()
+        .map(PinSource::open)
+        .transpose()
+        .map_err(|error| pin_failure(error.to_string()))?;
     let path = crate::supervisor::unlock_socket(&args.socket.path()?);
     let stream = UnixStream::connect(&path).map_err(|error| {
-        Failure::new(Exit::NoNode, format!("no node answers at {}: {error}; is `fastness run` running, as this user?", path.display()))
+        Failure::new(
+            Exit::NoNode,
+            format!(
+                "no node answers at {}: {error}; is `fastness run` running, as this user?",
+                path.display()
+            ),
+        )
     })?;
     let unlock = Unlock {
         pin: source.as_ref().map(|source| source.kind(&args.token)),
@@ -47,6 +57,9 @@ pub(super) fn run(args: UnlockArgs, format: Format) -> Result<(), Failure> {
             message: "still locked; the PIN was tried at most once".into(),
             faults,
         }),
-        None => Err(Failure::new(Exit::NoNode, "the node ended before the token was unlocked")),
+        None => Err(Failure::new(
+            Exit::NoNode,
+            "the node ended before the token was unlocked",
+        )),
     }
 }

@@ -37,11 +37,18 @@ pub(super) fn check(
         )]
     })?;
     let Some(leaf) = chain.first() else {
-        return Err(vec![fault("holds no certificate".into(), "name the file that `fastness ca issue` wrote")]);
+        return Err(vec![fault(
+            "holds no certificate".into(),
+            "name the file that `fastness ca issue` wrote",
+        )]);
     };
     let encoded = |error: der::Error| vec![fault(format!("cannot encode it again: {error}"), "")];
     let leaf_der = leaf.to_der().map_err(encoded)?;
-    let spki = leaf.tbs_certificate().subject_public_key_info().to_der().map_err(encoded)?;
+    let spki = leaf
+        .tbs_certificate()
+        .subject_public_key_info()
+        .to_der()
+        .map_err(encoded)?;
 
     let mut faults = Vec::new();
     let validity = leaf.tbs_certificate().validity();
@@ -65,7 +72,10 @@ pub(super) fn check(
         Ok(entity) => {
             if entity.role() != role {
                 faults.push(fault(
-                    format!("its extended key usage is for a {}, it stands here for the {role}", entity.role()),
+                    format!(
+                        "its extended key usage is for a {}, it stands here for the {role}",
+                        entity.role()
+                    ),
                     &format!("issue one with `--profile {role}`"),
                 ));
             }

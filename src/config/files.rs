@@ -39,7 +39,10 @@ pub(super) fn read(
         .metadata()
         .map_err(|error| fault(format!("cannot look at {shown}: {error}"), String::new()))?;
     if !metadata.is_file() {
-        return Err(fault(format!("{shown} is not a file"), "name a file".into()));
+        return Err(fault(
+            format!("{shown} is not a file"),
+            "name a file".into(),
+        ));
     }
     let ourselves = rustix::process::geteuid().as_raw();
     if metadata.uid() != 0 && metadata.uid() != ourselves {
@@ -49,7 +52,11 @@ pub(super) fn read(
         ));
     }
     let (forbidden, chmod, who) = match privacy {
-        Privacy::Private => (0o027, "chmod u=rw,g=r,o=", "others may read it or change it"),
+        Privacy::Private => (
+            0o027,
+            "chmod u=rw,g=r,o=",
+            "others may read it or change it",
+        ),
         Privacy::Public => (0o022, "chmod go-w", "others may change it"),
     };
     if metadata.mode() & forbidden != 0 {
@@ -59,7 +66,10 @@ pub(super) fn read(
         ));
     }
     if metadata.len() > MAX_BYTES {
-        return Err(fault(format!("{shown} is longer than {MAX_BYTES} bytes"), String::new()));
+        return Err(fault(
+            format!("{shown} is longer than {MAX_BYTES} bytes"),
+            String::new(),
+        ));
     }
     let mut text = String::new();
     (&mut file)

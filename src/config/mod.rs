@@ -161,26 +161,41 @@ impl Reader<'_> {
         let id = self.parse::<PeerId>(&spec.id, "id", "such as spiffe://mesh.example/node/a");
         let listen = self.listen(&spec.listen);
         let trust_anchors = self.read(&spec.trust_anchors, Privacy::Public, "trust_anchors");
-        let anchors = trust_anchors.as_deref().and_then(|pem| match TrustAnchors::from_pem(pem) {
-            Ok(anchors) => Some(anchors),
-            Err(error) => {
-                self.fault(
-                    &spec.trust_anchors,
-                    Fault::new("trust_anchors", error.to_string(), "name a PEM file of root certificates"),
-                );
-                None
-            }
-        });
+        let anchors = trust_anchors
+            .as_deref()
+            .and_then(|pem| match TrustAnchors::from_pem(pem) {
+                Ok(anchors) => Some(anchors),
+                Err(error) => {
+                    self.fault(
+                        &spec.trust_anchors,
+                        Fault::new(
+                            "trust_anchors",
+                            error.to_string(),
+                            "name a PEM file of root certificates",
+                        ),
+                    );
+                    None
+                }
+            });
         let peers = self.peers(&spec.peers);
         let mut limit_faults = Vec::new();
-        let limits = spec.limits.resolve(|offset, fault| limit_faults.push((offset, fault)));
+        let limits = spec
+            .limits
+            .resolve(|offset, fault| limit_faults.push((offset, fault)));
         for (offset, fault) in limit_faults {
             self.fault_at(offset, fault);
         }
         let mut tokens = Vec::new();
         match spec.token.as_slice() {
-            [] => self.faults.push(Fault::new("token", "is missing", "add a [[token]] with module, uri, pin, server and client")),
-            tokens if tokens.len() > MOST_TOKENS => self.fault(&tokens[MOST_TOKENS], Fault::new("token", "too many tokens", format!("at most {MOST_TOKENS}"))),
+            [] => self.faults.push(Fault::new(
+                "token",
+                "is missing",
+                "add a [[token]] with module, uri, pin, server and client",
+            )),
+            tokens if tokens.len() > MOST_TOKENS => self.fault(
+                &tokens[MOST_TOKENS],
+                Fault::new("token", "too many tokens", format!("at most {MOST_TOKENS}")),
+            ),
             _ => {}
         }
         for (index, token) in spec.token.into_iter().enumerate() {
@@ -190,7 +205,10 @@ impl Reader<'_> {
             Some(path) => self.folder.join(path.get_ref()),
             None => self.folder.join("admin.sock"),
         };
-        let metrics = spec.metrics.as_ref().and_then(|address| self.metrics(address));
+        let metrics = spec
+            .metrics
+            .as_ref()
+            .and_then(|address| self.metrics(address));
         let (peers, resolved) = peers?;
         Some(Config {
             file,
@@ -214,7 +232,14 @@ impl Reader<'_> {
         let mend = "such as \"0.0.0.0:7443\"";
         let count = addresses.get_ref().len();
         if count == 0 || count > MOST_LISTENERS {
-            self.fault(addresses, Fault::new("listen", format!("names {count} addresses"), format!("one to {MOST_LISTENERS}, {mend}")));
+            self.fault(
+                addresses,
+                Fault::new(
+                    "listen",
+                    format!("names {count} addresses"),
+                    format!("one to {MOST_LISTENERS}, {mend}"),
+                ),
+            );
         }
         let mut found = Vec::new();
         for (index, address) in addresses.get_ref().iter().enumerate() {
@@ -227,7 +252,14 @@ impl Reader<'_> {
         let mend = "a loopback address, such as \"127.0.0.1:9464\"; from elsewhere, scrape through the tunnel or agent that you trust";
         let found = self.parse::<SocketAddr>(address, "metrics", mend)?;
         if !found.ip().to_canonical().is_loopback() {
-            self.fault(address, Fault::new("metrics", "is not a loopback address: metrics are not authenticated", mend));
+            self.fault(
+                address,
+                Fault::new(
+                    "metrics",
+                    "is not a loopback address: metrics are not authenticated",
+                    mend,
+                ),
+            );
         }
         Some(found)
     }
@@ -238,11 +270,15 @@ impl Reader<'_> {
         let shown = self.folder.join(path.get_ref()).display().to_string();
         match PeerPolicy::parse(&text) {
             Ok(policy) => {
-                let resolved = policy.hosts().map(|host| (host.to_owned(), resolve(host))).collect();
+                let resolved = policy
+                    .hosts()
+                    .map(|host| (host.to_owned(), resolve(host)))
+                    .collect();
                 Some((text, resolved))
             }
             Err(faults) => {
-                self.faults.extend(faults.into_iter().map(|fault| fault.in_file(&*shown)));
+                self.faults
+                    .extend(faults.into_iter().map(|fault| fault.in_file(&*shown)));
                 None
             }
         }
@@ -257,7 +293,14 @@ impl Reader<'_> {
     ) -> Option<TokenConfig> {
         let place = format!("token[{index}]");
         if !spec.module.get_ref().is_absolute() {
-            self.fault(&spec.module, Fault::new(format!("{place}.module"), "is not an absolute path", "such as /usr/lib/softhsm/libsofthsm2.so"));
+            self.fault(
+                &spec.module,
+                Fault::new(
+                    format!("{place}.module"),
+                    "is not an absolute path",
+                    "such as /usr/lib/softhsm/libsofthsm2.so",
+                ),
+            );
         } else if !spec.module.get_ref().is_file() {
             self.fault(&spec.module, Fault::new(
                 format!("{place}.module"),
@@ -265,20 +308,48 @@ impl Reader<'_> {
                 "install the module, or name its path: SoftHSM's is /usr/lib/softhsm/libsofthsm2.so",
             ));
         }
-        let uri = self.parse::<TokenUri>(&spec.uri, &format!("{place}.uri"), "such as pkcs11:token=node-a;serial=0123456789abcdef");
-        let pin = self.parse::<PinSource>(&spec.pin, &format!("{place}.pin"), "file:PATH, fd:N, credential:NAME or prompt");
+        let uri = self.parse::<TokenUri>(
+            &spec.uri,
+            &format!("{place}.uri"),
+            "such as pkcs11:token=node-a;serial=0123456789abcdef",
+        );
+        let pin = self.parse::<PinSource>(
+            &spec.pin,
+            &format!("{place}.pin"),
+            "file:PATH, fd:N, credential:NAME or prompt",
+        );
         let pin = pin.map(|source| source.relative_to(self.folder));
         if let Some(Err(error)) = pin.as_ref().map(PinSource::open) {
-            self.fault(&spec.pin, Fault::new(format!("{place}.pin"), error.to_string(), "mend the PIN's source"));
+            self.fault(
+                &spec.pin,
+                Fault::new(
+                    format!("{place}.pin"),
+                    error.to_string(),
+                    "mend the PIN's source",
+                ),
+            );
         }
-        let sessions = spec.sessions.as_ref().map_or(SESSIONS, |sessions| *sessions.get_ref());
+        let sessions = spec
+            .sessions
+            .as_ref()
+            .map_or(SESSIONS, |sessions| *sessions.get_ref());
         if let Some(stated) = &spec.sessions
             && !(1..=MOST_SESSIONS).contains(&sessions)
         {
-            self.fault(stated, Fault::new(format!("{place}.sessions"), "out of range", format!("from 1 to {MOST_SESSIONS}")));
+            self.fault(
+                stated,
+                Fault::new(
+                    format!("{place}.sessions"),
+                    "out of range",
+                    format!("from 1 to {MOST_SESSIONS}"),
+                ),
+            );
         }
         let mut keys = Vec::new();
-        for (role, key) in [(TlsRole::Server, &spec.server), (TlsRole::Client, &spec.client)] {
+        for (role, key) in [
+            (TlsRole::Server, &spec.server),
+            (TlsRole::Client, &spec.client),
+        ] {
             keys.extend(self.key(&place, role, key.get_ref(), uri.as_ref(), id, trust_anchors));
         }
         if let [server, client] = keys.as_slice()
@@ -294,7 +365,11 @@ impl Reader<'_> {
         let environment = spec.environment.into_iter().map(|(name, value)| {
             let path = folder.join(&value);
             // A module's settings file may stand beside the configuration.
-            let value = if !value.is_empty() && path.exists() { path.display().to_string() } else { value };
+            let value = if !value.is_empty() && path.exists() {
+                path.display().to_string()
+            } else {
+                value
+            };
             (name, value)
         });
         Some(TokenConfig {
@@ -322,7 +397,14 @@ impl Reader<'_> {
             (Some(uri), Some(token)) => match uri.within(token) {
                 Ok(uri) => Some(uri),
                 Err(error) => {
-                    self.fault(&spec.key, Fault::new(&*key, error.to_string(), "leave the token out of the key's URI"));
+                    self.fault(
+                        &spec.key,
+                        Fault::new(
+                            &*key,
+                            error.to_string(),
+                            "leave the token out of the key's URI",
+                        ),
+                    );
                     None
                 }
             },
@@ -331,7 +413,18 @@ impl Reader<'_> {
         let certificate = format!("{place}.{role}.certificate");
         let chain = self.read(&spec.certificate, Privacy::Public, &certificate)?;
         match certificate::check(&chain, role, id, trust_anchors, self.now, &certificate) {
-            Ok(OwnChain { spki, pin, not_after }) => Some(KeyConfig { role, uri: uri?, chain, spki, pin, not_after }),
+            Ok(OwnChain {
+                spki,
+                pin,
+                not_after,
+            }) => Some(KeyConfig {
+                role,
+                uri: uri?,
+                chain,
+                spki,
+                pin,
+                not_after,
+            }),
             Err(faults) => {
                 for fault in faults {
                     self.fault(&spec.certificate, fault);
@@ -356,7 +449,12 @@ impl Reader<'_> {
         text
     }
 
-    fn parse<T: FromStr<Err: std::fmt::Display>>(&mut self, text: &Spanned<String>, key: &str, mend: &str) -> Option<T> {
+    fn parse<T: FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        text: &Spanned<String>,
+        key: &str,
+        mend: &str,
+    ) -> Option<T> {
         match text.get_ref().parse() {
             Ok(value) => Some(value),
             Err(error) => {
@@ -371,7 +469,8 @@ impl Reader<'_> {
     }
 
     fn fault_at(&mut self, offset: usize, fault: Fault) {
-        self.faults.push(fault.at_line(toml_faults::line_of(self.text, offset)));
+        self.faults
+            .push(fault.at_line(toml_faults::line_of(self.text, offset)));
     }
 }
 

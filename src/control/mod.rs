@@ -7,8 +7,10 @@ mod keeper;
 mod node;
 mod unlock;
 
-pub(crate) use keeper::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper, Vitals};
-pub(crate) use unlock::{Unlock, Unlocked};
-pub(crate) use node::{
-    Answer, CredentialSetup, FromNode, Generation, NodeSetup, Order, TokenSetup, ToNode,
+pub(crate) use keeper::{
+    FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper, Vitals,
 };
+pub(crate) use node::{
+    Answer, CredentialSetup, FromNode, Generation, NodeSetup, Order, ToNode, TokenSetup,
+};
+pub(crate) use unlock::{Unlock, Unlocked};

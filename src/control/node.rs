@@ -19,9 +19,14 @@ pub(crate) enum ToNode {
     Setup(Box<NodeSetup>),
     /// It was attested: begin.
     Serve,
-    Order { id: u64, order: Order },
+    Order {
+        id: u64,
+        order: Order,
+    },
     /// Which of the tokens sign now, in their order.
-    Tokens { sign: Vec<bool> },
+    Tokens {
+        sign: Vec<bool>,
+    },
     /// What the supervisor counts, for those who ask the node: Prometheus text.
     Metrics(String),
     /// Stop accepting, let calls end, then exit.
@@ -101,7 +106,9 @@ pub(crate) enum Answer {
     Ping(Box<admin::PingResponse>),
     Reloaded,
     /// No peer has this name or id.
-    UnknownPeer { known: Vec<String> },
+    UnknownPeer {
+        known: Vec<String>,
+    },
     /// The peer could not be reached, or refused us.
     Unreachable(String),
     Refused(Vec<Fault>),
@@ -115,6 +122,11 @@ pub(crate) enum FromNode {
     /// It serves.
     Ready,
     /// It will not serve.
-    Refused { faults: Vec<Fault> },
-    Answer { id: u64, answer: Answer },
+    Refused {
+        faults: Vec<Fault>,
+    },
+    Answer {
+        id: u64,
+        answer: Answer,
+    },
 }

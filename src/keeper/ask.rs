@@ -90,7 +90,10 @@ impl Asker {
         }
         Ok(Self {
             sessions: channels.len(),
-            free: Mutex::new(Free { channels, waiting: 0 }),
+            free: Mutex::new(Free {
+                channels,
+                waiting: 0,
+            }),
             returned: Condvar::new(),
             next_id: AtomicU64::new(1),
             deadline,
@@ -122,7 +125,11 @@ impl Asker {
 
     /// How many were asked for in vain, and why.
     pub(crate) fn failures(&self) -> Vec<(&'static str, u64)> {
-        self.failures.snapshot().into_iter().map(|((_, code), count)| (code, count)).collect()
+        self.failures
+            .snapshot()
+            .into_iter()
+            .map(|((_, code), count)| (code, count))
+            .collect()
     }
 
     /// Asks for a signature over `input` with the key at `key`. Blocks: call it from the lane.
@@ -139,15 +146,32 @@ impl Asker {
         outcome
     }
 
-    fn ask(&self, key: KeyIndex, scheme: Scheme, input: &[u8], until: Instant) -> Result<Signed, AskError> {
+    fn ask(
+        &self,
+        key: KeyIndex,
+        scheme: Scheme,
+        input: &[u8],
+        until: Instant,
+    ) -> Result<Signed, AskError> {
         let channel = self.take(until)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.exchange(&channel, Request { id, key, scheme, input }, until);
+        let outcome = self.exchange(
+            &channel,
+            Request {
+                id,
+                key,
+                scheme,
+                input,
+            },
+            until,
+        );
         self.give_back(channel);
         match &outcome {
             Ok(_) => self.breaker.succeeded(),
             Err(AskError::Deadline(_)) => self.breaker.failed(true),
-            Err(AskError::Refused(Refusal::Token) | AskError::Channel(_) | AskError::Malformed(_)) => {
+            Err(
+                AskError::Refused(Refusal::Token) | AskError::Channel(_) | AskError::Malformed(_),
+            ) => {
                 self.breaker.failed(false);
             }
             // What we asked was wrong: that says nothing about the token.
@@ -201,7 +225,11 @@ impl Asker {
         // all of them are taken in, and the question is asked once more.
         let mut replaced = false;
         loop {
-            let flags = if replaced { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+            let flags = if replaced {
+                RecvFlags::DONTWAIT
+            } else {
+                RecvFlags::empty()
+            };
             let length = match rustix::net::recv(channel, &mut packet, flags) {
                 Ok((length, _)) => length,
                 Err(rustix::io::Errno::AGAIN) if replaced => {

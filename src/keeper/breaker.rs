@@ -46,10 +46,14 @@ impl Breaker {
 
     /// `hung`: there was no answer at all, which is as bad as several failures.
     pub(super) fn failed(&self, hung: bool) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let failures = self
+            .failures
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
         if hung || failures >= FAILURES {
             let pause = u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX);
-            self.open_until.store(self.now().saturating_add(pause), Ordering::Relaxed);
+            self.open_until
+                .store(self.now().saturating_add(pause), Ordering::Relaxed);
         }
     }
 

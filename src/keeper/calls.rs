@@ -39,7 +39,10 @@ impl Calls {
     /// How long the longest call has been under way.
     pub(super) fn longest(&self) -> Duration {
         let now = self.now() + 1;
-        let entered = self.entered.iter().map(|entered| entered.load(Ordering::Relaxed));
+        let entered = self
+            .entered
+            .iter()
+            .map(|entered| entered.load(Ordering::Relaxed));
         let oldest = entered.filter(|entered| *entered != 0).min().unwrap_or(now);
         Duration::from_millis(now.saturating_sub(oldest))
     }

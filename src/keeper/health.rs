@@ -69,12 +69,18 @@ impl Probe {
 
     /// The health now.
     pub(super) fn health(&self) -> Health {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A signature failed: probe now rather than later.
     pub(super) fn suspect(&self) {
-        *self.suspicion.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self
+            .suspicion
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
         self.suspected.notify_one();
     }
 
@@ -99,8 +105,13 @@ impl Probe {
     }
 
     fn wait(&self, pause: Duration) {
-        let suspicion = self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.suspected.wait_timeout_while(suspicion, pause, |suspected| !*suspected);
+        let suspicion = self
+            .suspicion
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .suspected
+            .wait_timeout_while(suspicion, pause, |suspected| !*suspected);
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 }

@@ -44,13 +44,24 @@ pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperRe
         }
     }
     if !faults.is_empty() {
-        return Err(Refused { faults, latch: false });
+        return Err(Refused {
+            faults,
+            latch: false,
+        });
     }
     let info = token.info().clone();
-    let most = info.max_sessions.map_or(u64::MAX, |most| most.saturating_sub(RESERVE).max(1));
-    let wanted = setup.sessions.min(usize::try_from(most).unwrap_or(usize::MAX));
+    let most = info
+        .max_sessions
+        .map_or(u64::MAX, |most| most.saturating_sub(RESERVE).max(1));
+    let wanted = setup
+        .sessions
+        .min(usize::try_from(most).unwrap_or(usize::MAX));
     let vault = Vault::new(token, keys, wanted).map_err(|error| Refused {
-        faults: vec![Fault::new(format!("{}.sessions", setup.place), error.to_string(), "free sessions of this token, or lower `sessions`")],
+        faults: vec![Fault::new(
+            format!("{}.sessions", setup.place),
+            error.to_string(),
+            "free sessions of this token, or lower `sessions`",
+        )],
         latch: false,
     })?;
     let found = KeeperReady {
@@ -68,10 +79,18 @@ pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperRe
 fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
     let refuse = |error: TokenError| Refused {
         latch: error.is_pin_verdict(),
-        faults: vec![Fault::new(format!("{}.{}", setup.place, key_of(&error)), error.to_string(), error.mend())],
+        faults: vec![Fault::new(
+            format!("{}.{}", setup.place, key_of(&error)),
+            error.to_string(),
+            error.mend(),
+        )],
     };
     let uri: TokenUri = setup.token.parse().map_err(|error| Refused {
-        faults: vec![Fault::new(format!("{}.uri", setup.place), format!("{error}"), "mend the URI")],
+        faults: vec![Fault::new(
+            format!("{}.uri", setup.place),
+            format!("{error}"),
+            "mend the URI",
+        )],
         latch: false,
     })?;
     let module = Module::load(&setup.module).map_err(refuse)?;
@@ -92,29 +111,52 @@ fn key_of(error: &TokenError) -> &'static str {
 /// One object, not readable, matching its certificate, and able to sign with each of its schemes.
 fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec<Fault>> {
     let one = |error: TokenError| vec![Fault::new(&*setup.place, error.to_string(), error.mend())];
-    let uri: KeyUri = setup
-        .uri
-        .parse()
-        .map_err(|error| vec![Fault::new(&*setup.place, format!("{error}"), "mend the URI")])?;
+    let uri: KeyUri = setup.uri.parse().map_err(|error| {
+        vec![Fault::new(
+            &*setup.place,
+            format!("{error}"),
+            "mend the URI",
+        )]
+    })?;
     let session = token.session().map_err(one)?;
     let key = session.locate(&uri).map_err(one)?;
     if key.spki_der() != setup.spki {
         return Err(vec![other_key(setup, "they have different public keys")]);
     }
-    let evidence = session
-        .gate(&key)
-        .map_err(|faults| faults.into_iter().map(|fault| Fault { key: setup.place.clone(), ..fault }).collect::<Vec<_>>())?;
+    let evidence = session.gate(&key).map_err(|faults| {
+        faults
+            .into_iter()
+            .map(|fault| Fault {
+                key: setup.place.clone(),
+                ..fault
+            })
+            .collect::<Vec<_>>()
+    })?;
     let mut nonce = [0; 32];
     aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
     let probe = purpose::probe(setup.role, nonce);
     for scheme in key.kind().schemes() {
-        let signature = session.sign(&key, *scheme, &probe).map_err(|error| vec![cannot_sign(setup, *scheme, &error)])?;
+        let signature = session
+            .sign(&key, *scheme, &probe)
+            .map_err(|error| vec![cannot_sign(setup, *scheme, &error)])?;
         if let Err(error) = token::verify(&setup.spki, *scheme, &probe, &signature) {
             return Err(vec![other_key(setup, &error.to_string())]);
         }
     }
-    let ready = KeyReady { kind: key.kind(), spki: key.spki_der().to_vec(), evidence };
-    Ok((Purpose { role: setup.role, uri, kind: key.kind(), spki: setup.spki.clone() }, ready))
+    let ready = KeyReady {
+        kind: key.kind(),
+        spki: key.spki_der().to_vec(),
+        evidence,
+    };
+    Ok((
+        Purpose {
+            role: setup.role,
+            uri,
+            kind: key.kind(),
+            spki: setup.spki.clone(),
+        },
+        ready,
+    ))
 }
 
 fn cannot_sign(setup: &KeySetup, scheme: Scheme, error: &TokenError) -> Fault {

@@ -65,7 +65,10 @@ mod tests {
         for index in 0..98 {
             let mut changed = input;
             changed[index] ^= 1;
-            assert!(certificate_verify(TlsRole::Server, &changed).is_none(), "byte {index}");
+            assert!(
+                certificate_verify(TlsRole::Server, &changed).is_none(),
+                "byte {index}"
+            );
         }
         for length in 0..200 {
             let mut resized = input.to_vec();

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::health::Probe;
+use super::open;
 use super::refusals::Refusals;
 use super::serve::{self, Supervisor};
-use super::open;
 use crate::control::{FromKeeper, ToKeeper, Vitals, frame};
 use crate::sandbox;
 use crate::secret::UserPin;
@@ -42,7 +42,15 @@ fn run() -> io::Result<()> {
         return Err(io::Error::other("the first order was not the setup"));
     };
     telemetry::start("keeper", setup.log);
-    let refuse = |faults| frame::send(&control, &FromKeeper::Refused { faults, latch: false });
+    let refuse = |faults| {
+        frame::send(
+            &control,
+            &FromKeeper::Refused {
+                faults,
+                latch: false,
+            },
+        )
+    };
     if descriptors.is_empty() {
         return Err(io::Error::other("no PIN source came with the setup"));
     }
@@ -61,7 +69,11 @@ fn run() -> io::Result<()> {
     let pin = match UserPin::read(&pin_source, setup.pin.clone()) {
         Ok(pin) => pin,
         Err(error) => {
-            let fault = crate::fault::Fault::new(format!("{}.pin", setup.place), error.to_string(), "mend the PIN's source");
+            let fault = crate::fault::Fault::new(
+                format!("{}.pin", setup.place),
+                error.to_string(),
+                "mend the PIN's source",
+            );
             return refuse(vec![fault]);
         }
     };
@@ -71,17 +83,24 @@ fn run() -> io::Result<()> {
     let (vault, mut ready) = match open::open(&setup, pin) {
         Ok(opened) => opened,
         Err(refused) => {
-            let refused = FromKeeper::Refused { faults: refused.faults, latch: refused.latch };
+            let refused = FromKeeper::Refused {
+                faults: refused.faults,
+                latch: refused.latch,
+            };
             return frame::send(&control, &refused);
         }
     };
     let vault = Arc::new(vault);
 
     // 4. Landlock: from now on nothing is written, and only the token is read.
-    let sealed = sandbox::Profile::keeper(&ready.manufacturer).map_err(sandbox::SandboxError::from).and_then(|profile| {
-        let walls = sandbox::Walls::of_module(profile.name, |name| std::env::var_os(name).map(PathBuf::from));
-        Ok((entered.wall(&walls)?, profile))
-    });
+    let sealed = sandbox::Profile::keeper(&ready.manufacturer)
+        .map_err(sandbox::SandboxError::from)
+        .and_then(|profile| {
+            let walls = sandbox::Walls::of_module(profile.name, |name| {
+                std::env::var_os(name).map(PathBuf::from)
+            });
+            Ok((entered.wall(&walls)?, profile))
+        });
     let (walled, profile) = match sealed {
         Ok(walled) => walled,
         Err(error) => return refuse(vec![error.into()]),

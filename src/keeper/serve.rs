@@ -27,7 +27,10 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     pub(super) fn new(channel: UnixStream) -> Arc<Self> {
-        Arc::new(Self { channel: Mutex::new(channel), told_lost: AtomicBool::new(false) })
+        Arc::new(Self {
+            channel: Mutex::new(channel),
+            told_lost: AtomicBool::new(false),
+        })
     }
 
     /// Sends one message. A supervisor that is gone takes this process with it.
@@ -42,7 +45,10 @@ impl Supervisor {
     pub(super) fn token_lost(&self, error: &TokenError) {
         if !self.told_lost.swap(true, Ordering::Relaxed) {
             let latch = heal::after(error, Doing::Reopening) == Action::Latch;
-            self.tell(&FromKeeper::TokenLost { reason: error.to_string(), latch });
+            self.tell(&FromKeeper::TokenLost {
+                reason: error.to_string(),
+                latch,
+            });
         }
     }
 }

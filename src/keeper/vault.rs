@@ -69,7 +69,14 @@ impl Vault {
         let vault = Self {
             token,
             keys,
-            pool: Mutex::new(Pool { idle: Vec::new(), vacant: Vec::new(), borrowed: 0, waiting: 0, inside: 0, closed: false }),
+            pool: Mutex::new(Pool {
+                idle: Vec::new(),
+                vacant: Vec::new(),
+                borrowed: 0,
+                waiting: 0,
+                inside: 0,
+                closed: false,
+            }),
             returned: Condvar::new(),
             // One more for the health probe.
             calls: Calls::new(wanted + 1),
@@ -104,13 +111,19 @@ impl Vault {
 
     /// Sessions closed after an error, by return code.
     pub(super) fn evictions(&self) -> BTreeMap<String, u64> {
-        self.evictions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.evictions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Signs what `request` asks for, if it may be signed.
     pub(super) fn sign(&self, request: &Request<'_>) -> Result<Vec<u8>, SignError> {
         let index = usize::from(request.key.0);
-        let purpose = self.keys.get(index).ok_or(SignError::Refused(Refusal::UnknownKey))?;
+        let purpose = self
+            .keys
+            .get(index)
+            .ok_or(SignError::Refused(Refusal::UnknownKey))?;
         let signable = purpose::certificate_verify(purpose.role, request.input)
             .ok_or(SignError::Refused(Refusal::WrongPurpose))?;
         if !purpose.kind.schemes().contains(&request.scheme) {
@@ -127,7 +140,9 @@ impl Vault {
                 drop(live);
                 self.note_eviction(&error);
                 match heal::after(&error, Doing::Signing) {
-                    Action::NewSession | Action::Wait => self.sign_in_new_session(place, index, request.scheme, signable),
+                    Action::NewSession | Action::Wait => {
+                        self.sign_in_new_session(place, index, request.scheme, signable)
+                    }
                     Action::ReplaceKeeper | Action::Latch | Action::Refuse => {
                         self.give_back(Err(place));
                         Err(SignError::Lost(error))
@@ -145,7 +160,9 @@ impl Vault {
         signable: purpose::Signable<'_>,
     ) -> Result<Vec<u8>, TokenError> {
         let _inside = self.calls.enter(live.place.0);
-        let signature = live.session.sign(&live.keys[index], scheme, signable.as_bytes())?;
+        let signature = live
+            .session
+            .sign(&live.keys[index], scheme, signable.as_bytes())?;
         self.signatures.fetch_add(1, Ordering::Relaxed);
         Ok(signature)
     }
@@ -189,7 +206,11 @@ impl Vault {
             }
             keys.push(key);
         }
-        Ok(Live { place, session, keys })
+        Ok(Live {
+            place,
+            session,
+            keys,
+        })
     }
 
     fn borrow(&self) -> Result<Live, SignError> {
@@ -243,9 +264,14 @@ impl Vault {
     }
 
     fn note_eviction(&self, error: &TokenError) {
-        let code = error.code().map_or_else(|| "other".to_owned(), |code| code.to_string());
+        let code = error
+            .code()
+            .map_or_else(|| "other".to_owned(), |code| code.to_string());
         tracing::warn!(%error, "session closed after an error");
-        let mut evictions = self.evictions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut evictions = self
+            .evictions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *evictions.entry(code).or_default() += 1;
     }
 
@@ -289,14 +315,19 @@ impl Vault {
         let live = self.borrow()?;
         let outcome = self.probe_in(&live);
         let place = live.place;
-        self.give_back(if outcome.is_ok() { Ok(live) } else { Err(place) });
+        self.give_back(if outcome.is_ok() {
+            Ok(live)
+        } else {
+            Err(place)
+        });
         outcome.map_err(SignError::Token)
     }
 
     fn probe_in(&self, live: &Live) -> Result<(), TokenError> {
         for (index, purpose) in self.keys.iter().enumerate() {
             let mut nonce = [0; 32];
-            aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
+            aws_lc_rs::rand::fill(&mut nonce)
+                .expect("the system's random numbers never fail after boot");
             let input = purpose::probe(purpose.role, nonce);
             let scheme = purpose.kind.schemes()[0];
             let signable = purpose::certificate_verify(purpose.role, &input)
@@ -319,7 +350,10 @@ impl Vault {
         pool.closed = true;
         self.returned.notify_all();
         while pool.borrowed + pool.inside > 0 {
-            pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+            pool = self
+                .returned
+                .wait(pool)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         pool.idle.clear();
     }

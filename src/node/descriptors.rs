@@ -17,7 +17,13 @@ const OTHERS: u64 = 128;
 /// When the limit cannot be raised, or is too low for any connection.
 pub(super) fn fit(limits: &mut Limits, own: usize) -> io::Result<()> {
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?;
+    rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: hard,
+            maximum: hard,
+        },
+    )?;
     let Some(most) = hard else { return Ok(()) };
     let room = most.saturating_sub(OTHERS + own as u64 + limits.pending_handshakes);
     if room == 0 {

@@ -132,7 +132,10 @@ impl Attempts {
         let node = Node(self.node.upgrade().ok_or(DialError::Stopping)?);
         let addresses: Vec<SocketAddr> = {
             let generation = node.generation();
-            let peer = generation.policy().peer(&self.peer).ok_or(DialError::Unlisted)?;
+            let peer = generation
+                .policy()
+                .peer(&self.peer)
+                .ok_or(DialError::Unlisted)?;
             peer.socket_addresses().collect()
         };
         let mut last = DialError::NoAddress;
@@ -153,11 +156,14 @@ async fn connect_to(node: &Node, peer: &PeerId, address: SocketAddr) -> Result<S
         .unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
     let tcp = match tcp {
         Ok(tcp) => tcp,
-        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Err(DialError::Slow(address)),
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            return Err(DialError::Slow(address));
+        }
         Err(error) => return Err(DialError::Connect(address, error)),
     };
     // Without it a small frame waits for the acknowledgement of the one before: 40 ms a call.
-    tcp.set_nodelay(true).map_err(|error| DialError::Connect(address, error))?;
+    tcp.set_nodelay(true)
+        .map_err(|error| DialError::Connect(address, error))?;
     let connection = node
         .0
         .handshakes

@@ -16,13 +16,18 @@ pub(super) struct Signer {
 }
 
 /// The generation that `sent` describes, signing through `signers`.
-pub(super) fn build(sent: &control::Generation, signers: &[Signer]) -> Result<tls::Generation, Vec<Fault>> {
+pub(super) fn build(
+    sent: &control::Generation,
+    signers: &[Signer],
+) -> Result<tls::Generation, Vec<Fault>> {
     let policy = PeerPolicy::parse(&sent.peers)?.with_resolved(&sent.resolved);
     let mut servers: Vec<Credential> = Vec::new();
     let mut clients: Vec<Credential> = Vec::new();
     let mut faults = Vec::new();
     for credential in &sent.credentials {
-        let Some(signer) = signers.get(credential.token) else { continue };
+        let Some(signer) = signers.get(credential.token) else {
+            continue;
+        };
         let place = format!("token[{}].{}", credential.token, credential.role);
         let key = TokenKey {
             index: credential.key,
@@ -36,22 +41,36 @@ pub(super) fn build(sent: &control::Generation, signers: &[Signer]) -> Result<tl
             TlsRole::Client => &mut clients,
         };
         // The same key in another token is another place of it; another key is another credential.
-        let replicated = known.iter_mut().find_map(|known| Some((known.with_replica(key.clone())?, known)));
+        let replicated = known
+            .iter_mut()
+            .find_map(|known| Some((known.with_replica(key.clone())?, known)));
         match replicated {
             Some((wider, known)) => *known = wider,
             None => match Credential::new(credential.role, &credential.chain, key) {
                 Ok(credential) => known.push(credential),
-                Err(error) => faults.push(Fault::new(place, error.to_string(), "mend the certificate")),
+                Err(error) => {
+                    faults.push(Fault::new(place, error.to_string(), "mend the certificate"))
+                }
             },
         }
     }
     if faults.is_empty() && (servers.is_empty() || clients.is_empty()) {
-        faults.push(Fault::new("token", "no server and client credential came", "this is a bug"));
+        faults.push(Fault::new(
+            "token",
+            "no server and client credential came",
+            "this is a bug",
+        ));
     }
     if !faults.is_empty() {
         return Err(faults);
     }
     TrustAnchors::from_pem(&sent.trust_anchors)
         .and_then(|anchors| tls::Generation::new(policy, &anchors, servers, clients))
-        .map_err(|error| vec![Fault::new("trust_anchors", error.to_string(), "name root certificates")])
+        .map_err(|error| {
+            vec![Fault::new(
+                "trust_anchors",
+                error.to_string(),
+                "name root certificates",
+            )]
+        })
 }

@@ -44,13 +44,20 @@ pub(super) async fn accept(
         let entry = match node.0.gate.enter(address.ip(), listed, Instant::now()) {
             Ok(entry) => entry,
             Err(turned) => {
-                let class = if listed { Class::Listed } else { Class::Stranger };
+                let class = if listed {
+                    Class::Listed
+                } else {
+                    Class::Stranger
+                };
                 node.0.metrics.refused.count(class.name(), turned.code());
                 continue;
             }
         };
         if node.0.live.count() >= most {
-            node.0.metrics.refused.count(entry.class().name(), "connections-full");
+            node.0
+                .metrics
+                .refused
+                .count(entry.class().name(), "connections-full");
             continue;
         }
         let _ = tcp.set_nodelay(true);

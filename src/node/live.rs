@@ -46,12 +46,18 @@ impl Live {
     pub(super) fn adopt(self: &Arc<Self>, connection: Connection) -> Stream {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let facts = Arc::new(connection.facts);
-        let entry = Entry { facts: Arc::clone(&facts), since: Instant::now() };
+        let entry = Entry {
+            facts: Arc::clone(&facts),
+            since: Instant::now(),
+        };
         self.entries().insert(number, entry);
         Stream {
             tls: connection.stream,
             facts: PeerConnection(facts),
-            _registration: Registration { number, live: Arc::clone(self) },
+            _registration: Registration {
+                number,
+                live: Arc::clone(self),
+            },
         }
     }
 
@@ -62,7 +68,10 @@ impl Live {
 
     /// How many there are with peers in `role`.
     pub(super) fn count_of(&self, role: TlsRole) -> usize {
-        self.entries().values().filter(|entry| entry.facts.peer.role() == role).count()
+        self.entries()
+            .values()
+            .filter(|entry| entry.facts.peer.role() == role)
+            .count()
     }
 
     /// Every connection, the oldest first, in the words of the admin socket.
@@ -71,7 +80,9 @@ impl Live {
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Entry>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

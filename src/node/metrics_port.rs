@@ -62,7 +62,10 @@ async fn answer(node: &Node, mut tcp: TcpStream) -> io::Result<()> {
 
 /// Whether a request line (RFC 9112 §3) asks for the metrics, or the status that says why not.
 fn verdict(request: &[u8]) -> Result<(), &'static str> {
-    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = request
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next(), words.next(), words.next());
     match (method, target, version, words.next()) {
@@ -75,7 +78,9 @@ fn verdict(request: &[u8]) -> Result<(), &'static str> {
 
 fn response(status: &str, body: &str) -> String {
     let length = body.len();
-    format!("HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
 
 #[cfg(test)]
@@ -86,8 +91,16 @@ mod tests {
     fn only_the_metrics_are_answered() {
         assert_eq!(verdict(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), Ok(()));
         assert_eq!(verdict(b"GET / HTTP/1.1\r\n\r\n"), Err("404 Not Found"));
-        assert_eq!(verdict(b"POST /metrics HTTP/1.1\r\n\r\n"), Err("405 Method Not Allowed"));
-        for request in [&b"\r\n\r\n"[..], b"GET /metrics\r\n\r\n", b"GET /metrics HTTP/1.1 x\r\n\r\n", b"\0\0\0\0\r\n\r\n"] {
+        assert_eq!(
+            verdict(b"POST /metrics HTTP/1.1\r\n\r\n"),
+            Err("405 Method Not Allowed")
+        );
+        for request in [
+            &b"\r\n\r\n"[..],
+            b"GET /metrics\r\n\r\n",
+            b"GET /metrics HTTP/1.1 x\r\n\r\n",
+            b"\0\0\0\0\r\n\r\n",
+        ] {
             assert_eq!(verdict(request), Err("400 Bad Request"));
         }
     }

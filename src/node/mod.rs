@@ -115,9 +115,15 @@ impl Node {
         let by_id = || peer.parse().ok().and_then(|id| policy.peer(&id));
         let Some(found) = policy.named(peer).or_else(by_id) else {
             let known = policy.peers().iter().map(|peer| peer.name().to_owned());
-            return Err(UnknownPeer { known: known.collect() });
+            return Err(UnknownPeer {
+                known: known.collect(),
+            });
         };
-        let mut dialers = self.0.dialers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dialers = self
+            .0
+            .dialers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let dialer = dialers
             .entry(found.id().clone())
             .or_insert_with(|| Dialer::new(found.id().clone(), self));

@@ -75,7 +75,10 @@ async fn carry_out(node: &Node, order: Order) -> Answer {
         },
         Order::Metrics => Answer::Metrics(node.metrics()),
         Order::Peers => Answer::Peers(peers(node)),
-        Order::Ping { peer, transfer_bytes } => ping::ping(node, &peer, transfer_bytes).await,
+        Order::Ping {
+            peer,
+            transfer_bytes,
+        } => ping::ping(node, &peer, transfer_bytes).await,
         Order::Reload(sent) => match generation::build(&sent, &node.0.signers) {
             Ok(new) => {
                 node.swap(new);
@@ -89,18 +92,38 @@ async fn carry_out(node: &Node, order: Order) -> Answer {
 fn peers(node: &Node) -> Vec<admin::Peer> {
     let mut counts: HashMap<(String, TlsRole), u32> = HashMap::new();
     for connection in node.0.live.list() {
-        let role = if connection.peer_role == "server" { TlsRole::Server } else { TlsRole::Client };
+        let role = if connection.peer_role == "server" {
+            TlsRole::Server
+        } else {
+            TlsRole::Client
+        };
         *counts.entry((connection.peer_name, role)).or_default() += 1;
     }
     let generation = node.generation();
-    let dialers = node.0.dialers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let dialers = node
+        .0
+        .dialers
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let describe = |peer: &crate::policy::Peer| {
-        let count = |role| counts.get(&(peer.name().to_owned(), role)).copied().unwrap_or_default();
-        let (last_error, waiting) = dialers.get(peer.id()).map(|dialer| dialer.trouble()).unwrap_or_default();
+        let count = |role| {
+            counts
+                .get(&(peer.name().to_owned(), role))
+                .copied()
+                .unwrap_or_default()
+        };
+        let (last_error, waiting) = dialers
+            .get(peer.id())
+            .map(|dialer| dialer.trouble())
+            .unwrap_or_default();
         admin::Peer {
             name: peer.name().into(),
             id: peer.id().to_string(),
-            addresses: peer.addresses().iter().map(|address| address.as_str().into()).collect(),
+            addresses: peer
+                .addresses()
+                .iter()
+                .map(|address| address.as_str().into())
+                .collect(),
             dial_state: match (count(TlsRole::Server), waiting) {
                 (1.., _) => "connected",
                 (0, true) => "backoff",

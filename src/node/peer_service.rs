@@ -27,7 +27,10 @@ pub(super) struct PeerService {
 
 #[tonic::async_trait]
 impl peer_server::Peer for PeerService {
-    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+    async fn hello(
+        &self,
+        request: Request<HelloRequest>,
+    ) -> Result<Response<HelloResponse>, Status> {
         let connection = PeerConnection::of(&request)
             .ok_or_else(|| Status::internal("no peer connection behind this call"))?;
         let facts = &connection.0;

@@ -20,13 +20,21 @@ const BLOCK: usize = 256 << 10;
 pub(super) async fn ping(node: &Node, name: &str, transfer_bytes: u64) -> Answer {
     let dialer = match node.dialer(name) {
         Ok(dialer) => dialer,
-        Err(unknown) => return Answer::UnknownPeer { known: unknown.known },
+        Err(unknown) => {
+            return Answer::UnknownPeer {
+                known: unknown.known,
+            };
+        }
     };
     match round_trip(node, name, dialer.channel(), transfer_bytes).await {
         Ok(pong) => Answer::Ping(Box::new(pong)),
         Err(status) => {
             let (error, _) = dialer.trouble();
-            Answer::Unreachable(if error.is_empty() { chain(&status) } else { error })
+            Answer::Unreachable(if error.is_empty() {
+                chain(&status)
+            } else {
+                error
+            })
         }
     }
 }
@@ -46,7 +54,8 @@ async fn round_trip(
     let (sent, received) = transfer(&mut client, transfer_bytes).await?;
     let transferred = start.elapsed();
     let connection = node.0.live.list().into_iter().rev().find(|connection| {
-        connection.peer_role == "server" && (connection.peer_name == name || connection.peer_id == name)
+        connection.peer_role == "server"
+            && (connection.peer_name == name || connection.peer_id == name)
     });
     Ok(admin::PingResponse {
         round_trip_nanos: nanos(round_trip),

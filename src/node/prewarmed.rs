@@ -33,7 +33,12 @@ pub(super) fn runtime(workers: usize) -> io::Result<Runtime> {
     all_at_once.wait();
     let count = started.0.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = workers + BLOCKING;
-    drop(started.1.wait_while(count, |count| *count < wanted).unwrap_or_else(PoisonError::into_inner));
+    drop(
+        started
+            .1
+            .wait_while(count, |count| *count < wanted)
+            .unwrap_or_else(PoisonError::into_inner),
+    );
     // The first random bytes set up what all threads share, with calls that are not needed again.
     aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io::Error::other)?;
     Ok(runtime)
@@ -45,15 +50,22 @@ mod tests {
 
     #[test]
     fn no_work_starts_a_thread() {
-        let threads = || std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
-            let name = std::fs::read_to_string(task.ok()?.path().join("comm")).ok()?;
-            name.starts_with("tokio-").then_some(())
-        }).count();
+        let threads = || {
+            std::fs::read_dir("/proc/self/task")
+                .unwrap()
+                .filter_map(|task| {
+                    let name = std::fs::read_to_string(task.ok()?.path().join("comm")).ok()?;
+                    name.starts_with("tokio-").then_some(())
+                })
+                .count()
+        };
         let runtime = runtime(2).unwrap();
         let before = threads();
         assert!(before >= 2 + BLOCKING);
         runtime.block_on(async {
-            let work = (0..20).map(|_| tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(5))));
+            let work = (0..20).map(|_| {
+                tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(5)))
+            });
             for done in work.collect::<Vec<_>>() {
                 done.await.unwrap();
             }

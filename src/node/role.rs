@@ -56,8 +56,11 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
     descriptors::fit(&mut setup.limits, descriptors.len())?;
     let mut descriptors = descriptors.into_iter();
-    let mut listeners: Vec<StdTcpListener> =
-        descriptors.by_ref().take(setup.listeners).map(StdTcpListener::from).collect();
+    let mut listeners: Vec<StdTcpListener> = descriptors
+        .by_ref()
+        .take(setup.listeners)
+        .map(StdTcpListener::from)
+        .collect();
     let metrics = if setup.metrics { listeners.pop() } else { None };
     let signers = signers(&setup, &mut descriptors)?;
 
@@ -87,24 +90,38 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     //    exists before the seal.
     let runtime = prewarmed::runtime(workers)?;
     let lane = Lane::start(sessions)?;
-    let node = Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
+    let node =
+        Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
     let routes = services(&node);
     control.set_nonblocking(true)?;
     let registered = runtime.enter();
     let orders = UnixStream::from_std(control.try_clone()?)?;
-    let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
+    let listeners = listeners
+        .into_iter()
+        .map(TcpListener::from_std)
+        .collect::<io::Result<_>>()?;
     let metrics = metrics.map(TcpListener::from_std).transpose()?;
     drop(registered);
 
     // 5. The seal, and what only a confined process may do.
-    let sealed = sandbox::Profile::node().map_err(sandbox::SandboxError::from).and_then(|profile| walled.seal(&profile));
+    let sealed = sandbox::Profile::node()
+        .map_err(sandbox::SandboxError::from)
+        .and_then(|profile| walled.seal(&profile));
     let (confined, report) = match sealed {
         Ok(sealed) => sealed,
         Err(error) => return refuse(vec![error.into()]),
     };
     // On a worker, where the connections are: this thread would cost each of them two changes of
     // threads.
-    let serving = runtime.spawn(serve(confined, report, node.clone(), routes, listeners, metrics, orders));
+    let serving = runtime.spawn(serve(
+        confined,
+        report,
+        node.clone(),
+        routes,
+        listeners,
+        metrics,
+        orders,
+    ));
     let served = runtime.block_on(serving).map_err(io::Error::other);
     // Threads end with the process and not before: signatures under way must not keep a drained node,
     // and the calls that end a thread are not allowed.
@@ -118,7 +135,10 @@ fn descriptors_of(limits: &Limits, given: usize) -> u64 {
     limits.connections + limits.pending_handshakes + ROOM + u64::try_from(given).unwrap_or(ROOM)
 }
 
-fn signers(setup: &NodeSetup, descriptors: &mut impl Iterator<Item = OwnedFd>) -> io::Result<Vec<Signer>> {
+fn signers(
+    setup: &NodeSetup,
+    descriptors: &mut impl Iterator<Item = OwnedFd>,
+) -> io::Result<Vec<Signer>> {
     let mut signers = Vec::new();
     for token in &setup.tokens {
         let channels: Vec<OwnedFd> = descriptors.take(token.channels).collect();
@@ -146,7 +166,9 @@ async fn serve(
     let limits = node.0.limits.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(health, node.0.signs.subscribe()));
-    let peer_service = PeerService { node_id: node.id().clone() };
+    let peer_service = PeerService {
+        node_id: node.id().clone(),
+    };
     let routes = routes
         .add_service(health_service)
         .add_service(PeerServer::new(peer_service).max_decoding_message_size(2 << 20));
@@ -166,7 +188,11 @@ async fn serve(
     }
     drop(accepted);
     if let Some(listener) = metrics {
-        tokio::spawn(metrics_port::serve(node.clone(), listener, draining.clone()));
+        tokio::spawn(metrics_port::serve(
+            node.clone(),
+            listener,
+            draining.clone(),
+        ));
     }
     let orders = tokio::spawn(orders::follow(node, report, control, begin, drain));
     let mut stopped = draining.clone();

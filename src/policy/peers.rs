@@ -67,7 +67,11 @@ impl PeerPolicy {
             .enumerate()
             .map(|(index, peer)| (peer.id.clone(), index))
             .collect();
-        let mut policy = Self { peers, by_id, ips: HashSet::new() };
+        let mut policy = Self {
+            peers,
+            by_id,
+            ips: HashSet::new(),
+        };
         policy.index_addresses();
         policy
     }
@@ -118,6 +122,8 @@ impl PeerPolicy {
 
     fn index_addresses(&mut self) {
         let addresses = self.peers.iter().flat_map(Peer::socket_addresses);
-        self.ips = addresses.map(|address| address.ip().to_canonical()).collect();
+        self.ips = addresses
+            .map(|address| address.ip().to_canonical())
+            .collect();
     }
 }

@@ -14,12 +14,22 @@ pub(crate) const PARENT: &str = "FASTNESS_ATTACK_PARENT";
 
 /// Makes the attempt, if it is this role that was told to, and writes what came of it.
 pub(crate) fn begin(role: Role) {
-    let Ok(told) = std::env::var(VARIABLE) else { return };
-    let Some(name) = told.strip_prefix(role.name()).and_then(|rest| rest.strip_prefix(':')) else { return };
+    let Ok(told) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let Some(name) = told
+        .strip_prefix(role.name())
+        .and_then(|rest| rest.strip_prefix(':'))
+    else {
+        return;
+    };
     // The supervisor attests us meanwhile. A pause that every profile allows.
     std::thread::park_timeout(std::time::Duration::from_millis(100));
     let parent = std::env::var(PARENT).ok().and_then(|pid| pid.parse().ok());
-    let outcome = match fastness_attack::attempt(name, parent.unwrap_or_else(std::os::unix::process::parent_id)) {
+    let outcome = match fastness_attack::attempt(
+        name,
+        parent.unwrap_or_else(std::os::unix::process::parent_id),
+    ) {
         Ok(returned) => format!("it returned {returned}"),
         Err(errno) => format!("errno {errno}"),
     };

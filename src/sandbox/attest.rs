@@ -33,17 +33,52 @@ pub(crate) struct Attestation {
 impl Attestation {
     /// Writes it as one line.
     pub(crate) fn log(&self) {
-        let Self { role, pid, uid, tasks, filters, report, mismatches } = self;
-        let (role, profile, sha256, landlock) = (role.name(), &*report.profile, &*report.sha256, &*report.landlock);
+        let Self {
+            role,
+            pid,
+            uid,
+            tasks,
+            filters,
+            report,
+            mismatches,
+        } = self;
+        let (role, profile, sha256, landlock) = (
+            role.name(),
+            &*report.profile,
+            &*report.sha256,
+            &*report.landlock,
+        );
         if mismatches.is_empty() {
             tracing::info!(
-                role, pid, uid, tasks, filters, profile, sha256, landlock,
-                seccomp = 2, no_new_privs = 1, capabilities = 0, dumpable = 0,
-                descriptors = report.descriptors, outside_landlock = report.outside_landlock, "attested"
+                role,
+                pid,
+                uid,
+                tasks,
+                filters,
+                profile,
+                sha256,
+                landlock,
+                seccomp = 2,
+                no_new_privs = 1,
+                capabilities = 0,
+                dumpable = 0,
+                descriptors = report.descriptors,
+                outside_landlock = report.outside_landlock,
+                "attested"
             );
         } else {
             let mismatches = mismatches.join("; ");
-            tracing::error!(role, pid, uid, tasks, filters, profile, sha256, mismatches, "not confined as declared");
+            tracing::error!(
+                role,
+                pid,
+                uid,
+                tasks,
+                filters,
+                profile,
+                sha256,
+                mismatches,
+                "not confined as declared"
+            );
         }
     }
 }
@@ -60,7 +95,9 @@ pub(crate) fn attest(expected: &Expected) -> Attestation {
         mismatches: Vec::new(),
     };
     if let Err(error) = read(expected, &mut found) {
-        found.mismatches.push(format!("/proc cannot be read: {error}"));
+        found
+            .mismatches
+            .push(format!("/proc cannot be read: {error}"));
     }
     found.mismatches.sort();
     found.mismatches.dedup();
@@ -75,7 +112,11 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
         let task = match Task::read(&entry?.path()) {
             Ok(task) => task,
             // A thread that ended meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(3) => continue,
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(3) =>
+            {
+                continue;
+            }
             Err(error) => return Err(error),
         };
         found.tasks += 1;
@@ -87,15 +128,30 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
                 found.mismatches.push(what);
             }
         };
-        must(task.seccomp == 2, format!("Seccomp is {} and not 2", task.seccomp));
-        must(task.filters >= declared, format!("{} seccomp filters and not {declared}", task.filters));
+        must(
+            task.seccomp == 2,
+            format!("Seccomp is {} and not 2", task.seccomp),
+        );
+        must(
+            task.filters >= declared,
+            format!("{} seccomp filters and not {declared}", task.filters),
+        );
         must(task.no_new_privs == 1, "NoNewPrivs is not set".into());
-        must(task.uids.iter().all(|uid| *uid == own.uids[1]), format!("uids are {:?} and not {}", task.uids, own.uids[1]));
-        for (name, set) in ["CapInh", "CapPrm", "CapEff", "CapAmb"].into_iter().zip(task.capabilities) {
+        must(
+            task.uids.iter().all(|uid| *uid == own.uids[1]),
+            format!("uids are {:?} and not {}", task.uids, own.uids[1]),
+        );
+        for (name, set) in ["CapInh", "CapPrm", "CapEff", "CapAmb"]
+            .into_iter()
+            .zip(task.capabilities)
+        {
             must(set == 0, format!("{name} is {set:x} and not 0"));
         }
         // Without the right to empty it, it is what we were started with, and worth nothing.
-        must(task.bounding == own.bounding, format!("CapBnd is {:x} and not {:x}", task.bounding, own.bounding));
+        must(
+            task.bounding == own.bounding,
+            format!("CapBnd is {:x} and not {:x}", task.bounding, own.bounding),
+        );
     }
     if found.tasks == 0 {
         found.mismatches.push("it is gone".into());
@@ -132,7 +188,9 @@ impl Task {
     fn parse(status: &str) -> io::Result<Self> {
         let field = |name: &str| {
             let mut lines = status.lines().filter_map(|line| line.split_once(':'));
-            let found = lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim());
+            let found = lines
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.trim());
             found.ok_or_else(|| io::Error::other(format!("no {name} in status")))
         };
         let number = |name: &str| field(name)?.parse().map_err(io::Error::other);
@@ -147,7 +205,12 @@ impl Task {
             filters: number("Seccomp_filters")?,
             no_new_privs: number("NoNewPrivs")?,
             uids,
-            capabilities: [set("CapInh")?, set("CapPrm")?, set("CapEff")?, set("CapAmb")?],
+            capabilities: [
+                set("CapInh")?,
+                set("CapPrm")?,
+                set("CapEff")?,
+                set("CapAmb")?,
+            ],
             bounding: set("CapBnd")?,
         })
     }
@@ -159,16 +222,39 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_confined_is_found_out() {
-        let report = Report { filters: 1, ..Report::default() };
-        let found = attest(&Expected { role: Role::Node, pid: std::process::id(), report });
+        let report = Report {
+            filters: 1,
+            ..Report::default()
+        };
+        let found = attest(&Expected {
+            role: Role::Node,
+            pid: std::process::id(),
+            report,
+        });
         assert!(found.tasks > 0);
-        assert!(found.mismatches.iter().any(|what| what.starts_with("Seccomp is 0")), "{found:?}");
-        assert!(found.mismatches.iter().any(|what| what.starts_with("NoNewPrivs")), "{found:?}");
+        assert!(
+            found
+                .mismatches
+                .iter()
+                .any(|what| what.starts_with("Seccomp is 0")),
+            "{found:?}"
+        );
+        assert!(
+            found
+                .mismatches
+                .iter()
+                .any(|what| what.starts_with("NoNewPrivs")),
+            "{found:?}"
+        );
     }
 
     #[test]
     fn a_process_that_is_gone_is_not_good() {
-        let found = attest(&Expected { role: Role::Node, pid: u32::MAX, report: Report::default() });
+        let found = attest(&Expected {
+            role: Role::Node,
+            pid: u32::MAX,
+            report: Report::default(),
+        });
         assert!(!found.mismatches.is_empty());
     }
 }

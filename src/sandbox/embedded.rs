@@ -78,24 +78,50 @@ mod tests {
     fn a_faulty_profile_is_refused_with_its_fault() {
         let good = ALL[3].text;
         let refused = |text: &str, fault: &str| {
-            let error = Profile::parse("node", Role::Node, "x86_64", text).unwrap_err().to_string();
+            let error = Profile::parse("node", Role::Node, "x86_64", text)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(fault), "{error}");
         };
         let rule = r#"{"calls": ["recvfrom"], "why":"#;
         let with = |rules: &str| good.replacen(rule, &format!("{rules}\n{rule}"), 1);
         assert!(good.contains(rule));
-        let empty = r#"{"role":"node","arch":"x86_64","run":"x","default":"kill_process","rules":[]}"#;
+        let empty =
+            r#"{"role":"node","arch":"x86_64","run":"x","default":"kill_process","rules":[]}"#;
         refused(empty, "allows nothing");
-        refused(&with(r#"{"calls": ["recvform"], "why": "typing"},"#), "recvform");
+        refused(
+            &with(r#"{"calls": ["recvform"], "why": "typing"},"#),
+            "recvform",
+        );
         refused(&with(r#"{"calls": ["recvmsg"], "why": " "},"#), "no reason");
         refused(&with(r#"{"calls": ["recvmsg"]},"#), "no reason");
-        refused(&with(r#"{"calls": ["mmap"], "why": "all of it"},"#), "beside one with");
-        refused(&with(r#"{"calls": ["recvmsg"], "args": [], "why": "x"},"#), "empty list");
+        refused(
+            &with(r#"{"calls": ["mmap"], "why": "all of it"},"#),
+            "beside one with",
+        );
+        refused(
+            &with(r#"{"calls": ["recvmsg"], "args": [], "why": "x"},"#),
+            "empty list",
+        );
         let condition = r#"{"index": 0, "type": "dword", "op": "eq", "val": 1}"#;
-        refused(&with(&format!(r#"{{"calls": ["recvmsg"], "args": [{condition}], "why": "x"}},"#)), "means");
-        refused(&with(r#"{"calls": ["recvmsg"], "why": "x"}, {"calls": ["recvmsg"], "why": "y"},"#), "two rules");
-        refused(&with(r#"{"calls": ["execve"], "why": "x"},"#), "never allowed");
-        refused(&with(r#"{"calls": ["recvmsg"], "answer": "EPREM", "why": "x"},"#), "unknown answer");
+        refused(
+            &with(&format!(
+                r#"{{"calls": ["recvmsg"], "args": [{condition}], "why": "x"}},"#
+            )),
+            "means",
+        );
+        refused(
+            &with(r#"{"calls": ["recvmsg"], "why": "x"}, {"calls": ["recvmsg"], "why": "y"},"#),
+            "two rules",
+        );
+        refused(
+            &with(r#"{"calls": ["execve"], "why": "x"},"#),
+            "never allowed",
+        );
+        refused(
+            &with(r#"{"calls": ["recvmsg"], "answer": "EPREM", "why": "x"},"#),
+            "unknown answer",
+        );
         refused(&with(r#"{"calls": [], "why": "x"},"#), "names no call");
         refused(&good.replacen("kill_process", "allow", 1), "default");
         refused(&good.replacen("\"node\"", "\"keeper\"", 1), "role");
@@ -103,6 +129,11 @@ mod tests {
         refused("{", "EOF");
         refused(&good.replacen("\"why\"", "\"reason\"", 1), "unknown field");
         let index = r#"[{"index": 7, "type": "dword", "op": "eq", "val": 1, "means": "x"}]"#;
-        refused(&with(&format!(r#"{{"calls": ["recvmsg"], "args": {index}, "why": "x"}},"#)), "argument");
+        refused(
+            &with(&format!(
+                r#"{{"calls": ["recvmsg"], "args": {index}, "why": "x"}},"#
+            )),
+            "argument",
+        );
     }
 }

@@ -70,13 +70,21 @@ pub(crate) enum SandboxError {
 
 impl SandboxError {
     fn refused(step: &'static str, since: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
-        move |errno| Self::Refused { step, since, cause: Box::new(io::Error::from(errno)) }
+        move |errno| Self::Refused {
+            step,
+            since,
+            cause: Box::new(io::Error::from(errno)),
+        }
     }
 }
 
 impl From<SandboxError> for Fault {
     fn from(error: SandboxError) -> Self {
-        Self::new("sandbox", chain(&error), "a role that is not confined does not start")
+        Self::new(
+            "sandbox",
+            chain(&error),
+            "a role that is not confined does not start",
+        )
     }
 }
 
@@ -159,7 +167,10 @@ impl Entered {
             descriptors,
             ..Report::default()
         };
-        Ok(Walled { role: self.role, report })
+        Ok(Walled {
+            role: self.role,
+            report,
+        })
     }
 }
 
@@ -171,12 +182,19 @@ impl Walled {
         report.profile = profile.name.to_owned();
         report.sha256.clone_from(&profile.sha256);
         report.filters = u32::try_from(profile.filters.len()).unwrap_or(u32::MAX);
-        tracing::debug!(role = role.name(), profile = report.profile, sha256 = report.sha256, "sealing");
+        tracing::debug!(
+            role = role.name(),
+            profile = report.profile,
+            sha256 = report.sha256,
+            "sealing"
+        );
         for filter in &profile.filters {
-            seccompiler::apply_filter_all_threads(filter).map_err(|error| SandboxError::Refused {
-                step: "the seccomp filter",
-                since: "3.17",
-                cause: Box::new(error),
+            seccompiler::apply_filter_all_threads(filter).map_err(|error| {
+                SandboxError::Refused {
+                    step: "the seccomp filter",
+                    since: "3.17",
+                    cause: Box::new(error),
+                }
             })?;
         }
         Ok((Confined(()), report))

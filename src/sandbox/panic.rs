@@ -8,7 +8,11 @@ use crate::telemetry;
 pub(super) fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        let line = format!("fastness[{}] thread {}: {panic}", std::process::id(), thread.name().unwrap_or("?"));
+        let line = format!(
+            "fastness[{}] thread {}: {panic}",
+            std::process::id(),
+            thread.name().unwrap_or("?")
+        );
         let _ = telemetry::write_or_drop((line.replace('\n', " ") + "\n").into_bytes());
         std::process::abort();
     }));

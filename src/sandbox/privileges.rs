@@ -11,13 +11,17 @@ use super::{Role, SandboxError};
 /// Gives up every right; a role other than the supervisor also ends with its parent.
 pub(super) fn give_up(role: Role) -> Result<(), SandboxError> {
     let refused = SandboxError::refused;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     rustix::process::setrlimit(Resource::Core, none).map_err(refused("RLIMIT_CORE 0", "1.0"))?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     give_up_capabilities()?;
     rustix::thread::set_no_new_privs(true).map_err(refused("no_new_privs", "3.5"))?;
     // No ptrace, no core, no /proc/PID/{mem,fd,environ,maps} for others of our user.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused("dumpable 0", "2.4"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(refused("dumpable 0", "2.4"))?;
     if role != Role::Supervisor {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(refused("a death signal with the parent", "2.1.57"))?;
@@ -48,9 +52,11 @@ fn give_up_capabilities() -> Result<(), SandboxError> {
             | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
             | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
             | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
-        rustix::thread::set_capabilities_secure_bits(locked).map_err(refused("securebits", "4.3"))?;
+        rustix::thread::set_capabilities_secure_bits(locked)
+            .map_err(refused("securebits", "4.3"))?;
     }
-    rustix::thread::clear_ambient_capability_set().map_err(refused("an empty ambient set", "4.3"))?;
+    rustix::thread::clear_ambient_capability_set()
+        .map_err(refused("an empty ambient set", "4.3"))?;
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
@@ -63,8 +69,12 @@ fn give_up_capabilities() -> Result<(), SandboxError> {
 pub(super) fn limit_descriptors(most: u64) -> Result<(), SandboxError> {
     let now = rustix::process::getrlimit(Resource::Nofile);
     let most = now.maximum.map_or(most, |maximum| maximum.min(most));
-    let limit = Rlimit { current: Some(most), maximum: Some(most) };
-    rustix::process::setrlimit(Resource::Nofile, limit).map_err(SandboxError::refused("RLIMIT_NOFILE", "1.0"))
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    rustix::process::setrlimit(Resource::Nofile, limit)
+        .map_err(SandboxError::refused("RLIMIT_NOFILE", "1.0"))
 }
 
 /// Closes everything but the three standard streams: whoever started the supervisor may have left
@@ -72,11 +82,19 @@ pub(super) fn limit_descriptors(most: u64) -> Result<(), SandboxError> {
 /// this process has opened any of its own.
 pub(super) fn close_foreign_descriptors() -> Result<(), SandboxError> {
     let step = "closing inherited descriptors (/proc)";
-    let blame = |cause: io::Error| SandboxError::Refused { step, since: "2.2", cause: Box::new(cause) };
+    let blame = |cause: io::Error| SandboxError::Refused {
+        step,
+        since: "2.2",
+        cause: Box::new(cause),
+    };
     let mut foreign: Vec<i32> = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd").map_err(blame)? {
         let name = entry.map_err(blame)?.file_name();
-        foreign.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()).filter(|number| *number > 2));
+        foreign.extend(
+            name.to_str()
+                .and_then(|name| name.parse::<i32>().ok())
+                .filter(|number| *number > 2),
+        );
     }
     for number in foreign {
         // EBADF: the one that listed the folder.
@@ -87,7 +105,10 @@ pub(super) fn close_foreign_descriptors() -> Result<(), SandboxError> {
 
 /// Entries of a folder in /proc.
 pub(super) fn count(folder: &'static str) -> Result<usize, SandboxError> {
-    let entries = std::fs::read_dir(folder)
-        .map_err(|cause| SandboxError::Refused { step: folder, since: "2.2", cause: Box::new(cause) })?;
+    let entries = std::fs::read_dir(folder).map_err(|cause| SandboxError::Refused {
+        step: folder,
+        since: "2.2",
+        cause: Box::new(cause),
+    })?;
     Ok(entries.count())
 }

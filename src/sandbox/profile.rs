@@ -42,7 +42,10 @@ pub(crate) struct ProfileError {
 impl ProfileError {
     /// No profile of this name is part of the binary.
     pub(super) fn missing(name: &'static str, arch: &str) -> Self {
-        Self { name, problems: vec![format!("there is none for {arch}")] }
+        Self {
+            name,
+            problems: vec![format!("there is none for {arch}")],
+        }
     }
 }
 
@@ -82,10 +85,39 @@ struct Condition {
 /// Calls that a sealed role has no business with; a profile of a keeper or a node that allows one is
 /// a mistake or worse.
 const NEVER: [&str; 33] = [
-    "execve", "execveat", "fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kill",
-    "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "mount", "umount2", "pivot_root",
-    "chroot", "setns", "unshare", "init_module", "finit_module", "kexec_load", "io_uring_setup", "setuid", "setresuid",
-    "memfd_create", "pkey_mprotect", "shmat", "personality", "listen", "bind",
+    "execve",
+    "execveat",
+    "fork",
+    "vfork",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "pidfd_getfd",
+    "kill",
+    "bpf",
+    "perf_event_open",
+    "userfaultfd",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "setns",
+    "unshare",
+    "init_module",
+    "finit_module",
+    "kexec_load",
+    "io_uring_setup",
+    "setuid",
+    "setresuid",
+    "memfd_create",
+    "pkey_mprotect",
+    "shmat",
+    "personality",
+    "listen",
+    "bind",
 ];
 
 /// Errors that a rule may answer with (errno(3)).
@@ -93,9 +125,15 @@ const ANSWERS: [(&str, u32); 3] = [("EPERM", 1), ("EACCES", 13), ("ENOSYS", 38)]
 
 impl Profile {
     /// Checks and compiles the profile `name` of `role` in `text`, for a machine of kind `arch`.
-    pub(crate) fn parse(name: &'static str, role: Role, arch: &str, text: &str) -> Result<Self, ProfileError> {
+    pub(crate) fn parse(
+        name: &'static str,
+        role: Role,
+        arch: &str,
+        text: &str,
+    ) -> Result<Self, ProfileError> {
         let refuse = |problems| ProfileError { name, problems };
-        let file: File = serde_json::from_str(text).map_err(|error| refuse(vec![error.to_string()]))?;
+        let file: File =
+            serde_json::from_str(text).map_err(|error| refuse(vec![error.to_string()]))?;
         let mut problems = file.problems(role, arch);
         let target = TargetArch::try_from(arch).map_err(|error| refuse(vec![error.to_string()]))?;
         let filters = file.compile(target).unwrap_or_else(|found| {
@@ -106,16 +144,27 @@ impl Profile {
             return Err(refuse(problems));
         }
         let of = |wanted: &dyn Fn(&Rule) -> bool| {
-            file.rules.iter().filter(|rule| wanted(rule)).flat_map(|rule| rule.calls.iter().cloned()).collect()
+            file.rules
+                .iter()
+                .filter(|rule| wanted(rule))
+                .flat_map(|rule| rule.calls.iter().cloned())
+                .collect()
         };
-        let answered = file.rules.iter().filter_map(|rule| Some((rule, rule.answer.clone()?)));
+        let answered = file
+            .rules
+            .iter()
+            .filter_map(|rule| Some((rule, rule.answer.clone()?)));
         Ok(Self {
             name,
             sha256: hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref()),
             allowed: of(&|rule| rule.answer.is_none()),
             argument_checked: of(&|rule| rule.answer.is_none() && rule.args.is_some()),
             answered: answered
-                .flat_map(|(rule, answer)| rule.calls.iter().map(move |call| (call.clone(), answer.clone())))
+                .flat_map(|(rule, answer)| {
+                    rule.calls
+                        .iter()
+                        .map(move |call| (call.clone(), answer.clone()))
+                })
                 .collect(),
             filters,
         })
@@ -126,7 +175,11 @@ impl File {
     fn problems(&self, role: Role, arch: &str) -> Vec<String> {
         let mut problems = Vec::new();
         if self.role != role.name() {
-            problems.push(format!("it is for role {:?}, not {:?}", self.role, role.name()));
+            problems.push(format!(
+                "it is for role {:?}, not {:?}",
+                self.role,
+                role.name()
+            ));
         }
         if self.arch != arch {
             problems.push(format!("it is for {}, not {arch}", self.arch));
@@ -147,7 +200,11 @@ impl File {
         for rule in &self.rules {
             for call in &rule.calls {
                 let (plain, conditional) = seen.entry((call, rule.answer.is_some())).or_default();
-                *if rule.args.is_some() { conditional } else { plain } += 1;
+                *if rule.args.is_some() {
+                    conditional
+                } else {
+                    plain
+                } += 1;
             }
         }
         for ((call, answer), (plain, conditional)) in &seen {
@@ -158,7 +215,9 @@ impl File {
                 problems.push(format!("{call} stands in a rule without conditions beside one with: the first would be dropped"));
             }
             if *answer && *plain > 0 && seen.contains_key(&(*call, false)) {
-                problems.push(format!("{call} is allowed and always answered with an error"));
+                problems.push(format!(
+                    "{call} is allowed and always answered with an error"
+                ));
             }
         }
         problems
@@ -169,9 +228,18 @@ impl File {
         // counts, and killing is more severe than an error.
         let mut first: Vec<Value> = Vec::new();
         let mut errors: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
-        let plain: BTreeSet<&String> = self.rules.iter().filter(|rule| rule.answer.is_none()).flat_map(|rule| &rule.calls).collect();
+        let plain: BTreeSet<&String> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.answer.is_none())
+            .flat_map(|rule| &rule.calls)
+            .collect();
         for rule in &self.rules {
-            let args = rule.args.as_ref().map(|args| args.iter().map(Condition::as_seccompiler).collect::<Vec<_>>());
+            let args = rule.args.as_ref().map(|args| {
+                args.iter()
+                    .map(Condition::as_seccompiler)
+                    .collect::<Vec<_>>()
+            });
             for call in &rule.calls {
                 let compiled = match &args {
                     Some(args) => json!({ "syscall": call, "args": args }),
@@ -181,7 +249,9 @@ impl File {
                     None => first.push(compiled),
                     Some(answer) => {
                         let number = ANSWERS.iter().find(|(name, _)| name == answer);
-                        let number = number.map(|(_, number)| *number).ok_or_else(|| vec![format!("{call}: unknown answer {answer}")])?;
+                        let number = number
+                            .map(|(_, number)| *number)
+                            .ok_or_else(|| vec![format!("{call}: unknown answer {answer}")])?;
                         errors.entry(number).or_default().push(compiled.clone());
                         if !plain.contains(call) {
                             first.push(compiled);
@@ -192,8 +262,10 @@ impl File {
         }
         let compile = |default: Value, action: Value, rules: &[Value]| {
             let filter = json!({ "filter": { "mismatch_action": default, "match_action": action, "filter": rules } });
-            let mut map = seccompiler::compile_from_json(filter.to_string().as_bytes(), arch).map_err(|error| vec![error.to_string()])?;
-            map.remove("filter").ok_or_else(|| vec!["it compiled to nothing".to_owned()])
+            let mut map = seccompiler::compile_from_json(filter.to_string().as_bytes(), arch)
+                .map_err(|error| vec![error.to_string()])?;
+            map.remove("filter")
+                .ok_or_else(|| vec!["it compiled to nothing".to_owned()])
         };
         let mut filters = Vec::new();
         for (number, rules) in &errors {
@@ -217,13 +289,18 @@ impl Rule {
         match self.args.as_deref() {
             Some([]) => problems.push(format!("{named}: an empty list of conditions")),
             Some(args) if args.iter().any(|arg| arg.means.trim().is_empty()) => {
-                problems.push(format!("{named}: a condition does not say what its value means (\"means\")"));
+                problems.push(format!(
+                    "{named}: a condition does not say what its value means (\"means\")"
+                ));
             }
             _ => {}
         }
         if role != Role::Supervisor && self.answer.is_none() {
             problems.extend(
-                self.calls.iter().filter(|call| NEVER.contains(&call.as_str())).map(|call| format!("{call} is never allowed in a {}", role.name())),
+                self.calls
+                    .iter()
+                    .filter(|call| NEVER.contains(&call.as_str()))
+                    .map(|call| format!("{call} is never allowed in a {}", role.name())),
             );
         }
     }

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use super::{NEEDS, SandboxError};
@@ -34,7 +34,9 @@ impl Walls {
     pub(crate) fn own_program() -> io::Result<Self> {
         let own = PathBuf::from("/proc/self/exe");
         let loader = interpreter(&File::open(&own)?)?;
-        Ok(Self::Programs([Some(own), loader].into_iter().flatten().collect()))
+        Ok(Self::Programs(
+            [Some(own), loader].into_iter().flatten().collect(),
+        ))
     }
 
     /// A keeper's, by its profile and its module's environment. SoftHSM reads its own folder alone;
@@ -51,14 +53,20 @@ impl Walls {
         match self.restrict() {
             Ok(RulesetStatus::FullyEnforced) => Ok(()),
             Ok(_) => Err(SandboxError::Partly),
-            Err(cause) => Err(SandboxError::Refused { step: "Landlock with its scopes", since: "6.12", cause }),
+            Err(cause) => Err(SandboxError::Refused {
+                step: "Landlock with its scopes",
+                since: "6.12",
+                cause,
+            }),
         }
     }
 
     fn restrict(&self) -> Result<RulesetStatus, Box<dyn std::error::Error + Send + Sync>> {
         let files = match self {
             // Refer is refused when it is not spoken of.
-            Self::Programs(_) => AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::Refer,
+            Self::Programs(_) => {
+                AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::Refer
+            }
             // An open device is a module's business; which may be opened is seccomp's and the system's.
             Self::ReadOnly(_) => AccessFs::from_all(VERSION) & !AccessFs::IoctlDev,
             Self::Nothing => AccessFs::from_all(VERSION),
@@ -84,7 +92,11 @@ impl Walls {
         }
         for path in paths {
             let opened = PathFd::new(path)?;
-            let rights = if path.is_dir() { rights } else { rights & !AccessFs::ReadDir };
+            let rights = if path.is_dir() {
+                rights
+            } else {
+                rights & !AccessFs::ReadDir
+            };
             rules = rules.add_rule(PathBeneath::new(opened, rights))?;
         }
         Ok(rules.restrict_self()?.ruleset)
@@ -93,10 +105,20 @@ impl Walls {
 
 impl fmt::Display for Walls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        let list = |paths: &[PathBuf]| {
+            paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         match self {
-            Self::Programs(programs) => write!(f, "runs only {}; makes no devices", list(programs))?,
-            Self::ReadOnly(folders) => write!(f, "reads only {}; writes and runs nothing", list(folders))?,
+            Self::Programs(programs) => {
+                write!(f, "runs only {}; makes no devices", list(programs))?
+            }
+            Self::ReadOnly(folders) => {
+                write!(f, "reads only {}; writes and runs nothing", list(folders))?
+            }
             Self::Nothing => f.write_str("no files")?,
         }
         f.write_str("; binds no TCP port; signals no process outside")?;
@@ -119,19 +141,27 @@ pub(super) fn missing() -> Option<Fault> {
             .map(drop)
     };
     let error = ask().err()?;
-    Some(Fault::new("kernel", format!("Landlock with its scopes is not there: {error}"), format!("fastness needs {NEEDS}")))
+    Some(Fault::new(
+        "kernel",
+        format!("Landlock with its scopes is not there: {error}"),
+        format!("fastness needs {NEEDS}"),
+    ))
 }
 
 /// The tokens' folder and the settings of SoftHSM (softhsm2.conf(5)).
 fn softhsm_folders(environment: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
-    let settings = environment("SOFTHSM2_CONF").unwrap_or_else(|| "/etc/softhsm/softhsm2.conf".into());
+    let settings =
+        environment("SOFTHSM2_CONF").unwrap_or_else(|| "/etc/softhsm/softhsm2.conf".into());
     let text = std::fs::read_to_string(&settings).unwrap_or_default();
     let folder = text.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
         (key.trim() == "directories.tokendir").then(|| PathBuf::from(value.trim()))
     });
     let folder = folder.unwrap_or_else(|| "/var/lib/softhsm/tokens".into());
-    [folder, settings].into_iter().filter(|path| path.exists()).collect()
+    [folder, settings]
+        .into_iter()
+        .filter(|path| path.exists())
+        .collect()
 }
 
 /// The loader that `program` asks for (elf(5), PT_INTERP); `None` for a static one.
@@ -143,7 +173,12 @@ fn interpreter(program: &File) -> io::Result<Option<PathBuf>> {
     if head[..6] != [0x7f, b'E', b'L', b'F', 2, 1] {
         return Err(malformed());
     }
-    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).map_err(io::Error::other);
+    let word = |bytes: &[u8]| {
+        bytes
+            .try_into()
+            .map(u64::from_le_bytes)
+            .map_err(io::Error::other)
+    };
     let half = |at: usize| u64::from(u16::from_le_bytes([head[at], head[at + 1]]));
     let (table, size, count) = (word(&head[32..40])?, half(54), half(56));
     for number in 0..count {
@@ -151,7 +186,8 @@ fn interpreter(program: &File) -> io::Result<Option<PathBuf>> {
         let mut entry = [0; 56];
         program.read_exact_at(&mut entry, table + number * size)?;
         if entry[..4] == PT_INTERP {
-            let length = usize::try_from(word(&entry[32..40])?.min(4096)).map_err(io::Error::other)?;
+            let length =
+                usize::try_from(word(&entry[32..40])?.min(4096)).map_err(io::Error::other)?;
             let mut path = vec![0; length];
             program.read_exact_at(&mut path, word(&entry[8..16])?)?;
             let path = String::from_utf8(path).map_err(io::Error::other)?;
@@ -168,18 +204,36 @@ mod tests {
     #[test]
     fn the_loader_of_this_test_is_found() {
         let own = Walls::own_program().unwrap();
-        let Walls::Programs(programs) = own else { panic!("not programs") };
-        assert!(programs.iter().all(|program| program.exists()), "{programs:?}");
+        let Walls::Programs(programs) = own else {
+            panic!("not programs")
+        };
+        assert!(
+            programs.iter().all(|program| program.exists()),
+            "{programs:?}"
+        );
     }
 
     #[test]
     fn softhsm_reads_its_settings_and_its_tokens() {
         let folder = tempfile::tempdir().unwrap();
-        let (tokens, settings) = (folder.path().join("tokens"), folder.path().join("softhsm2.conf"));
+        let (tokens, settings) = (
+            folder.path().join("tokens"),
+            folder.path().join("softhsm2.conf"),
+        );
         std::fs::create_dir(&tokens).unwrap();
-        std::fs::write(&settings, format!("log.level = ERROR\ndirectories.tokendir = {}\n", tokens.display())).unwrap();
+        std::fs::write(
+            &settings,
+            format!(
+                "log.level = ERROR\ndirectories.tokendir = {}\n",
+                tokens.display()
+            ),
+        )
+        .unwrap();
         let walls = Walls::of_module("keeper-softhsm", |_| Some(settings.clone()));
         assert_eq!(walls, Walls::ReadOnly(vec![tokens, settings]));
-        assert_eq!(Walls::of_module("keeper", |_| None), Walls::ReadOnly(vec!["/".into()]));
+        assert_eq!(
+            Walls::of_module("keeper", |_| None),
+            Walls::ReadOnly(vec!["/".into()])
+        );
     }
 }

@@ -42,7 +42,10 @@ impl Socket {
         let fault = |problem: String, mend: &str| Fault::new("admin", problem, mend);
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
-                return Err(fault(format!("{shown} exists and is not a socket"), "name another path"));
+                return Err(fault(
+                    format!("{shown} exists and is not a socket"),
+                    "name another path",
+                ));
             }
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 return Err(fault(
@@ -77,7 +80,9 @@ impl Socket {
 
     /// Serves it until the process ends.
     pub(super) fn serve(&mut self, events: mpsc::Sender<Event>) {
-        let Some(listener) = self.listener.take() else { return };
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
         let incoming = UnixListenerStream::new(listener).filter(|stream| match stream {
             Ok(stream) => allowed(stream),
             Err(_) => true,
@@ -103,7 +108,10 @@ pub(super) fn allowed(stream: &UnixStream) -> bool {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => true,
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), "admin connection refused: not root, not our user");
+            tracing::warn!(
+                uid = peer.uid(),
+                "admin connection refused: not root, not our user"
+            );
             false
         }
         Err(error) => {
@@ -127,7 +135,10 @@ impl Service {
         if self.events.send(Event::Admin(call(answer))).await.is_err() {
             return Err(gone());
         }
-        receiver.await.unwrap_or_else(|_| Err(gone())).map(Response::new)
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(gone()))
+            .map(Response::new)
     }
 }
 
@@ -158,7 +169,8 @@ impl admin_server::Admin for Service {
         &self,
         request: Request<admin::PingRequest>,
     ) -> Result<Response<admin::PingResponse>, Status> {
-        self.ask(|answer| Call::Ping(request.into_inner(), answer)).await
+        self.ask(|answer| Call::Ping(request.into_inner(), answer))
+            .await
     }
 
     async fn reload(

@@ -10,7 +10,11 @@ use crate::sandbox::{self, Attestation, Expected, Role};
 pub(super) fn fault(attestation: &Attestation) -> Fault {
     Fault::new(
         "sandbox",
-        format!("the {} is not confined as declared: {}", attestation.role.name(), attestation.mismatches.join("; ")),
+        format!(
+            "the {} is not confined as declared: {}",
+            attestation.role.name(),
+            attestation.mismatches.join("; ")
+        ),
         "it was ended; see what starts this process (a debugger, a container's settings), and report it otherwise",
     )
 }
@@ -37,7 +41,9 @@ impl Supervisor {
 impl Node {
     /// Reads the sealed process back: it serves if it is what it says, and is ended if not.
     pub(super) fn serve_if_attested(&mut self) {
-        let Some(attestation) = self.attest() else { return };
+        let Some(attestation) = self.attest() else {
+            return;
+        };
         if attestation.mismatches.is_empty() {
             attestation.log();
             self.serve();
@@ -58,7 +64,15 @@ impl Node {
 }
 
 fn describe(attestation: Attestation) -> admin::Attestation {
-    let Attestation { role, pid, uid, tasks, filters, report, mismatches } = attestation;
+    let Attestation {
+        role,
+        pid,
+        uid,
+        tasks,
+        filters,
+        report,
+        mismatches,
+    } = attestation;
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     admin::Attestation {
         role: role.name().into(),

@@ -19,7 +19,11 @@ impl Supervisor {
                 status.attestations = self.attest_all();
                 let connections = self.node.order(Order::Connections);
                 tokio::spawn(async move {
-                    if let Some(Answer::Connections { connections, counters }) = within(connections).await {
+                    if let Some(Answer::Connections {
+                        connections,
+                        counters,
+                    }) = within(connections).await
+                    {
                         status.connections = connections;
                         status.counters.extend(counters);
                     }
@@ -75,5 +79,8 @@ impl Supervisor {
 
 /// An answer that a healthy node gives at once.
 pub(super) async fn within(answer: oneshot::Receiver<Answer>) -> Option<Answer> {
-    tokio::time::timeout(Duration::from_secs(5), answer).await.ok()?.ok()
+    tokio::time::timeout(Duration::from_secs(5), answer)
+        .await
+        .ok()?
+        .ok()
 }

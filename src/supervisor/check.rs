@@ -47,8 +47,17 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
                 continue;
             }
         };
-        let Event::Keeper { index, incarnation, event } = event else { continue };
-        let Some(keeper) = supervisor.keepers.get_mut(index) else { continue };
+        let Event::Keeper {
+            index,
+            incarnation,
+            event,
+        } = event
+        else {
+            continue;
+        };
+        let Some(keeper) = supervisor.keepers.get_mut(index) else {
+            continue;
+        };
         match keeper.on_event(incarnation, event) {
             Happened::Opened { .. } => keeper.stop(),
             happened @ (Happened::Gone | Happened::Latched) => {
@@ -62,7 +71,11 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
         }
     }
     match faults.is_empty() {
-        true => Ok(supervisor.keepers.iter().filter_map(|keeper| keeper.known().cloned()).collect()),
+        true => Ok(supervisor
+            .keepers
+            .iter()
+            .filter_map(|keeper| keeper.known().cloned())
+            .collect()),
         false if latched => Err(SupervisorError::Pin(faults)),
         false => Err(SupervisorError::Faults(faults)),
     }

@@ -70,7 +70,10 @@ fn told_to_attack() -> [(&'static str, String); 0] {
 #[cfg(feature = "attack-trigger")]
 fn told_to_attack() -> [(&'static str, String); 2] {
     use crate::sandbox::attack::{PARENT, VARIABLE};
-    [(VARIABLE, std::env::var(VARIABLE).unwrap_or_default()), (PARENT, std::process::id().to_string())]
+    [
+        (VARIABLE, std::env::var(VARIABLE).unwrap_or_default()),
+        (PARENT, std::process::id().to_string()),
+    ]
 }
 
 impl Child {
@@ -120,7 +123,11 @@ impl Child {
         tokio::spawn(async move {
             let reading = async {
                 while let Ok(Some(message)) = frame::receive_async::<M>(&mut reader).await {
-                    if events.send(report(ChildEvent::Said(message))).await.is_err() {
+                    if events
+                        .send(report(ChildEvent::Said(message)))
+                        .await
+                        .is_err()
+                    {
                         break;
                     }
                 }

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::Event;
 use super::backoff::Backoff;
-use super::unlock::Waiting;
 use super::child::{Child, ChildEvent, Role, Start};
+use super::unlock::Waiting;
 use crate::config::TokenConfig;
 use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
@@ -95,7 +95,9 @@ impl Keeper {
         log: LogSetup,
         sign_deadline: Duration,
     ) -> io::Result<Self> {
-        let channels = (0..config.sessions).map(|_| Channel::new()).collect::<io::Result<_>>()?;
+        let channels = (0..config.sessions)
+            .map(|_| Channel::new())
+            .collect::<io::Result<_>>()?;
         Ok(Self {
             index,
             config,
@@ -154,7 +156,9 @@ impl Keeper {
 
     /// The token's label; its URI as long as nobody has seen it.
     pub(super) fn label(&self) -> String {
-        self.known.as_ref().map_or(self.config.uri.to_string(), |known| known.label.clone())
+        self.known
+            .as_ref()
+            .map_or(self.config.uri.to_string(), |known| known.label.clone())
     }
 
     /// Whether it waits for `fastness unlock`.
@@ -164,7 +168,10 @@ impl Keeper {
 
     /// Waits for its PIN: the one it had was typed.
     pub(super) fn lock(&mut self) {
-        tracing::warn!(token = self.label(), "waits for its PIN: run `fastness unlock --pin prompt`");
+        tracing::warn!(
+            token = self.label(),
+            "waits for its PIN: run `fastness unlock --pin prompt`"
+        );
         self.state = State::Locked;
     }
 
@@ -172,7 +179,9 @@ impl Keeper {
     pub(super) fn trouble(&self) -> String {
         let token = self.label();
         let what = match (&self.state, &self.vitals.trouble) {
-            (State::Latched, _) => "its PIN was refused and is not tried again by itself: mend it, then `fastness unlock`",
+            (State::Latched, _) => {
+                "its PIN was refused and is not tried again by itself: mend it, then `fastness unlock`"
+            }
             (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
             (State::Ready { .. }, Some(trouble)) => trouble,
             (State::Ready { .. }, None) => return String::new(),
@@ -187,7 +196,11 @@ impl Keeper {
     /// Takes the PIN's source again and starts a process.
     pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
         let pin = self.config.pin.open().map_err(|error| {
-            Fault::new(format!("token[{}].pin", self.index), error.to_string(), "mend the PIN's source")
+            Fault::new(
+                format!("token[{}].pin", self.index),
+                error.to_string(),
+                "mend the PIN's source",
+            )
         })?;
         let kind = self.config.pin.kind(&self.config.uri.to_string());
         self.start_with(&pin, kind, events)
@@ -216,13 +229,19 @@ impl Keeper {
                 descriptors: &descriptors,
             },
             events.clone(),
-            move |event| Event::Keeper { index, incarnation, event },
+            move |event| Event::Keeper {
+                index,
+                incarnation,
+                event,
+            },
         )
         .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
         self.child = Some(child);
         self.past = self.totals();
         self.vitals = Vitals::default();
-        self.state = State::Starting { since: Instant::now() };
+        self.state = State::Starting {
+            since: Instant::now(),
+        };
         Ok(())
     }
 
@@ -254,11 +273,18 @@ impl Keeper {
                 if !self.is_attested(&ready.sandbox) {
                     return Happened::Nothing;
                 }
-                tracing::info!(token = ready.label, pid = self.pid(), sessions = ready.sessions, "keeper ready");
+                tracing::info!(
+                    token = ready.label,
+                    pid = self.pid(),
+                    sessions = ready.sessions,
+                    "keeper ready"
+                );
                 self.faults.clear();
                 self.backoff.started();
                 if let Some(asked) = self.unlocking.take() {
-                    asked.answer(&Unlocked::Done { token: ready.label.clone() });
+                    asked.answer(&Unlocked::Done {
+                        token: ready.label.clone(),
+                    });
                 }
                 let first = self.known.replace(*ready).is_none();
                 self.state = State::Ready { polled: None };
@@ -279,7 +305,11 @@ impl Keeper {
             ChildEvent::Said(FromKeeper::TokenLost { reason, latch }) => {
                 self.replace(&reason);
                 if latch {
-                    self.note(vec![Fault::new(self.label(), reason, "mend the PIN, then `fastness unlock`")]);
+                    self.note(vec![Fault::new(
+                        self.label(),
+                        reason,
+                        "mend the PIN, then `fastness unlock`",
+                    )]);
                     self.state = State::Latched;
                 }
                 Happened::Nothing
@@ -308,7 +338,11 @@ impl Keeper {
     /// Whether the process is what it says of its confinement; if not, it is replaced.
     fn is_attested(&mut self, report: &sandbox::Report) -> bool {
         let Some(pid) = self.pid() else { return false };
-        let attestation = sandbox::attest(&sandbox::Expected { role: sandbox::Role::Keeper, pid, report: report.clone() });
+        let attestation = sandbox::attest(&sandbox::Expected {
+            role: sandbox::Role::Keeper,
+            pid,
+            report: report.clone(),
+        });
         attestation.log();
         if !attestation.mismatches.is_empty() {
             self.note(vec![super::attest::fault(&attestation)]);
@@ -319,9 +353,15 @@ impl Keeper {
 
     /// What it is now, of the one that is ready; replaced when it is not what it must be.
     pub(super) fn attest(&mut self) -> Option<sandbox::Attestation> {
-        let report = self.is_open().then_some(self.known.as_ref()?.sandbox.clone())?;
+        let report = self
+            .is_open()
+            .then_some(self.known.as_ref()?.sandbox.clone())?;
         let pid = self.pid()?;
-        let attestation = sandbox::attest(&sandbox::Expected { role: sandbox::Role::Keeper, pid, report });
+        let attestation = sandbox::attest(&sandbox::Expected {
+            role: sandbox::Role::Keeper,
+            pid,
+            report,
+        });
         if !attestation.mismatches.is_empty() {
             attestation.log();
             self.replace("it is not confined as declared");
@@ -335,7 +375,9 @@ impl Keeper {
         }
         if vitals.trouble != self.vitals.trouble {
             match &vitals.trouble {
-                Some(trouble) => tracing::error!(token = self.index, trouble, "the token does not sign"),
+                Some(trouble) => {
+                    tracing::error!(token = self.index, trouble, "the token does not sign")
+                }
                 None => tracing::info!(token = self.index, "the token signs again"),
             }
         }
@@ -374,7 +416,12 @@ impl Keeper {
     fn note(&mut self, faults: Vec<Fault>) {
         if faults != self.faults {
             for fault in &faults {
-                tracing::error!(at = fault.key, mend = fault.mend, "the keeper does not start: {}", fault.problem);
+                tracing::error!(
+                    at = fault.key,
+                    mend = fault.mend,
+                    "the keeper does not start: {}",
+                    fault.problem
+                );
             }
         }
         self.faults = faults;
@@ -383,10 +430,15 @@ impl Keeper {
     /// Asks how it is, and kills it when it has not answered for too long.
     pub(super) fn poll(&mut self) {
         match &mut self.state {
-            State::Starting { since } if since.elapsed() > START_DEADLINE && !matches!(self.config.pin, PinSource::Prompt) => {
+            State::Starting { since }
+                if since.elapsed() > START_DEADLINE
+                    && !matches!(self.config.pin, PinSource::Prompt) =>
+            {
                 self.replace("not ready in time");
             }
-            State::Ready { polled: Some(since) } => {
+            State::Ready {
+                polled: Some(since),
+            } => {
                 if since.elapsed() > POLL_DEADLINE {
                     self.replace("it does not answer");
                 }
@@ -449,8 +501,14 @@ impl Keeper {
     /// at once and does not wait for the deadline.
     fn announce_loss(&self) {
         let mut packet = [0; MAX_REPLY];
-        let lost = Reply { id: REPLACED, keeper: 0, outcome: Err(Refusal::Token) };
-        let Ok(length) = lost.encode(&mut packet) else { return };
+        let lost = Reply {
+            id: REPLACED,
+            keeper: 0,
+            outcome: Err(Refusal::Token),
+        };
+        let Ok(length) = lost.encode(&mut packet) else {
+            return;
+        };
         for channel in &self.channels {
             // A full channel holds replies that nobody reads: nobody waits there.
             let _ = rustix::net::send(
@@ -467,7 +525,9 @@ impl Keeper {
 pub(super) enum Happened {
     Nothing,
     /// The token is open and its keys were checked; `first`: for the first time.
-    Opened { first: bool },
+    Opened {
+        first: bool,
+    },
     /// News of its health.
     Vitals,
     /// The process is gone and another is wanted.

@@ -144,7 +144,14 @@ impl Supervisor {
             .tokens
             .iter()
             .enumerate()
-            .map(|(index, token)| Keeper::new(index, token.clone(), config.log, config.limits.sign_deadline()))
+            .map(|(index, token)| {
+                Keeper::new(
+                    index,
+                    token.clone(),
+                    config.log,
+                    config.limits.sign_deadline(),
+                )
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             generation: 1,
@@ -189,7 +196,8 @@ impl Supervisor {
             limits: self.config.limits.clone(),
             generation: self.generation(&self.config, self.generation),
         };
-        self.node.start(setup, &self.listeners, &self.keepers, &self.events)
+        self.node
+            .start(setup, &self.listeners, &self.keepers, &self.events)
     }
 
     /// Takes in events until it is told to stop. Until the node has been ready once, a fault is the
@@ -214,7 +222,11 @@ impl Supervisor {
 
     fn on_event(&mut self, event: Event) -> Result<(), SupervisorError> {
         match event {
-            Event::Keeper { index, incarnation, event } => self.on_keeper(index, incarnation, event)?,
+            Event::Keeper {
+                index,
+                incarnation,
+                event,
+            } => self.on_keeper(index, incarnation, event)?,
             Event::StartKeeper(index) => self.restart_keeper(index),
             Event::Node { incarnation, event } => self.on_node(incarnation, event)?,
             Event::StartNode => {
@@ -239,7 +251,9 @@ impl Supervisor {
         incarnation: u64,
         event: ChildEvent<FromKeeper>,
     ) -> Result<(), SupervisorError> {
-        let Some(keeper) = self.keepers.get_mut(index) else { return Ok(()) };
+        let Some(keeper) = self.keepers.get_mut(index) else {
+            return Ok(());
+        };
         let happened = keeper.on_event(incarnation, event);
         match happened {
             Happened::Nothing => return Ok(()),
@@ -252,13 +266,17 @@ impl Supervisor {
                 self.later(at, Event::StartKeeper(index));
             }
             Happened::Latched => {
-                tracing::error!(token = keeper.label(), "no further login by itself: mend it, then run `fastness unlock`");
+                tracing::error!(
+                    token = keeper.label(),
+                    "no further login by itself: mend it, then run `fastness unlock`"
+                );
             }
         }
         if !self.served {
             self.first_start()?;
         }
-        self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
+        self.node
+            .tokens(self.keepers.iter().map(Keeper::signs).collect());
         self.push_metrics();
         Ok(())
     }
@@ -280,7 +298,9 @@ impl Supervisor {
     }
 
     fn restart_keeper(&mut self, index: usize) {
-        let Some(keeper) = self.keepers.get_mut(index) else { return };
+        let Some(keeper) = self.keepers.get_mut(index) else {
+            return;
+        };
         if self.draining || !keeper.waits() {
             return;
         }
@@ -294,7 +314,11 @@ impl Supervisor {
         }
     }
 
-    fn on_node(&mut self, incarnation: u64, event: ChildEvent<FromNode>) -> Result<(), SupervisorError> {
+    fn on_node(
+        &mut self,
+        incarnation: u64,
+        event: ChildEvent<FromNode>,
+    ) -> Result<(), SupervisorError> {
         match self.node.on_event(incarnation, event) {
             NodeEvent::Nothing => {}
             NodeEvent::Sealed => {
@@ -303,8 +327,13 @@ impl Supervisor {
             }
             NodeEvent::Ready => {
                 self.served = true;
-                self.node.tokens(self.keepers.iter().map(Keeper::signs).collect());
-                let listening = self.listeners.peers.iter().filter_map(|listener| listener.local_addr().ok());
+                self.node
+                    .tokens(self.keepers.iter().map(Keeper::signs).collect());
+                let listening = self
+                    .listeners
+                    .peers
+                    .iter()
+                    .filter_map(|listener| listener.local_addr().ok());
                 let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
                 tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
                 #[cfg(feature = "attack-trigger")]
@@ -342,7 +371,8 @@ impl Supervisor {
         self.listeners = Listeners::default();
         self.node.drain();
         let patience = Duration::from_millis(self.config.limits.drain_ms) + Duration::from_secs(2);
-        self.wait_for(events, patience, |this| this.node.pid().is_none()).await;
+        self.wait_for(events, patience, |this| this.node.pid().is_none())
+            .await;
         self.node.kill();
         for keeper in &mut self.keepers {
             keeper.stop();
@@ -350,11 +380,13 @@ impl Supervisor {
         let all_gone = |this: &Self| {
             this.node.pid().is_none() && this.keepers.iter().all(|keeper| keeper.pid().is_none())
         };
-        self.wait_for(events, Duration::from_secs(2), all_gone).await;
+        self.wait_for(events, Duration::from_secs(2), all_gone)
+            .await;
         for keeper in &mut self.keepers {
             keeper.kill();
         }
-        self.wait_for(events, Duration::from_secs(2), all_gone).await;
+        self.wait_for(events, Duration::from_secs(2), all_gone)
+            .await;
         if self.served {
             tracing::info!("stopped");
         }

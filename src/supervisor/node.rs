@@ -8,10 +8,10 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Event;
-use super::sockets::Listeners;
 use super::backoff::Backoff;
 use super::child::{Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
+use super::sockets::Listeners;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
 use crate::fault::Fault;
 use crate::sandbox;
@@ -101,7 +101,12 @@ impl Node {
             }
             ChildEvent::Said(FromNode::Refused { faults }) => {
                 for fault in &faults {
-                    tracing::error!(at = fault.key, mend = fault.mend, "the node does not start: {}", fault.problem);
+                    tracing::error!(
+                        at = fault.key,
+                        mend = fault.mend,
+                        "the node does not start: {}",
+                        fault.problem
+                    );
                 }
                 self.faults = faults;
                 NodeEvent::Nothing
@@ -160,7 +165,11 @@ impl Node {
         if !self.faults.is_empty() {
             return self.faults.clone();
         }
-        vec![Fault::new("", "the node's process ended while it was started", "see the log")]
+        vec![Fault::new(
+            "",
+            "the node's process ended while it was started",
+            "see the log",
+        )]
     }
 
     /// When to start it again.

@@ -16,7 +16,9 @@ impl Supervisor {
     pub(super) fn generation(&self, config: &Config, number: u64) -> Generation {
         let mut credentials = Vec::new();
         for (token, (settings, keeper)) in config.tokens.iter().zip(&self.keepers).enumerate() {
-            let Some(known) = keeper.known() else { continue };
+            let Some(known) = keeper.known() else {
+                continue;
+            };
             for ((key, found), index) in settings.keys.iter().zip(&known.keys).zip(0..) {
                 credentials.push(CredentialSetup {
                     role: key.role,
@@ -51,9 +53,16 @@ impl Supervisor {
     }
 
     /// Reads everything again, checks it whole, and lets the node swap.
-    pub(super) fn reload(&mut self, answer: Option<oneshot::Sender<Result<ReloadResponse, Status>>>) {
+    pub(super) fn reload(
+        &mut self,
+        answer: Option<oneshot::Sender<Result<ReloadResponse, Status>>>,
+    ) {
         let refuse = |faults: &[Fault]| {
-            let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
+            let text = faults
+                .iter()
+                .map(Fault::to_string)
+                .collect::<Vec<_>>()
+                .join("\n");
             tracing::error!("reload refused, the old state stays in force: {text}");
             Status::failed_precondition(format!("refused, the old state stays in force:\n{text}"))
         };
@@ -78,7 +87,9 @@ impl Supervisor {
                     Ok(ReloadResponse { generation: number })
                 }
                 Some(Answer::Refused(faults)) => Err(refuse(&faults)),
-                _ => Err(Status::unavailable("the node's process did not answer; try again")),
+                _ => Err(Status::unavailable(
+                    "the node's process did not answer; try again",
+                )),
             };
             if let Some(answer) = answer {
                 let _ = answer.send(outcome);
@@ -103,8 +114,16 @@ impl Supervisor {
         differs("log", new.log != self.config.log);
         let old_tokens = &self.config.tokens;
         let same_tokens = new.tokens.len() == old_tokens.len()
-            && new.tokens.iter().zip(old_tokens).all(|(new, old)| new.same_keys(old));
+            && new
+                .tokens
+                .iter()
+                .zip(old_tokens)
+                .all(|(new, old)| new.same_keys(old));
         differs("token", !same_tokens);
-        if faults.is_empty() { Ok(new) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(new)
+        } else {
+            Err(faults)
+        }
     }
 }

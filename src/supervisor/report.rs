@@ -63,7 +63,9 @@ impl Supervisor {
     fn keys(&self) -> Vec<admin::Key> {
         let mut keys = Vec::new();
         for (token, keeper) in self.config.tokens.iter().zip(&self.keepers) {
-            let Some(ready) = keeper.known() else { continue };
+            let Some(ready) = keeper.known() else {
+                continue;
+            };
             for (key, found) in token.keys.iter().zip(&ready.keys) {
                 keys.push(admin::Key {
                     role: key.role.to_string(),

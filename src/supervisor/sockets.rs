@@ -33,7 +33,11 @@ const BACKLOG: i32 = 4096;
 pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut inherited = inherited().unwrap_or_else(|error| {
-        faults.push(Fault::new("listen", format!("cannot take the inherited sockets: {error}"), "mend the .socket unit"));
+        faults.push(Fault::new(
+            "listen",
+            format!("cannot take the inherited sockets: {error}"),
+            "mend the .socket unit",
+        ));
         Vec::new()
     });
     let mut listeners = Listeners::default();
@@ -67,7 +71,11 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
             "name it here, or take it out of the .socket unit",
         ));
     }
-    if faults.is_empty() { Ok(listeners) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(listeners)
+    } else {
+        Err(faults)
+    }
 }
 
 /// TCP listeners that were handed to us, closed on exec: our roles get them in their own way.

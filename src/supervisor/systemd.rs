@@ -27,7 +27,11 @@ impl Supervisor {
     /// supervisor that hangs is found out.
     pub(super) fn tell_systemd(&mut self) {
         let (state, reason) = self.state();
-        let status = if reason.is_empty() { state.to_owned() } else { format!("{state}: {reason}") };
+        let status = if reason.is_empty() {
+            state.to_owned()
+        } else {
+            format!("{state}: {reason}")
+        };
         if status != self.systemd.status {
             say(&[NotifyState::Status(&status)]);
             self.systemd.status = status;
@@ -37,7 +41,10 @@ impl Supervisor {
             self.systemd.ready = true;
         }
         if let Some(period) = sd_notify::watchdog_enabled()
-            && self.systemd.alive.is_none_or(|at| at.elapsed() > period / 3)
+            && self
+                .systemd
+                .alive
+                .is_none_or(|at| at.elapsed() > period / 3)
         {
             say(&[NotifyState::Watchdog]);
             self.systemd.alive = Some(Instant::now());

@@ -55,17 +55,30 @@ fn receive(stream: tokio::net::UnixStream) -> io::Result<Request> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let (unlock, descriptors) = frame::receive_with_descriptors::<Unlock>(&stream)?;
-    Ok(Request { unlock, pin: descriptors.into_iter().next(), asked: Waiting(stream) })
+    Ok(Request {
+        unlock,
+        pin: descriptors.into_iter().next(),
+        asked: Waiting(stream),
+    })
 }
 
 impl Supervisor {
     /// Starts the keeper that waits for its PIN, with the one that came.
     pub(super) fn unlock(&mut self, request: Request) {
         let Request { unlock, pin, asked } = request;
-        let named = |keeper: &&mut Keeper| unlock.token.is_empty() || keeper.label() == unlock.token;
-        let locked = self.keepers.iter_mut().filter(named).find(|keeper| keeper.is_locked());
+        let named =
+            |keeper: &&mut Keeper| unlock.token.is_empty() || keeper.label() == unlock.token;
+        let locked = self
+            .keepers
+            .iter_mut()
+            .filter(named)
+            .find(|keeper| keeper.is_locked());
         let Some(keeper) = locked else {
-            let fault = Fault::new(unlock.token, "no such token waits for its PIN", "see `fastness status`");
+            let fault = Fault::new(
+                unlock.token,
+                "no such token waits for its PIN",
+                "see `fastness status`",
+            );
             return asked.answer(&Unlocked::Refused(vec![fault]));
         };
         let started = match (pin, unlock.pin) {

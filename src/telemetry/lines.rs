@@ -26,7 +26,9 @@ impl Lines {
         let refilled = *state.refilled.get_or_insert(now);
         let earned = now.saturating_duration_since(refilled).as_millis() / PAUSE.as_millis();
         if earned > 0 {
-            state.used = state.used.saturating_sub(u32::try_from(earned).unwrap_or(u32::MAX));
+            state.used = state
+                .used
+                .saturating_sub(u32::try_from(earned).unwrap_or(u32::MAX));
             state.refilled = Some(now);
         }
         if state.used < BURST {

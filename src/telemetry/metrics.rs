@@ -28,8 +28,10 @@ impl Counter {
 
 /// Upper bounds of a histogram's buckets in seconds, from a software token to an HSM that hangs; a
 /// last bucket without a bound takes the rest.
-const BOUNDS: [f64; 17] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const BOUNDS: [f64; 17] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+];
 
 /// How long things took.
 #[derive(Debug, Default)]
@@ -50,7 +52,10 @@ impl Histogram {
 
     /// How many there were.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.load(Ordering::Relaxed))
+            .sum()
     }
 }
 
@@ -105,7 +110,10 @@ impl Text {
             Kind::Histogram => "histogram",
         };
         self.add(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-        Family { text: &mut self.0, name }
+        Family {
+            text: &mut self.0,
+            name,
+        }
     }
 
     /// The text.
@@ -139,11 +147,20 @@ impl Family<'_> {
         self
     }
 
-    fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: std::fmt::Arguments<'_>) {
+    fn line(
+        &mut self,
+        suffix: &str,
+        labels: Labels<'_>,
+        le: Option<&str>,
+        value: std::fmt::Arguments<'_>,
+    ) {
         write(self.text, format_args!("{}{suffix}", self.name));
         let mut opening = '{';
         for (name, value) in labels.iter().copied().chain(le.map(|bound| ("le", bound))) {
-            write(self.text, format_args!("{opening}{name}=\"{}\"", escaped(value)));
+            write(
+                self.text,
+                format_args!("{opening}{name}=\"{}\"", escaped(value)),
+            );
             opening = ',';
         }
         let closing = if opening == ',' { "}" } else { "" };
@@ -153,7 +170,10 @@ impl Family<'_> {
 
 /// A label's value: a token's label is whatever its maker wrote.
 fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 fn write(text: &mut String, arguments: std::fmt::Arguments<'_>) {
@@ -184,7 +204,8 @@ mod tests {
             histogram.observe(Duration::from_micros(time));
         }
         let mut text = Text::default();
-        text.family("x", Kind::Histogram, "Time.").histogram(&[("class", "own")], &histogram);
+        text.family("x", Kind::Histogram, "Time.")
+            .histogram(&[("class", "own")], &histogram);
         let text = text.into_string();
         let value = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();

@@ -94,7 +94,10 @@ pub(crate) fn write_or_drop(mut line: Vec<u8>) -> io::Result<()> {
     const PIPE_BUF: usize = 4096;
     let stderr = rustix::stdio::stderr();
     let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
-    let immediately = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let immediately = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     if poll(&mut ready, Some(&immediately))? == 1 {
         if line.len() > PIPE_BUF {
             line.truncate(PIPE_BUF - 1);

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::ParsedCertificate;
+use rustls::server::WebPkiClientVerifier;
 
 use super::generation::{GenerationError, TrustAnchors};
 use super::provider::provider;
@@ -35,9 +35,13 @@ impl TrustAnchors {
     /// # Errors
     /// [`ChainError`]
     pub fn verify(&self, chain: &str, role: TlsRole, now: SystemTime) -> Result<(), ChainError> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).flatten().collect();
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes())
+            .flatten()
+            .collect();
         let (end_entity, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
-        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let now = UnixTime::since_unix_epoch(since_epoch);
         let provider = provider();
         match role {

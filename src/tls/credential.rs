@@ -104,7 +104,10 @@ impl Credential {
     /// key.
     #[must_use]
     pub fn with_replica(&self, key: TokenKey) -> Option<Self> {
-        let same = self.keys.iter().all(|known| known.spki == key.spki && known.kind == key.kind);
+        let same = self
+            .keys
+            .iter()
+            .all(|known| known.spki == key.spki && known.kind == key.kind);
         same.then(|| Self {
             keys: self.keys.iter().cloned().chain([key]).collect(),
             ..self.clone()

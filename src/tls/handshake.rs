@@ -81,7 +81,11 @@ impl Handshakes {
     ///
     /// # Errors
     /// [`HandshakeError`]; the socket is closed.
-    pub async fn accept(&self, tcp: TcpStream, entry: &Entry) -> Result<Connection, HandshakeError> {
+    pub async fn accept(
+        &self,
+        tcp: TcpStream,
+        entry: &Entry,
+    ) -> Result<Connection, HandshakeError> {
         let until = Instant::now() + self.deadline;
         tokio::select! {
             outcome = self.in_time(Box::pin(self.accepted(tcp, entry, until))) => outcome,
@@ -105,8 +109,13 @@ impl Handshakes {
             peer: peer.clone(),
             address,
         };
-        let ticket = Ticket { class: Class::Own, step: Progress::First, until: Instant::now() + self.deadline };
-        self.in_time(Box::pin(self.dialled(dialled, tcp, ticket))).await
+        let ticket = Ticket {
+            class: Class::Own,
+            step: Progress::First,
+            until: Instant::now() + self.deadline,
+        };
+        self.in_time(Box::pin(self.dialled(dialled, tcp, ticket)))
+            .await
     }
 
     /// Boxed: the memory of a handshake goes when it is done, and is not moved about before.
@@ -118,7 +127,12 @@ impl Handshakes {
         timeout(self.deadline, handshake).await.unwrap_or(late)
     }
 
-    async fn accepted(&self, tcp: TcpStream, entry: &Entry, until: Instant) -> Result<Connection, HandshakeError> {
+    async fn accepted(
+        &self,
+        tcp: TcpStream,
+        entry: &Entry,
+        until: Instant,
+    ) -> Result<Connection, HandshakeError> {
         if self.generation().server().is_none() {
             return Err(HandshakeError::NoCredential(TlsRole::Server));
         }
@@ -142,10 +156,16 @@ impl Handshakes {
             return Err(HandshakeError::NotH2);
         }
 
-        entry.heard(Instant::now()).map_err(HandshakeError::Turned)?;
+        entry
+            .heard(Instant::now())
+            .map_err(HandshakeError::Turned)?;
 
         let generation = self.generation();
-        let ticket = Ticket { class: entry.class(), step: Progress::First, until };
+        let ticket = Ticket {
+            class: entry.class(),
+            step: Progress::First,
+            until,
+        };
         let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Server);
         let config = generation.accepting(&record).ok_or(missing)?;
@@ -155,7 +175,10 @@ impl Handshakes {
             .run(ticket, move || exchange::answer(hello, answering))
             .await?;
         let state = wire.send(step).await?;
-        let ticket = Ticket { step: Progress::Next, ..ticket };
+        let ticket = Ticket {
+            step: Progress::Next,
+            ..ticket
+        };
         let state = self.finish(&mut wire, state, &record, ticket).await?;
         let facts = self.facts(&wire.tcp, &state, &record, &generation, None)?;
         let TlsState::Server(state) = *state else {
@@ -214,8 +237,12 @@ impl Handshakes {
             let input = std::mem::take(&mut wire.input);
             // Once our own signature is made (there is one in a handshake, RFC 8446 §4.4.3), what is
             // left never waits for a token. While nobody waits for the lane it is done here, which
-            // saves two changes of threads; under load it keeps out of the way of calls.
-            let step = if record.signed_by().is_none() || self.lane.is_busy() {
+            // saves two changes of threads; under load, and for strangers, who may send chains that
+            // cost much to verify, it keeps out of the way of calls.
+            let here = record.signed_by().is_some()
+                && ticket.class != Class::Stranger
+                && !self.lane.is_busy();
+            let step = if !here {
                 self.lane
                     .run(ticket, move || exchange::advance(state, &input))
                     .await
@@ -253,7 +280,10 @@ impl Handshakes {
                 .negotiated_cipher_suite()
                 .map_or("unknown", |suite| suite_name(suite.suite())),
             alpn: "h2",
-            signed_by: record.signed_by().cloned().ok_or(HandshakeError::NotMutual)?,
+            signed_by: record
+                .signed_by()
+                .cloned()
+                .ok_or(HandshakeError::NotMutual)?,
             local: tcp.local_addr()?,
             remote: tcp.peer_addr()?,
             at: SystemTime::now(),

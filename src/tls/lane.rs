@@ -65,7 +65,11 @@ impl Lane {
         let sessions = sessions.max(1);
         let lane = Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State { queue: Queue::new(sessions), idle: Vec::new(), closed: false }),
+                state: Mutex::new(State {
+                    queue: Queue::new(sessions),
+                    idle: Vec::new(),
+                    closed: false,
+                }),
                 waits: Default::default(),
             }),
             sessions,
@@ -105,7 +109,9 @@ impl Lane {
     /// Whether work waits for a thread.
     pub fn is_busy(&self) -> bool {
         let state = self.shared.lock();
-        Class::ALL.into_iter().any(|class| state.queue.waiting(class) > 0)
+        Class::ALL
+            .into_iter()
+            .any(|class| state.queue.waiting(class) > 0)
     }
 
     /// How many of a class have a thread.
@@ -134,7 +140,10 @@ impl Lane {
             drop(reply.send(work()));
         });
         let number = self.shared.push(ticket, job)?;
-        let _withdrawing = Withdrawing { shared: &self.shared, number };
+        let _withdrawing = Withdrawing {
+            shared: &self.shared,
+            number,
+        };
         answer.await.or(Err(LaneError::Gone))
     }
 }
@@ -189,7 +198,10 @@ impl Shared {
             self.lock().queue.done(turn.number, Instant::now());
         }
         // Threads that wait because strangers have their share learn that there is nothing left.
-        self.lock().idle.drain(..).for_each(|thread| thread.unpark());
+        self.lock()
+            .idle
+            .drain(..)
+            .for_each(|thread| thread.unpark());
     }
 
     fn next(&self) -> Option<Turn<Job>> {
@@ -199,7 +211,11 @@ impl Shared {
             if let Some(turn) = state.queue.pop(Instant::now()) {
                 return Some(turn);
             }
-            if state.closed && Class::ALL.into_iter().all(|class| state.queue.waiting(class) == 0) {
+            if state.closed
+                && Class::ALL
+                    .into_iter()
+                    .all(|class| state.queue.waiting(class) == 0)
+            {
                 return None;
             }
             state.idle.push(ourselves.clone());
@@ -214,7 +230,10 @@ impl Shared {
 
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiting: usize = Class::ALL.into_iter().map(|class| self.waiting(class)).sum();
+        let waiting: usize = Class::ALL
+            .into_iter()
+            .map(|class| self.waiting(class))
+            .sum();
         write!(f, "Lane({} sessions, {waiting} waiting)", self.sessions)
     }
 }
@@ -227,7 +246,11 @@ mod tests {
     use crate::admission::Step;
 
     fn ticket(class: Class) -> Ticket {
-        Ticket { class, step: Step::First, until: Instant::now() + Duration::from_secs(60) }
+        Ticket {
+            class,
+            step: Step::First,
+            until: Instant::now() + Duration::from_secs(60),
+        }
     }
 
     const LISTED: Class = Class::Listed;
@@ -288,7 +311,9 @@ mod tests {
         let mut strangers = Vec::new();
         for _ in 0..20 {
             let held = held.clone();
-            let mut work = Box::pin(lane.run(ticket(Class::Stranger), move || held.lock().unwrap().recv().is_err()));
+            let mut work = Box::pin(lane.run(ticket(Class::Stranger), move || {
+                held.lock().unwrap().recv().is_err()
+            }));
             assert!(polled_once(&mut work).await.is_none());
             strangers.push(work);
         }
@@ -313,7 +338,9 @@ mod tests {
     #[tokio::test]
     async fn work_whose_turn_would_come_too_late_is_refused_at_once() {
         let lane = Lane::start(1).unwrap();
-        lane.run(ticket(LISTED), || thread::sleep(Duration::from_millis(30))).await.unwrap();
+        lane.run(ticket(LISTED), || thread::sleep(Duration::from_millis(30)))
+            .await
+            .unwrap();
         let (_release, held) = mpsc::channel::<()>();
         let mut first = Box::pin(lane.run(ticket(LISTED), move || held.recv()));
         assert!(polled_once(&mut first).await.is_none());
@@ -323,7 +350,10 @@ mod tests {
             assert!(polled_once(&mut work).await.is_none());
             waiting.push(work);
         }
-        let soon = Ticket { until: Instant::now() + Duration::from_millis(10), ..ticket(LISTED) };
+        let soon = Ticket {
+            until: Instant::now() + Duration::from_millis(10),
+            ..ticket(LISTED)
+        };
         let mut late = Box::pin(lane.run(soon, || ()));
         assert_eq!(polled_once(&mut late).await, Some(Err(LaneError::TooLate)));
     }

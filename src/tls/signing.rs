@@ -47,7 +47,11 @@ pub(super) struct SignatureRecord {
 impl SignatureRecord {
     /// The record of a handshake of this class, counted in `made`.
     pub(super) fn new(class: Class, made: &Arc<SignaturesMade>) -> Arc<Self> {
-        Arc::new(Self { signed_by: OnceLock::new(), class, made: made.clone() })
+        Arc::new(Self {
+            signed_by: OnceLock::new(),
+            class,
+            made: made.clone(),
+        })
     }
 
     /// The record of a key that is only looked at.

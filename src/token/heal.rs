@@ -77,10 +77,14 @@ pub fn after(error: &TokenError, doing: Doing) -> Action {
     match error {
         TokenError::Call { code, .. } => {
             let row = TABLE.iter().find(|(known, ..)| *known == code.0);
-            row.map_or(pick(OTHER.0, OTHER.1), |(_, signing, reopening)| pick(*signing, *reopening))
+            row.map_or(pick(OTHER.0, OTHER.1), |(_, signing, reopening)| {
+                pick(*signing, *reopening)
+            })
         }
         // A signature of the wrong length: once more, and then it is the caller's error.
-        TokenError::Answer { .. } | TokenError::SessionDead => pick(Action::NewSession, Action::Wait),
+        TokenError::Answer { .. } | TokenError::SessionDead => {
+            pick(Action::NewSession, Action::Wait)
+        }
         TokenError::WrongScheme { .. } => Action::Refuse,
         error if error.is_pin_verdict() => Action::Latch,
         // The key or the token is not where it was.
@@ -90,5 +94,7 @@ pub fn after(error: &TokenError, doing: Doing) -> Action {
 
 /// The rows of the table: code, what follows while signing, what follows while reopening.
 pub fn rows() -> impl Iterator<Item = (String, Action, Action)> {
-    TABLE.iter().map(|(code, signing, reopening)| (ReturnCode(*code).to_string(), *signing, *reopening))
+    TABLE
+        .iter()
+        .map(|(code, signing, reopening)| (ReturnCode(*code).to_string(), *signing, *reopening))
 }

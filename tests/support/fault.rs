@@ -44,7 +44,8 @@ impl FaultModule {
             real.display(),
             fault.state.display()
         );
-        fs::write(folder.join("test-double.so.conf"), settings).expect("the settings can be written");
+        fs::write(folder.join("test-double.so.conf"), settings)
+            .expect("the settings can be written");
         // The keeper may be another user.
         fault.order("create --mode 666");
         fault

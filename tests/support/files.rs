@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SignatureAlgorithm,
 };
 
 use fastness::policy::SpkiPin;
@@ -38,17 +38,24 @@ impl FileCa {
     pub fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([]).expect("no names");
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
     }
 
     /// The parameters of a good end entity, to be spoilt.
     pub fn leaf(id: &str, role: &str) -> CertificateParams {
         let mut params = CertificateParams::new([]).expect("no names");
-        params.distinguished_name.push(rcgen::DnType::CommonName, "test");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "test");
         params.subject_alt_names = vec![
             SanType::URI(id.try_into().expect("ASCII")),
             SanType::IpAddress([127, 0, 0, 1].into()),
@@ -79,14 +86,23 @@ impl FileCa {
     /// A certificate for the P-256 key whose SubjectPublicKeyInfo is `spki`.
     pub fn certify(&self, spki: &[u8], params: &CertificateParams) -> String {
         // The uncompressed point is the end of it (RFC 5480 §2.2).
-        let point = PublicKey(spki[spki.len() - 65..].to_vec(), &rcgen::PKCS_ECDSA_P256_SHA256);
-        params.signed_by(&point, &self.issuer).expect("a certificate").pem()
+        let point = PublicKey(
+            spki[spki.len() - 65..].to_vec(),
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+        );
+        params
+            .signed_by(&point, &self.issuer)
+            .expect("a certificate")
+            .pem()
     }
 
     /// A certificate for an RSAPublicKey (RFC 8017 A.1.1).
     pub fn certify_rsa(&self, key: &[u8], params: &CertificateParams) -> String {
         let key = PublicKey(key.to_vec(), &rcgen::PKCS_RSA_SHA256);
-        params.signed_by(&key, &self.issuer).expect("a certificate").pem()
+        params
+            .signed_by(&key, &self.issuer)
+            .expect("a certificate")
+            .pem()
     }
 }
 
@@ -106,5 +122,9 @@ impl PublicKeyData for PublicKey {
 pub fn spki_of(pem: &str) -> Vec<u8> {
     use der::Encode;
     let chain = x509_cert::Certificate::load_pem_chain(pem.as_bytes()).expect("PEM");
-    chain[0].tbs_certificate().subject_public_key_info().to_der().expect("DER")
+    chain[0]
+        .tbs_certificate()
+        .subject_public_key_info()
+        .to_der()
+        .expect("DER")
 }

@@ -24,9 +24,17 @@ impl Intruder {
         let before = node.log_length();
         let mut command = client(node.address());
         if let Some(identity) = identity {
-            command.arg("-cert").arg(&identity.certificate).arg("-key").arg(&identity.key);
+            command
+                .arg("-cert")
+                .arg(&identity.certificate)
+                .arg("-key")
+                .arg(&identity.key);
         }
-        let output = command.args(arguments).stdin(Stdio::null()).output().expect("openssl");
+        let output = command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("openssl");
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         let line = node.wait_log_after(before, "refused");
@@ -42,7 +50,14 @@ impl Intruder {
 /// last word, which comes after the client believes that it is done.
 fn client(address: SocketAddr) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["50", "openssl", "s_client", "-ign_eof", "-connect", &address.to_string()]);
+    command.args([
+        "50",
+        "openssl",
+        "s_client",
+        "-ign_eof",
+        "-connect",
+        &address.to_string(),
+    ]);
     command.args(["-alpn", "h2"]);
     command
 }
@@ -55,7 +70,11 @@ fn alert_in(said: &str) -> Option<String> {
 /// The value of `code=` in a line of the log.
 pub fn code_in(line: &str) -> String {
     let rest = line.split("code=").nth(1).expect("a refusal has its code");
-    rest.trim_start_matches('"').split('"').next().unwrap_or_default().to_owned()
+    rest.trim_start_matches('"')
+        .split('"')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// `openssl s_server` with this identity; killed when dropped.
@@ -66,7 +85,15 @@ pub struct Server(Child);
 pub fn s_server(port: u16, identity: &FileIdentity, folder: &Path, arguments: &[&str]) -> Server {
     let log = folder.join(format!("s_server-{port}.log"));
     let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "--", "openssl", "s_server", "-accept", &format!("127.0.0.1:{port}")])
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "--",
+            "openssl",
+            "s_server",
+            "-accept",
+            &format!("127.0.0.1:{port}"),
+        ])
         .args(["-tls1_3", "-alpn", "h2", "-www", "-cert"])
         .arg(&identity.certificate)
         .arg("-key")
@@ -78,7 +105,11 @@ pub fn s_server(port: u16, identity: &FileIdentity, folder: &Path, arguments: &[
         .spawn()
         .expect("setpriv");
     let server = Server(child);
-    eventually("s_server accepts", || std::fs::read_to_string(&log).ok().filter(|text| text.contains("ACCEPT")));
+    eventually("s_server accepts", || {
+        std::fs::read_to_string(&log)
+            .ok()
+            .filter(|text| text.contains("ACCEPT"))
+    });
     server
 }
 

@@ -4,12 +4,12 @@
 //! of its own, on ports of its own, and ends its processes by their ids.
 
 pub mod fault;
-pub mod token;
 pub mod files;
 pub mod intruder;
 pub mod node;
 pub mod python;
 pub mod shaker;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use fault::FaultModule;
 pub use files::FileCa;
 pub use intruder::{Intruder, s_server};
 pub use node::{Node, Options};
-pub use fault::FaultModule;
 pub use python::{Judge, python};
 pub use shaker::Shaker;
 pub use token::Tokens;
@@ -56,7 +56,9 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 /// Runs `command`, which must succeed, and returns its standard output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}\n{}", said(&output));
     String::from_utf8(output.stdout).expect("programs print text")
 }
@@ -110,7 +112,9 @@ fn run_folder(kind: &str) -> PathBuf {
     let shelf = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for entry in fs::read_dir(shelf).expect("cargo makes it").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(pid) = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('-'))
+        if let Some(pid) = name
+            .strip_prefix(kind)
+            .and_then(|rest| rest.strip_prefix('-'))
             && !Path::new("/proc").join(pid).exists()
         {
             let _ = fs::remove_dir_all(entry.path());
@@ -142,19 +146,36 @@ impl Master {
         let mut pins = BTreeMap::new();
         let ca = Tokens::prepare(&folder.join("ca"), "ca");
         ca.keygen("root", "ca", "p256");
-        run(ca.fastness().args(["ca", "init", "--name", "Test root", "--dir"]).arg(folder.join("ca/authority")).arg("--module").arg(&ca.module).args([
-            "--key",
-            "pkcs11:token=ca;object=root",
-            "--pin",
-            &ca.pin_source(),
-        ]));
+        run(ca
+            .fastness()
+            .args(["ca", "init", "--name", "Test root", "--dir"])
+            .arg(folder.join("ca/authority"))
+            .arg("--module")
+            .arg(&ca.module)
+            .args([
+                "--key",
+                "pkcs11:token=ca;object=root",
+                "--pin",
+                &ca.pin_source(),
+            ]));
         for name in ["a", "b"] {
             let token = Tokens::prepare(&folder.join(name), name);
             for role in ["server", "client"] {
                 for label in [role.to_owned(), format!("{role}-backup")] {
-                    pins.insert(format!("{name}/{label}"), token.keygen(&label, role, "p256"));
+                    pins.insert(
+                        format!("{name}/{label}"),
+                        token.keygen(&label, role, "p256"),
+                    );
                 }
-                issue(&ca, &folder, &token, role, role, &id_of(name), &folder.join(name).join(format!("{role}.pem")));
+                issue(
+                    &ca,
+                    &folder,
+                    &token,
+                    role,
+                    role,
+                    &id_of(name),
+                    &folder.join(name).join(format!("{role}.pem")),
+                );
             }
         }
         Self { folder, pins }
@@ -162,7 +183,15 @@ impl Master {
 }
 
 /// A certificate of the authority in `folder` for the key `label` of `token`.
-fn issue(ca: &Tokens, folder: &Path, token: &Tokens, label: &str, profile: &str, id: &str, out: &Path) {
+fn issue(
+    ca: &Tokens,
+    folder: &Path,
+    token: &Tokens,
+    label: &str,
+    profile: &str,
+    id: &str,
+    out: &Path,
+) {
     let csr = out.with_extension("csr");
     token.csr(label, &csr);
     issue_from(ca, folder, &csr, profile, id, out);
@@ -171,7 +200,18 @@ fn issue(ca: &Tokens, folder: &Path, token: &Tokens, label: &str, profile: &str,
 fn issue_from(ca: &Tokens, folder: &Path, csr: &Path, profile: &str, id: &str, out: &Path) {
     run(ca
         .fastness()
-        .args(["ca", "issue", "--profile", profile, "--id", id, "--ip", "127.0.0.1", "--pin", &ca.pin_source()])
+        .args([
+            "ca",
+            "issue",
+            "--profile",
+            profile,
+            "--id",
+            id,
+            "--ip",
+            "127.0.0.1",
+            "--pin",
+            &ca.pin_source(),
+        ])
         .arg("--dir")
         .arg(folder.join("ca/authority"))
         .arg("--csr")
@@ -184,7 +224,10 @@ impl Mesh {
     /// A copy of the run's tokens and certificates, with configurations.
     pub fn new() -> Self {
         let master = Master::shared();
-        let folder = tempfile::Builder::new().prefix("fastness-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("fastness-")
+            .tempdir()
+            .expect("a temporary folder");
         token::copy(&master.folder, folder.path());
         let ports = ["a", "b"].map(|name| (name.to_owned(), free_port()));
         let mesh = Self {
@@ -207,7 +250,10 @@ impl Mesh {
 
     pub fn write_peers(&self, name: &str) {
         let peer = if name == "a" { "b" } else { "a" };
-        let text = [self.peer(peer)].into_iter().chain(self.others.iter().cloned()).collect::<String>();
+        let text = [self.peer(peer)]
+            .into_iter()
+            .chain(self.others.iter().cloned())
+            .collect::<String>();
         self.write(&format!("{name}/peers.toml"), &text);
     }
 
@@ -241,8 +287,11 @@ impl Mesh {
 
     pub fn node_toml(&self, name: &str) -> String {
         let token = self.tokens(name);
-        let environment: String =
-            token.environment.iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect();
+        let environment: String = token
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{name} = {value:?}\n"))
+            .collect();
         format!(
             r#"id = "{id}"
 listen = ["127.0.0.1:{port}"]
@@ -276,19 +325,36 @@ drain_ms = 60000
     /// The `[[peer]]` of a node of this mesh.
     pub fn peer(&self, name: &str) -> String {
         let address = format!("127.0.0.1:{}", self.ports[name]);
-        peer(name, Some(&address), |key| self.pins[&format!("{name}/{key}")].clone())
+        peer(name, Some(&address), |key| {
+            self.pins[&format!("{name}/{key}")].clone()
+        })
     }
 
     /// A certificate for a key of a token in this mesh, from the mesh's authority.
     pub fn issue(&self, token: &str, label: &str, profile: &str, id: &str, out: &str) -> PathBuf {
         let out = self.path(out);
-        issue(&self.tokens("ca"), self.folder.path(), &self.tokens(token), label, profile, id, &out);
+        issue(
+            &self.tokens("ca"),
+            self.folder.path(),
+            &self.tokens(token),
+            label,
+            profile,
+            id,
+            &out,
+        );
         out
     }
 
     /// A certificate for a request that came in a file.
     pub fn issue_from(&self, csr: &Path, profile: &str, id: &str, out: &Path) {
-        issue_from(&self.tokens("ca"), self.folder.path(), csr, profile, id, out);
+        issue_from(
+            &self.tokens("ca"),
+            self.folder.path(),
+            csr,
+            profile,
+            id,
+            out,
+        );
     }
 
     /// Starts a node and waits until it serves.
@@ -304,7 +370,8 @@ drain_ms = 60000
 
     /// Both nodes, serving.
     pub fn start_both(&self) -> (Node, Node) {
-        let spawn = |name: &str| Node::spawn(name, &self.path(name), self.ports[name], Options::default());
+        let spawn =
+            |name: &str| Node::spawn(name, &self.path(name), self.ports[name], Options::default());
         let (a, b) = (spawn("a"), spawn("b"));
         a.wait_ready();
         b.wait_ready();
@@ -314,7 +381,9 @@ drain_ms = 60000
     /// `fastness check` of a node's configuration.
     pub fn check(&self, name: &str) -> Output {
         let mut command = Command::new(FASTNESS);
-        command.args(["check", "--config"]).arg(self.path(&format!("{name}/node.toml")));
+        command
+            .args(["check", "--config"])
+            .arg(self.path(&format!("{name}/node.toml")));
         command.output().expect("the binary runs")
     }
 }

@@ -34,8 +34,13 @@ pub struct Node {
 impl Node {
     /// Starts `folder/node.toml`, logging to `folder/log`.
     pub fn spawn(name: &str, folder: &Path, port: u16, options: Options) -> Self {
-        let begins = fs::metadata(folder.join("log")).map_or(0, |log| usize::try_from(log.len()).expect("small"));
-        let log = File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+        let begins = fs::metadata(folder.join("log"))
+            .map_or(0, |log| usize::try_from(log.len()).expect("small"));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join("log"))
+            .expect("a log");
         let binary = options.binary.unwrap_or_else(|| FASTNESS.into());
         // The kernel kills it with the test's thread, however that ends.
         let supervisor = Command::new("setpriv")
@@ -75,7 +80,10 @@ impl Node {
     pub fn wait_log_after(&self, skip: usize, needle: &str) -> String {
         eventually(&format!("{}'s log says {needle:?}", self.name), || {
             let log = self.log();
-            let found = log.get(skip..)?.lines().find(|line| line.contains(needle))?;
+            let found = log
+                .get(skip..)?
+                .lines()
+                .find(|line| line.contains(needle))?;
             Some(found.to_owned())
         })
     }
@@ -114,13 +122,16 @@ impl Node {
 
     #[track_caller]
     pub fn status(&self) -> Value {
-        self.ask(&["status"]).unwrap_or_else(|output| panic!("{}", said(&output)))
+        self.ask(&["status"])
+            .unwrap_or_else(|output| panic!("{}", said(&output)))
     }
 
     /// Pings until it works: a peer that has just lost its connection waits a little.
     #[track_caller]
     pub fn ping(&self, peer: &str) -> Value {
-        eventually(&format!("{} reaches {peer}", self.name), || self.ask(&["ping", peer]).ok())
+        eventually(&format!("{} reaches {peer}", self.name), || {
+            self.ask(&["ping", peer]).ok()
+        })
     }
 
     /// Process id of `supervisor`, `keeper` or `node`.
@@ -139,12 +150,19 @@ impl Node {
     }
 
     pub fn supervisor(&self) -> u32 {
-        self.supervisor.as_ref().expect("it was not waited for").id()
+        self.supervisor
+            .as_ref()
+            .expect("it was not waited for")
+            .id()
     }
 
     /// How the supervisor ended, if it has.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
-        self.supervisor.as_mut().expect("it was not waited for").try_wait().expect("our child")
+        self.supervisor
+            .as_mut()
+            .expect("it was not waited for")
+            .try_wait()
+            .expect("our child")
     }
 
     /// Waits until the supervisor has ended.
@@ -171,7 +189,10 @@ impl Drop for Node {
 /// Process id of a role in a status; 0 while it has none.
 pub fn pid_in(status: &Value, role: &str) -> u32 {
     let processes = status["processes"].as_array().expect("processes");
-    let process = processes.iter().find(|process| process["role"] == role).expect("every role is listed");
+    let process = processes
+        .iter()
+        .find(|process| process["role"] == role)
+        .expect("every role is listed");
     u32::try_from(process["pid"].as_u64().expect("a number")).expect("a process id")
 }
 
@@ -183,6 +204,12 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// Whether a process is there and not just a zombie.
 pub fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .trim_start()
+            .starts_with('Z')
+    })
 }

@@ -10,14 +10,22 @@ use super::{root, run, run_folder};
 /// `python` with a script of `tests/judges/`, the generated gRPC code in reach.
 pub fn python(script: &str) -> Command {
     let mut command = Command::new(interpreter());
-    command.arg("-B").arg(root().join("tests/judges").join(script)).env("PYTHONPATH", generated());
+    command
+        .arg("-B")
+        .arg(root().join("tests/judges").join(script))
+        .env("PYTHONPATH", generated());
     command
 }
 
 fn interpreter() -> PathBuf {
-    let folder = std::env::var_os("FASTNESS_TEST_VENV").map_or_else(|| root().join(".venv"), PathBuf::from);
+    let folder =
+        std::env::var_os("FASTNESS_TEST_VENV").map_or_else(|| root().join(".venv"), PathBuf::from);
     let python = folder.join("bin/python");
-    assert!(python.exists(), "{} is not there: run ./tests/run, which makes it", python.display());
+    assert!(
+        python.exists(),
+        "{} is not there: run ./tests/run, which makes it",
+        python.display()
+    );
     python
 }
 
@@ -46,10 +54,18 @@ pub struct Judge {
 impl Judge {
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python");
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, input, output }
+        Self {
+            child,
+            input,
+            output,
+        }
     }
 
     /// The next line that it prints.
@@ -57,7 +73,10 @@ impl Judge {
     pub fn hear(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("text");
-        assert!(!line.is_empty(), "the judge ended early; what it said is above");
+        assert!(
+            !line.is_empty(),
+            "the judge ended early; what it said is above"
+        );
         line.trim_end().to_owned()
     }
 
@@ -68,7 +87,9 @@ impl Judge {
     /// Waits for its end, which must be a success.
     #[track_caller]
     pub fn end(mut self) {
-        let status = super::eventually("the judge ends", || self.child.try_wait().expect("our child"));
+        let status = super::eventually("the judge ends", || {
+            self.child.try_wait().expect("our child")
+        });
         assert!(status.success(), "the judge failed: {status}");
     }
 }

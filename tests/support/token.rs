@@ -73,9 +73,17 @@ impl Tokens {
             .fastness()
             .args(["token", "keygen", "--format", "json", "--module"])
             .arg(&self.module)
-            .args(["--token", &format!("pkcs11:token={}", self.label), "--pin", &self.pin_source()])
+            .args([
+                "--token",
+                &format!("pkcs11:token={}", self.label),
+                "--pin",
+                &self.pin_source(),
+            ])
             .args(["--label", label, "--purpose", purpose, "--kind", kind]));
-        json(&made)["spki_pin"].as_str().expect("keygen prints the pin").into()
+        json(&made)["spki_pin"]
+            .as_str()
+            .expect("keygen prints the pin")
+            .into()
     }
 
     /// Writes a certificate request for a key.
@@ -84,20 +92,34 @@ impl Tokens {
             .fastness()
             .args(["token", "csr", "--module"])
             .arg(&self.module)
-            .args(["--key", &self.uri(label), "--pin", &self.pin_source(), "--out"])
+            .args([
+                "--key",
+                &self.uri(label),
+                "--pin",
+                &self.pin_source(),
+                "--out",
+            ])
             .arg(out));
     }
 }
 
 /// Copies a folder of tokens; settings that name the old place name the new one.
 pub fn copy(from: &Path, to: &Path) {
-    copy_tree(from, to, &from.display().to_string(), &to.display().to_string());
+    copy_tree(
+        from,
+        to,
+        &from.display().to_string(),
+        &to.display().to_string(),
+    );
 }
 
 fn copy_tree(from: &Path, to: &Path, old: &str, new: &str) {
     fs::create_dir_all(to).expect("a folder");
     files::only_ours(to, 0o700);
-    for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
+    for entry in fs::read_dir(from)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry"))
+    {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
             copy_tree(&source, &target, old, new);
@@ -105,7 +127,9 @@ fn copy_tree(from: &Path, to: &Path, old: &str, new: &str) {
         }
         let bytes = fs::read(&source).expect("a file");
         match std::str::from_utf8(&bytes) {
-            Ok(text) if text.contains(old) => files::write_private(&target, &text.replace(old, new)),
+            Ok(text) if text.contains(old) => {
+                files::write_private(&target, &text.replace(old, new))
+            }
             _ => {
                 fs::copy(&source, &target).expect("a copy");
             }

@@ -44,7 +44,10 @@ pub(super) fn run(args: CsrArgs, format: Format) -> Result<(), TokenCommandError
     let token = token_of(&args.key)?;
     // Before the PIN is tried; written without a race below all the same.
     if !args.force && args.out.exists() {
-        let text = format!("{} exists; choose another file, or replace it with --force", args.out.display());
+        let text = format!(
+            "{} exists; choose another file, or replace it with --force",
+            args.out.display()
+        );
         return Err(TokenCommandError::Usage(text));
     }
     let key = TokenKey::within(log_in(&args.module, &token, &args.pin)?, &args.key)?;
@@ -59,6 +62,11 @@ pub(super) fn run(args: CsrArgs, format: Format) -> Result<(), TokenCommandError
         out: args.out,
     };
     say::result(format, &output, || {
-        format!("Certificate request written to {}.\n  {}\n  SPKI pin {}", output.out.display(), output.uri, output.spki_pin)
+        format!(
+            "Certificate request written to {}.\n  {}\n  SPKI pin {}",
+            output.out.display(),
+            output.uri,
+            output.spki_pin
+        )
     })
 }

@@ -23,7 +23,10 @@ pub struct DestroyArgs {
 pub(super) fn run(args: DestroyArgs, format: Format) -> Result<(), TokenCommandError> {
     let token = token_of(&args.key)?;
     if !args.yes {
-        let text = format!("this destroys {} for good, no copy exists; say --yes if that is meant", args.key);
+        let text = format!(
+            "this destroys {} for good, no copy exists; say --yes if that is meant",
+            args.key
+        );
         return Err(TokenCommandError::Usage(text));
     }
     let token = log_in(&args.module, &token, &args.pin)?;

@@ -42,13 +42,33 @@ pub(super) fn run(args: InitArgs, format: Format) -> Result<(), TokenCommandErro
         ))
     })?;
     let module = args.module.load()?;
-    let so_pin = read_new(&args.so_pin, label.as_str(), |fd, kind| SoPin::read(fd, kind), SoPin::matches)?;
-    let pin = read_new(&args.pin, label.as_str(), |fd, kind| UserPin::read(fd, kind), UserPin::matches)?;
+    let so_pin = read_new(
+        &args.so_pin,
+        label.as_str(),
+        |fd, kind| SoPin::read(fd, kind),
+        SoPin::matches,
+    )?;
+    let pin = read_new(
+        &args.pin,
+        label.as_str(),
+        |fd, kind| UserPin::read(fd, kind),
+        UserPin::matches,
+    )?;
     say::progress("Initialising the token");
     let token = Token::init(&module, &label, args.serial.as_deref(), so_pin, pin)?;
-    let output = Output { uri: token.info().uri(), token: token.info() };
+    let output = Output {
+        uri: token.info().uri(),
+        token: token.info(),
+    };
     say::result(format, &output, || {
-        let uri = output.uri.as_ref().map(ToString::to_string).unwrap_or_default();
-        format!("Token \"{label}\" is initialised, serial number {}.\n  {uri}", token.info().serial)
+        let uri = output
+            .uri
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        format!(
+            "Token \"{label}\" is initialised, serial number {}.\n  {uri}",
+            token.info().serial
+        )
     })
 }

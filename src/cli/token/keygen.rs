@@ -76,10 +76,19 @@ pub(super) fn run(args: KeygenArgs, format: Format) -> Result<(), TokenCommandEr
             return Err(TokenCommandError::Usage(text));
         }
     };
-    let label = args.label.unwrap_or_else(|| args.purpose.as_str().to_owned());
-    let spec = KeySpec { label, id, kind: args.kind.into() };
+    let label = args
+        .label
+        .unwrap_or_else(|| args.purpose.as_str().to_owned());
+    let spec = KeySpec {
+        label,
+        id,
+        kind: args.kind.into(),
+    };
     let token = log_in(&args.module, &args.token, &args.pin)?;
-    say::progress(&format!("Generating a key ({}) inside the token", spec.kind));
+    say::progress(&format!(
+        "Generating a key ({}) inside the token",
+        spec.kind
+    ));
     let made = token.generate(&spec)?;
     let key = &made.key;
     let output = Output {
@@ -101,7 +110,9 @@ pub(super) fn run(args: KeygenArgs, format: Format) -> Result<(), TokenCommandEr
             output.spki_pin
         );
         for attribute in output.left_out {
-            text += &format!("\n  The module refused {attribute} in the template; the check was passed without.");
+            text += &format!(
+                "\n  The module refused {attribute} in the template; the check was passed without."
+            );
         }
         for note in &output.evidence.notes {
             text += &format!("\n  Note: {note}.");
@@ -122,7 +133,9 @@ impl Purpose {
     /// The purpose that a label says by convention: `server`, or `server-2026`.
     pub(super) fn of_label(label: &str) -> Option<Self> {
         let first = label.split(['-', '_', ' ']).next()?;
-        [Self::Server, Self::Client, Self::Ca].into_iter().find(|purpose| purpose.as_str() == first)
+        [Self::Server, Self::Client, Self::Ca]
+            .into_iter()
+            .find(|purpose| purpose.as_str() == first)
     }
 }
 

@@ -72,13 +72,21 @@ pub(super) fn run(args: ListArgs, format: Format) -> Result<(), TokenCommandErro
                 lines.push(match key {
                     Ok(key) => KeyLine::Usable(Box::new(UsableKey::of(&session, &key))),
                     Err(error) if error.session_is_dead() => return Err(error.into()),
-                    Err(error) => KeyLine::Other { problem: error.to_string() },
+                    Err(error) => KeyLine::Other {
+                        problem: error.to_string(),
+                    },
                 });
             }
             (vec![token.info().clone()], Some(lines))
         }
     };
-    let tokens = tokens.into_iter().map(|info| TokenLine { uri: info.uri(), info }).collect();
+    let tokens = tokens
+        .into_iter()
+        .map(|info| TokenLine {
+            uri: info.uri(),
+            info,
+        })
+        .collect();
     let output = Output { tokens, keys };
     say::result(format, &output, || output.for_people())
 }
@@ -102,12 +110,26 @@ impl UsableKey {
     }
 
     fn for_people(&self) -> String {
-        let Self { uri, label, kind, spki_pin, evidence, faults, .. } = self;
-        let mut text = format!("Key \"{}\", {kind}\n  {uri}\n  SPKI pin {spki_pin}", label.escape_debug());
+        let Self {
+            uri,
+            label,
+            kind,
+            spki_pin,
+            evidence,
+            faults,
+            ..
+        } = self;
+        let mut text = format!(
+            "Key \"{}\", {kind}\n  {uri}\n  SPKI pin {spki_pin}",
+            label.escape_debug()
+        );
         for (index, fault) in faults.iter().enumerate() {
             text += &format!("\n  REFUSED: {}", fault.problem);
             // Faults that are mended together say so once.
-            if faults.get(index + 1).is_none_or(|next| next.mend != fault.mend) {
+            if faults
+                .get(index + 1)
+                .is_none_or(|next| next.mend != fault.mend)
+            {
                 text += &format!("\n    mend: {}", fault.mend);
             }
         }
@@ -131,7 +153,9 @@ impl KeyLine {
     fn for_people(&self) -> String {
         match self {
             Self::Usable(key) => key.for_people(),
-            Self::Other { problem } => format!("Private key that Fastness does not use\n  {problem}"),
+            Self::Other { problem } => {
+                format!("Private key that Fastness does not use\n  {problem}")
+            }
         }
     }
 }
@@ -163,7 +187,11 @@ impl TokenLine {
             PinState::ToBeChanged => "the PIN has EXPIRED",
             PinState::NotSet => "NO user PIN is set",
         };
-        let uri = self.uri.as_ref().map(ToString::to_string).unwrap_or_default();
+        let uri = self
+            .uri
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         format!(
             "Token \"{}\", serial number {}, {} {}, {pin}\n  {uri}",
             info.label.escape_debug(),

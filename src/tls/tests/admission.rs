@@ -11,10 +11,22 @@ use crate::admission::Class;
 const LISTED: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// A node behind a token with two sessions, and a client certificate that it accepts.
-async fn node_and_leaf(delay: Duration, gate: GateLimits, deadline: Duration) -> (Arc<Node>, TestLeaf) {
-    let token = TestToken { sessions: 2, delay, ..TestToken::default() };
+async fn node_and_leaf(
+    delay: Duration,
+    gate: GateLimits,
+    deadline: Duration,
+) -> (Arc<Node>, TestLeaf) {
+    let token = TestToken {
+        sessions: 2,
+        delay,
+        ..TestToken::default()
+    };
     let authority = TestAuthority::new();
-    let options = Options { token, deadline: Some(deadline), gate: Some(gate) };
+    let options = Options {
+        token,
+        deadline: Some(deadline),
+        gate: Some(gate),
+    };
     let node = Arc::new(Node::start(&authority, options).await);
     let leaf = authority.issue(&Profile::of(TlsRole::Client, B));
     node.lists(&lists_client(&leaf));
@@ -31,7 +43,9 @@ fn serve(node: &Arc<Node>) -> tokio::sync::mpsc::UnboundedReceiver<(IpAddr, &'st
             let (node, outcomes) = (node.clone(), outcomes.clone());
             tokio::spawn(async move {
                 let outcome = node.accept_as(address.ip() == LISTED, tcp, address).await;
-                let code = outcome.as_ref().map_or_else(HandshakeError::code, |_| "established");
+                let code = outcome
+                    .as_ref()
+                    .map_or_else(HandshakeError::code, |_| "established");
                 let _ = outcomes.send((address.ip(), code));
             });
         }
@@ -45,14 +59,25 @@ async fn tcp_from(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream
     socket.connect(to).await
 }
 
-async fn connect_from(source: Ipv4Addr, config: ClientConfig, to: SocketAddr) -> std::io::Result<ClientStream> {
+async fn connect_from(
+    source: Ipv4Addr,
+    config: ClientConfig,
+    to: SocketAddr,
+) -> std::io::Result<ClientStream> {
     let tcp = tcp_from(source, to).await?;
-    TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(to.ip().into()), tcp).await
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::IpAddress(to.ip().into()), tcp)
+        .await
 }
 
 #[tokio::test]
 async fn peers_are_served_while_strangers_flood_a_slow_token() {
-    let gate = GateLimits { pending: 400, source_pending: 400, source_signatures: 1000, stranger_signatures: 1000 };
+    let gate = GateLimits {
+        pending: 400,
+        source_pending: 400,
+        source_signatures: 1000,
+        stranger_signatures: 1000,
+    };
     let (node, leaf) = node_and_leaf(Duration::from_millis(10), gate, LONG).await;
     let _outcomes = serve(&node);
     let mut flood = tokio::task::JoinSet::new();
@@ -65,19 +90,36 @@ async fn peers_are_served_while_strangers_flood_a_slow_token() {
     }
     for _ in 0..20 {
         let before = node.handshakes.signatures().count(Class::Stranger);
-        connect_from(LISTED, plain_client(provider(), Some(&leaf)), node.address()).await.unwrap();
+        connect_from(
+            LISTED,
+            plain_client(provider(), Some(&leaf)),
+            node.address(),
+        )
+        .await
+        .unwrap();
         // One session is the strangers' at best: a peer waits for none of those before it.
         let meanwhile = node.handshakes.signatures().count(Class::Stranger) - before;
-        assert!(meanwhile < 20, "{meanwhile} strangers were served before a peer");
+        assert!(
+            meanwhile < 20,
+            "{meanwhile} strangers were served before a peer"
+        );
         assert!(node.handshakes.lane().running(Class::Stranger) <= 1);
     }
-    assert!(node.handshakes.lane().waiting(Class::Stranger) > 20, "the flood was over too soon to tell");
+    assert!(
+        node.handshakes.lane().waiting(Class::Stranger) > 20,
+        "the flood was over too soon to tell"
+    );
     assert_eq!(node.handshakes.signatures().count(Class::Listed), 20);
 }
 
 #[tokio::test]
 async fn strangers_have_their_rate_and_listed_addresses_have_none() {
-    let gate = GateLimits { pending: 400, source_pending: 400, source_signatures: 1000, stranger_signatures: 10 };
+    let gate = GateLimits {
+        pending: 400,
+        source_pending: 400,
+        source_signatures: 1000,
+        stranger_signatures: 10,
+    };
     let (node, leaf) = node_and_leaf(Duration::ZERO, gate, LONG).await;
     let mut outcomes = serve(&node);
     let began = Instant::now();
@@ -92,17 +134,31 @@ async fn strangers_have_their_rate_and_listed_addresses_have_none() {
     let spent = node.handshakes.signatures().count(Class::Stranger);
     assert_eq!(rated + spent, 60);
     let earned = 10.0 + 10.0 * began.elapsed().as_secs_f64();
-    assert!(spent >= 10 && spent as f64 <= earned + 1.0, "{spent} of {earned}");
+    assert!(
+        spent >= 10 && spent as f64 <= earned + 1.0,
+        "{spent} of {earned}"
+    );
     assert_eq!(node.keeper.asked(), usize::try_from(spent).unwrap());
     for _ in 0..60 {
-        connect_from(LISTED, plain_client(provider(), Some(&leaf)), node.address()).await.unwrap();
+        connect_from(
+            LISTED,
+            plain_client(provider(), Some(&leaf)),
+            node.address(),
+        )
+        .await
+        .unwrap();
     }
     assert_eq!(node.handshakes.signatures().count(Class::Listed), 60);
 }
 
 #[tokio::test]
 async fn one_stranger_s_address_has_its_own_bounds() {
-    let gate = GateLimits { pending: 400, source_pending: 3, source_signatures: 2, stranger_signatures: 1000 };
+    let gate = GateLimits {
+        pending: 400,
+        source_pending: 3,
+        source_signatures: 2,
+        stranger_signatures: 1000,
+    };
     let (node, _) = node_and_leaf(Duration::ZERO, gate, LONG).await;
     let mut outcomes = serve(&node);
     let one = Ipv4Addr::new(127, 0, 0, 2);
@@ -120,21 +176,45 @@ async fn one_stranger_s_address_has_its_own_bounds() {
         let _ = connect_from(other, plain_client(provider(), None), node.address()).await;
         codes.push(outcomes.recv().await.unwrap());
     }
-    let of = |code| codes.iter().filter(|(from, found)| *from == other && *found == code).count();
-    assert_eq!((of("no-certificate"), of("source-rate")), (2, 2), "{codes:?}");
+    let of = |code| {
+        codes
+            .iter()
+            .filter(|(from, found)| *from == other && *found == code)
+            .count()
+    };
+    assert_eq!(
+        (of("no-certificate"), of("source-rate")),
+        (2, 2),
+        "{codes:?}"
+    );
 }
 
 #[tokio::test]
 async fn half_open_strangers_give_way_to_peers() {
-    let gate = GateLimits { pending: 16, source_pending: 4, source_signatures: 100, stranger_signatures: 100 };
+    let gate = GateLimits {
+        pending: 16,
+        source_pending: 4,
+        source_signatures: 100,
+        stranger_signatures: 100,
+    };
     let (node, leaf) = node_and_leaf(Duration::ZERO, gate, LONG).await;
     let mut outcomes = serve(&node);
     let mut silent = Vec::new();
     for stranger in 0..300_u16 {
         let [high, low] = stranger.to_be_bytes();
-        silent.push(tcp_from(Ipv4Addr::new(127, 1, high, low.max(1)), node.address()).await.unwrap());
+        silent.push(
+            tcp_from(Ipv4Addr::new(127, 1, high, low.max(1)), node.address())
+                .await
+                .unwrap(),
+        );
         if stranger % 10 == 0 {
-            connect_from(LISTED, plain_client(provider(), Some(&leaf)), node.address()).await.unwrap();
+            connect_from(
+                LISTED,
+                plain_client(provider(), Some(&leaf)),
+                node.address(),
+            )
+            .await
+            .unwrap();
         }
     }
     let mut codes = Vec::new();
@@ -144,15 +224,26 @@ async fn half_open_strangers_give_way_to_peers() {
     let kinds: HashSet<_> = codes.into_iter().collect();
     assert_eq!(kinds, HashSet::from(["established", "displaced"]));
     assert!(node.gate.sizes().strangers <= 12);
-    assert_eq!(node.keeper.asked(), 30, "who says nothing costs no signature");
+    assert_eq!(
+        node.keeper.asked(),
+        30,
+        "who says nothing costs no signature"
+    );
 }
 
 #[tokio::test]
 async fn a_handshake_whose_turn_would_come_too_late_is_refused_and_costs_no_signature() {
-    let (node, leaf) = node_and_leaf(Duration::from_millis(100), GATE, Duration::from_millis(500)).await;
+    let (node, leaf) =
+        node_and_leaf(Duration::from_millis(100), GATE, Duration::from_millis(500)).await;
     let mut outcomes = serve(&node);
     // The lane learns how slow the token is.
-    connect_from(LISTED, plain_client(provider(), Some(&leaf)), node.address()).await.unwrap();
+    connect_from(
+        LISTED,
+        plain_client(provider(), Some(&leaf)),
+        node.address(),
+    )
+    .await
+    .unwrap();
     assert_eq!(outcomes.recv().await.unwrap().1, "established");
     let mut all = tokio::task::JoinSet::new();
     for _ in 0..60 {
@@ -165,18 +256,30 @@ async fn a_handshake_whose_turn_would_come_too_late_is_refused_and_costs_no_sign
     }
     let of = |code| codes.iter().filter(|found| **found == code).count();
     assert!(of("token-too-slow") >= 30, "{codes:?}");
-    assert!(node.keeper.asked() <= 20, "{} signatures in half a second of 2 × 100 ms", node.keeper.asked());
+    assert!(
+        node.keeper.asked() <= 20,
+        "{} signatures in half a second of 2 × 100 ms",
+        node.keeper.asked()
+    );
     // A handshake that was begun goes before those that were not, or none would ever be done.
     assert!(of("established") >= 4, "{codes:?}");
     while node.handshakes.lane().running(Class::Listed) > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(node.keeper.asked() as u64, node.handshakes.signatures().count(Class::Listed));
+    assert_eq!(
+        node.keeper.asked() as u64,
+        node.handshakes.signatures().count(Class::Listed)
+    );
 }
 
 #[tokio::test]
 async fn own_dials_have_their_turn_while_strangers_flood() {
-    let gate = GateLimits { pending: 400, source_pending: 400, source_signatures: 1000, stranger_signatures: 1000 };
+    let gate = GateLimits {
+        pending: 400,
+        source_pending: 400,
+        source_signatures: 1000,
+        stranger_signatures: 1000,
+    };
     let (node, _) = node_and_leaf(Duration::from_millis(10), gate, LONG).await;
     let authority = TestAuthority::new();
     let leaf = authority.issue(&Profile::of(TlsRole::Server, B));
@@ -192,9 +295,14 @@ async fn own_dials_have_their_turn_while_strangers_flood() {
     let before = node.handshakes.signatures().count(Class::Stranger);
     // Its certificate is another authority's: what counts is that the dial had its turn.
     let lists = |address| listing(B, Some(address), Some(leaf.pin()), None);
-    let refused = dialled(&node, plain_server(&leaf, None), lists).await.unwrap_err();
+    let refused = dialled(&node, plain_server(&leaf, None), lists)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), "not-trusted");
     let meanwhile = node.handshakes.signatures().count(Class::Stranger) - before;
-    assert!(meanwhile < 20, "{meanwhile} strangers were served before a dial");
+    assert!(
+        meanwhile < 20,
+        "{meanwhile} strangers were served before a dial"
+    );
     assert_eq!(node.handshakes.lane().waits(Class::Own).count(), 1);
 }

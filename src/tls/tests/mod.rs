@@ -36,8 +36,12 @@ mod slow_token;
 
 const A: &str = "spiffe://mesh.example/node/a";
 const B: &str = "spiffe://mesh.example/node/b";
-const GATE: GateLimits =
-    GateLimits { pending: 100, source_pending: 100, source_signatures: 100, stranger_signatures: 100 };
+const GATE: GateLimits = GateLimits {
+    pending: 100,
+    source_pending: 100,
+    source_signatures: 100,
+    stranger_signatures: 100,
+};
 const LONG: Duration = Duration::from_secs(20);
 
 /// Our own node, A, on the path of production: credentials, lane, keeper.
@@ -110,7 +114,12 @@ impl Node {
     }
 
     /// Whether an address is listed is the node's affair: here it is the test's.
-    async fn accept_as(&self, listed: bool, tcp: TcpStream, address: SocketAddr) -> Result<Connection, HandshakeError> {
+    async fn accept_as(
+        &self,
+        listed: bool,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Connection, HandshakeError> {
         let entry = self.gate.enter(address.ip(), listed, Instant::now());
         let entry = entry.map_err(HandshakeError::Turned)?;
         self.handshakes.accept(tcp, &entry).await

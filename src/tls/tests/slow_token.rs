@@ -101,7 +101,15 @@ async fn a_token_slower_than_the_deadline_costs_the_handshake_and_not_the_lane()
     };
     let deadline = Some(Duration::from_millis(150));
     let authority = TestAuthority::new();
-    let node = Node::start(&authority, Options { token, deadline, ..Options::default() }).await;
+    let node = Node::start(
+        &authority,
+        Options {
+            token,
+            deadline,
+            ..Options::default()
+        },
+    )
+    .await;
     let leaf = authority.issue(&Profile::of(TlsRole::Client, B));
     node.lists(&lists_client(&leaf));
     let config = plain_client(provider(), Some(&leaf));

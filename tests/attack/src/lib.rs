@@ -181,7 +181,9 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "i386 getpid" => return i386_getpid(),
         _ => {}
     }
-    let Some(found) = CATALOGUE.iter().find(|one| one.name == name) else { panic!("no attempt is called {name:?}") };
+    let Some(found) = CATALOGUE.iter().find(|one| one.name == name) else {
+        panic!("no attempt is called {name:?}")
+    };
     let mut buffer = vec![0_u8; 4096];
     // 127.0.0.1:9, family AF_INET.
     let inet: [u8; 16] = [2, 0, 0, 9, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -197,7 +199,17 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
 }
 
 fn bind_tcp() -> Result<i64, i32> {
-    let socket = call(libc::SYS_socket, [i64::from(libc::AF_INET), i64::from(libc::SOCK_STREAM), 0, 0, 0, 0])?;
+    let socket = call(
+        libc::SYS_socket,
+        [
+            i64::from(libc::AF_INET),
+            i64::from(libc::SOCK_STREAM),
+            0,
+            0,
+            0,
+            0,
+        ],
+    )?;
     let inet: [u8; 16] = [2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     call(libc::SYS_bind, [socket, inet.as_ptr() as i64, 16, 0, 0, 0])
 }
