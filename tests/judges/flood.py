@@ -114,14 +114,10 @@ def header_bomb(peer):
 
 def no_window(peer):
     """Asks for much, on as many streams as it may, and takes nothing."""
-    message = b"\0" + struct.pack(">I", 60_000) + b"z" * 60_000
     for number in range(900):
         stream = 2 * number + 1
-        yield frame(HEADERS, END_HEADERS, stream, request(b"/test.Echo/Unary"))
-        for cut in range(0, len(message), 16_000):
-            part = message[cut : cut + 16_000]
-            last = cut + 16_000 >= len(message)
-            yield frame(DATA, END_STREAM if last else 0, stream, part)
+        yield frame(HEADERS, END_HEADERS, stream, request(b"/test.Echo/Much"))
+        yield frame(DATA, END_STREAM, stream, bytes(5))
 
 
 def main():
@@ -131,9 +127,15 @@ def main():
     peer = Peer(host, port, certificate, key, window)
     ended = peer.flood(globals()[action](peer))
     if action == "no_window":
+        # The node put up with it for a while: now it holds on until it is thrown out.
         print(ended, flush=True)
-        # It holds on until it is told to go, or thrown out.
-        sys.stdin.readline()
+        peer.stream.settimeout(60)
+        try:
+            while peer.stream.recv(1 << 16):
+                pass
+        except (ConnectionError, ssl.SSLError):
+            pass
+        print("thrown out")
     else:
         print(ended)
 
