@@ -32,3 +32,4 @@ mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
+mod users; // Each role a user of its own.

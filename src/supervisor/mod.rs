@@ -103,8 +103,8 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     if let Some(listener) = unlocking.listener() {
         tokio::spawn(unlock::listen(listener, sender.clone()));
     }
-    let confined = sandbox::confine_supervisor(config.profile.as_ref(), &config.users())?;
     say_what_is_given(&config);
+    let confined = sandbox::confine_supervisor(config.profile.as_ref(), &config.users())?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
