@@ -108,7 +108,7 @@ pub(crate) fn attest(expected: &Expected) -> Attestation {
     if let Err(error) = read(expected, &mut found) {
         found
             .mismatches
-            .push(format!("/proc cannot be read: {error}"));
+            .push(format!("its /proc cannot be read ({error}): it is gone, or /proc hides it (proc(5), hidepid; systemd: ProtectProc=default)"));
     }
     found.mismatches.sort();
     found.mismatches.dedup();
@@ -210,7 +210,7 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
     // What is not dumpable belongs to root here (proc(5), "/proc/pid"). Of a child of our own user and
     // rights we could also follow `exe` (ptrace(2), "PTRACE_MODE_READ_FSCREDS").
     let belongs_to = fs::metadata(process.join("status"))?.uid();
-    if belongs_to != 0 || fs::read_link(process.join("exe")).is_ok() {
+    if (belongs_to == uid && uid != 0) || fs::read_link(process.join("exe")).is_ok() {
         found.mismatches.push("it is dumpable".into());
     }
     Ok(())
