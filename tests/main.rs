@@ -28,8 +28,10 @@ mod kinds; // Every kind of key.
 mod mesh; // Two nodes, and what they survive.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
-mod proxy;
+mod profiles; // What is shown is what is loaded; an administrator's own profiles.
+mod proxy; // An unchanged application beside each node.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
+mod users; // Each role a user of its own.
