@@ -29,6 +29,7 @@ mod memory; // Where secrets are in memory, and where not.
 mod mesh; // Two nodes, and what they survive.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
+mod proxy;
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.

@@ -2,7 +2,7 @@
 //! same descriptors when it dies.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -63,7 +63,7 @@ impl Node {
         keepers: &[Keeper],
         events: &mpsc::Sender<Event>,
     ) -> std::io::Result<()> {
-        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.all().map(AsFd::as_fd).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.all().collect();
         descriptors.extend(keepers.iter().flat_map(Keeper::node_ends));
         self.incarnation += 1;
         let incarnation = self.incarnation;
