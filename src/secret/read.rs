@@ -23,7 +23,7 @@ const INTERRUPT: u8 = 0x03;
 pub(super) fn pin(fd: BorrowedFd<'_>, kind: &PinKind, what: &str) -> Result<Line, PinError> {
     let mut page = Page::new().map_err(PinError::Memory)?;
     match page.kind() {
-        Kind::Secret => tracing::info!(pin = what, "read into memory that nobody else can read"),
+        Kind::Secret => tracing::debug!(pin = what, "read into memory that nobody else can read"),
         Kind::Locked(reason) => tracing::warn!(
             pin = what,
             %reason,
