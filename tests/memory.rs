@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -16,7 +18,7 @@ use fastness_memory_scan::{Needles, Part, Snapshot, Stopped};
 use rustix::process::Signal;
 
 use crate::support::files::spki_of;
-use crate::support::node::{is_alive, signal};
+use crate::support::node::signal;
 use crate::support::{FASTNESS, FaultModule, Mesh, Node, Options, Shaker, eventually};
 
 /// Snapshots of each process.
@@ -193,36 +195,54 @@ fn no_process_but_the_keeper_ever_has_the_key_and_none_has_the_pin() {
         found[1].2.of("scalar") > 0,
         "the search finds what is there"
     );
-    nowhere_else(&mesh, &secrets, &a, &pids);
+    nowhere_else(&mesh, &secrets, a, &pids);
 }
 
 /// Not in command lines, environments, the log, or anything that a killed role leaves behind.
-fn nowhere_else(mesh: &Mesh, secrets: &Secrets, a: &Node, pids: &[(&str, u32)]) {
-    let files = |folder: &str| -> Vec<std::path::PathBuf> {
-        let entries = fs::read_dir(mesh.path(folder)).expect("a folder");
-        entries
+fn nowhere_else(mesh: &Mesh, secrets: &Secrets, mut a: Node, pids: &[(&str, u32)]) {
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let mut paths: Vec<_> = entries
             .map(|entry| entry.expect("an entry").path())
-            .collect()
+            .collect();
+        paths.sort();
+        paths
     };
-    let before = files("a");
+    // Where the kernel would write a core file, by default.
+    let cores = |folder: &Path| -> Vec<PathBuf> {
+        let mut found = files(folder);
+        found.retain(|path| {
+            path.file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"core"))
+        });
+        found
+    };
+    let process = |pid: u32, file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
+    let folder = fs::read_link(process(a.pid("keeper"), "cwd")).expect("it runs");
+    let before = cores(&folder);
     for (role, pid) in pids {
-        for file in ["cmdline", "environ"] {
-            let bytes = fs::read(format!("/proc/{pid}/{file}")).expect("it runs");
-            assert!(!bytes.is_empty() || file == "environ");
-            assert!(!secrets.are_in(&bytes), "{file} of the {role}");
-        }
+        let of = |file| fs::read(process(*pid, file)).expect("it runs");
+        assert!(!of("cmdline").is_empty(), "{role}");
+        assert!(
+            !secrets.are_in(&of("cmdline")),
+            "command line of the {role}"
+        );
+        assert!(!secrets.are_in(&of("environ")), "environment of the {role}");
     }
     let keeper = a.pid("keeper");
     signal(keeper, Signal::QUIT);
     a.wait_replaced("keeper", keeper);
-    signal(a.supervisor(), Signal::QUIT);
-    eventually("the supervisor ends", || {
-        (!is_alive(a.supervisor())).then_some(())
-    });
-    assert_eq!(files("a"), before, "no core file");
-    for path in before.iter().filter(|path| path.is_file()) {
-        let bytes = fs::read(path).expect("a file");
-        assert!(!secrets.are_in(&bytes), "{}", path.display());
+    let log = a.log();
+    signal(a.supervisor(), Signal::ABORT);
+    assert!(!a.wait_exit().core_dumped(), "the supervisor left a core");
+    assert_eq!(cores(&folder), before, "no core file");
+    assert!(!secrets.are_in(log.as_bytes()), "{log}");
+    for path in files(&mesh.path("a")).iter().filter(|path| path.is_file()) {
+        assert!(
+            !secrets.are_in(&fs::read(path).expect("a file")),
+            "{}",
+            path.display()
+        );
     }
     // The positive control: it is found where it is.
     assert!(secrets.are_in(&fs::read(mesh.path("a/token/pin")).expect("the PIN's file")));
