@@ -25,6 +25,7 @@ mod hsm_outage; // A slow, hung or dying HSM.
 mod judges; // grpcio, openssl and python-pkcs11 agree.
 mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.
+mod memory; // Where secrets are in memory, and where not.
 mod mesh; // Two nodes, and what they survive.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
@@ -34,4 +35,5 @@ mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
+mod unechoed; // A secret in a wrong place is not repeated.
 mod users; // Each role a user of its own.
