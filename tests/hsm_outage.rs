@@ -3,68 +3,14 @@
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fastness::token::heal::{self, Action};
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::support::node::{is_alive, signal};
-use crate::support::{FaultModule, Mesh, Node, Options, Shaker, eventually, id_of};
-
-/// A mesh whose node `a` has the fault module before its token, and a peer that shakes hands.
-struct Rehearsal {
-    mesh: Mesh,
-    fault: FaultModule,
-    shaker: Shaker,
-}
-
-impl Rehearsal {
-    fn new() -> Self {
-        let mut mesh = Mesh::new();
-        let shaker = Shaker::new(&mut mesh, "c");
-        let real = mesh.tokens("a").module;
-        let fault = FaultModule::new(&mesh.path("a"), &real);
-        let quoted = |path: &std::path::Path| format!("module = {path:?}");
-        mesh.edit("a/node.toml", &quoted(&real), &quoted(fault.module()));
-        mesh.edit(
-            "a/node.toml",
-            "[limits]\n",
-            "[limits]\nsign_deadline_ms = 1000\n",
-        );
-        Self {
-            mesh,
-            fault,
-            shaker,
-        }
-    }
-
-    fn start(&self) -> (Node, Node) {
-        self.mesh.start_both()
-    }
-
-    /// How long after now a handshake succeeds again.
-    fn recovered(&self) -> Duration {
-        let since = Instant::now();
-        eventually("a handshake succeeds again", || self.shaker.shake().ok());
-        since.elapsed()
-    }
-}
-
-fn restarts(node: &Node) -> u64 {
-    let status = node.status();
-    let processes = status["processes"].as_array().unwrap();
-    processes
-        .iter()
-        .filter(|process| process["role"] == "keeper")
-        .map(|process| process["restarts"].as_u64().unwrap())
-        .sum()
-}
-
-fn is_ready(node: &Node) -> Option<Value> {
-    let status = node.status();
-    (status["state"] == "ready").then_some(status)
-}
+use crate::support::rehearsal::{Rehearsal, is_ready, restarts};
+use crate::support::{Mesh, Node, Options, eventually, id_of};
 
 #[test]
 fn one_failure_of_any_kind_costs_no_handshake_and_no_process_but_where_the_table_says_so() {
@@ -500,7 +446,7 @@ client = {{ key = "pkcs11:object=client-backup", certificate = "client-2.pem" }}
 
 #[test]
 fn few_sessions_are_enough() {
-    for most in [3, 4, 5] {
+    for most in 1..=5 {
         let rehearsal = Rehearsal::new();
         rehearsal.fault.order(&format!("max-sessions {most}"));
         let (a, b) = rehearsal.start();

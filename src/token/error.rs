@@ -250,6 +250,11 @@ impl TokenError {
         )
     }
 
+    /// Whether the token gives this process no further session.
+    pub fn is_session_shortage(&self) -> bool {
+        matches!(self, Self::Call { code, .. } if code.0 == RvError::SessionCount)
+    }
+
     /// Whether a PIN was tried and refused. Whoever sees this must not try again by itself.
     pub fn is_pin_verdict(&self) -> bool {
         matches!(

@@ -160,6 +160,22 @@ impl Token {
         self.open(Access::ReadOnly)
     }
 
+    /// Opens a read-only session; where the token gives no other than the one that holds the login, that
+    /// one: the login then lasts as long as it does.
+    ///
+    /// # Errors
+    /// As [`Token::session`].
+    pub fn session_or_the_login_s(&self) -> Result<Session, TokenError> {
+        match self.session() {
+            Err(error) if error.is_session_shortage() => {
+                let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = place.login.take().ok_or(error)?;
+                Ok(Session::with(open, place.slot, self.uri()?))
+            }
+            outcome => outcome,
+        }
+    }
+
     pub(super) fn open(&self, access: Access) -> Result<Session, TokenError> {
         let slot = self
             .place
@@ -177,22 +193,30 @@ impl Session {
         token: TokenUri,
         access: Access,
     ) -> Result<Self, TokenError> {
-        Ok(Self {
-            open: Open::new(loaded, slot, access)?,
+        Ok(Self::with(Open::new(loaded, slot, access)?, slot, token))
+    }
+
+    fn with(open: Open, slot: Slot, token: TokenUri) -> Self {
+        Self {
+            open,
             dead: Cell::new(false),
             slot,
             token,
-        })
+        }
     }
 
-    /// Another read-only session on the same token, for tries that may fail.
-    pub(super) fn sibling(&self) -> Result<Self, TokenError> {
-        Self::open(
-            &self.open.loaded,
-            self.slot,
-            self.token.clone(),
-            Access::ReadOnly,
-        )
+    /// Tries what may fail in another read-only session on the same token, or in this one where the
+    /// token has no other.
+    pub(super) fn aside<T>(
+        &self,
+        tries: impl FnOnce(&Self) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        let token = self.token.clone();
+        match Self::open(&self.open.loaded, self.slot, token, Access::ReadOnly) {
+            Ok(sibling) => tries(&sibling),
+            Err(error) if error.is_session_shortage() => tries(self),
+            Err(error) => Err(error),
+        }
     }
 
     /// The mechanisms that the token offers.
