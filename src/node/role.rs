@@ -76,9 +76,10 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
 
     // 3. Landlock, while there is one thread. What the threads below read of the machine is read now.
     let workers = std::thread::available_parallelism()?.get();
-    let sessions: usize = signers.iter().map(|signer| signer.asker.sessions()).sum();
+    let sessions: usize = setup.tokens.iter().map(|token| token.sessions).sum();
+    let channels: usize = setup.tokens.iter().map(|token| token.channels).sum();
     let walled = entered.and_then(|entered| {
-        entered.limit_descriptors(descriptors_of(&setup.limits, listeners.len() + sessions))?;
+        entered.limit_descriptors(descriptors_of(&setup.limits, listeners.len() + channels))?;
         entered.wall(&sandbox::Walls::Nothing)
     });
     let walled = match walled {

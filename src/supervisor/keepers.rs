@@ -81,6 +81,9 @@ struct Channel {
     keeper: OwnedFd,
 }
 
+/// Channels beside those for the sessions: the next request waits in the keeper already when a session
+/// becomes free, so that no session waits for the node.
+const AHEAD: usize = 1;
 /// How long module, login and key checks may take before the keeper counts as hung.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// A keeper answers a poll from a thread that never calls the module; one that does not within this
@@ -95,7 +98,7 @@ impl Keeper {
         log: LogSetup,
         sign_deadline: Duration,
     ) -> io::Result<Self> {
-        let channels = (0..config.sessions)
+        let channels = (0..usize::from(config.sessions) + AHEAD)
             .map(|_| Channel::new())
             .collect::<io::Result<_>>()?;
         Ok(Self {
@@ -121,6 +124,11 @@ impl Keeper {
     /// The node's ends of the channels.
     pub(super) fn node_ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.channels.iter().map(|channel| channel.node.as_fd())
+    }
+
+    /// Sessions that are wanted of its token.
+    pub(super) fn sessions(&self) -> usize {
+        usize::from(self.config.sessions)
     }
 
     /// Process id, when it runs.
@@ -258,7 +266,7 @@ impl Keeper {
             module: self.config.module.clone(),
             token: self.config.uri.to_string(),
             pin,
-            sessions: self.channels.len(),
+            sessions: self.sessions(),
             keys: keys.collect(),
         }
     }

@@ -191,6 +191,7 @@ impl Supervisor {
                 .map(|keeper| TokenSetup {
                     label: keeper.label(),
                     channels: keeper.node_ends().count(),
+                    sessions: keeper.sessions(),
                 })
                 .collect(),
             limits: self.config.limits.clone(),
