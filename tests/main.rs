@@ -30,5 +30,6 @@ mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
+mod soak; // Faults in any order leave nothing behind.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
