@@ -22,6 +22,7 @@ mod confinement; // Every process is confined, and the mesh does its work so.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.
 mod hsm_outage; // A slow, hung or dying HSM.
+mod hsm_table; // Every return code from every call.
 mod judges; // grpcio, openssl and python-pkcs11 agree.
 mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.

@@ -98,7 +98,12 @@ fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
     })?;
     let module = Module::load(&setup.module).map_err(refuse)?;
     let token = module.token(&uri).map_err(refuse)?;
-    token.login(pin).map_err(refuse)?;
+    let login = if setup.attended {
+        token.login(pin)
+    } else {
+        token.login_by_itself(pin)
+    };
+    login.map_err(refuse)?;
     Ok(token)
 }
 

@@ -64,6 +64,8 @@ pub(super) struct Keeper {
     pub(super) unlocking: Option<Waiting>,
     pub(super) restarts: u32,
     backoff: Backoff,
+    /// Whether an operator asked for the last start.
+    attended: bool,
 }
 
 /// What keepers count.
@@ -118,6 +120,7 @@ impl Keeper {
             unlocking: None,
             restarts: 0,
             backoff: Backoff::default(),
+            attended: false,
         })
     }
 
@@ -201,8 +204,20 @@ impl Keeper {
         }
     }
 
-    /// Takes the PIN's source again and starts a process.
+    /// Takes the PIN's source and starts a process because an operator wants it.
     pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
+        self.attended = true;
+        self.start_from_source(events)
+    }
+
+    /// The same again because the one before is gone.
+    pub(super) fn restart(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
+        // Until a first start has shown that the PIN is right, the operator is still there.
+        self.attended = self.known.is_none();
+        self.start_from_source(events)
+    }
+
+    fn start_from_source(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
         let pin = self.config.pin.open().map_err(|error| {
             Fault::new(
                 format!("token[{}].pin", self.index),
@@ -211,11 +226,21 @@ impl Keeper {
             )
         })?;
         let kind = self.config.pin.kind(&self.config.uri.to_string());
-        self.start_with(&pin, kind, events)
+        self.start_process(&pin, kind, events)
     }
 
-    /// Starts a process that reads its PIN from `pin`.
+    /// Starts a process that reads its PIN from `pin`, which an operator has sent.
     pub(super) fn start_with(
+        &mut self,
+        pin: &OwnedFd,
+        kind: PinKind,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        self.attended = true;
+        self.start_process(pin, kind, events)
+    }
+
+    fn start_process(
         &mut self,
         pin: &OwnedFd,
         kind: PinKind,
@@ -266,6 +291,7 @@ impl Keeper {
             module: self.config.module.clone(),
             token: self.config.uri.to_string(),
             pin,
+            attended: self.attended,
             sessions: self.sessions(),
             keys: keys.collect(),
         }

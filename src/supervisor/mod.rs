@@ -308,7 +308,7 @@ impl Supervisor {
         if keeper.prompts() {
             return keeper.lock();
         }
-        if let Err(fault) = keeper.start(&self.events) {
+        if let Err(fault) = keeper.restart(&self.events) {
             keeper.start_failed(fault);
             let at = keeper.retry_at();
             self.later(at, Event::StartKeeper(index));

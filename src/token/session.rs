@@ -13,7 +13,7 @@ use secrecy::SecretString;
 
 use super::Scheme;
 use super::error::{LoginRefusal, ReturnCode, TokenError};
-use super::info::TokenInfo;
+use super::info::{PinState, TokenInfo};
 use super::key::Key;
 use super::mechanism;
 use super::module::{Access, Loaded, Open, RESTARTS};
@@ -35,6 +35,13 @@ struct Place {
     slot: Slot,
     /// Keeps the login alive, which ends with the last session of the process.
     login: Option<Open>,
+}
+
+/// Who wants a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ByOperator,
+    ByItself,
 }
 
 /// A session: used by one thread at a time. It makes no more calls after the first error.
@@ -80,12 +87,25 @@ impl Token {
     /// # Errors
     /// [`TokenError::Login`] with the verdict, or [`TokenError::Call`].
     pub fn login(&self, pin: UserPin) -> Result<(), TokenError> {
+        self.login_as(pin, Asked::ByOperator)
+    }
+
+    /// The same for a login that nobody asked for: none is tried when the token remembers a wrong PIN
+    /// since the last login (CKF_USER_PIN_COUNT_LOW), because ours may be the one.
+    ///
+    /// # Errors
+    /// As [`Token::login`].
+    pub fn login_by_itself(&self, pin: UserPin) -> Result<(), TokenError> {
+        self.login_as(pin, Asked::ByItself)
+    }
+
+    fn login_as(&self, pin: UserPin, asked: Asked) -> Result<(), TokenError> {
         let pin = pin.expose_for_login();
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if place.login.is_some() {
             return Err(self.refused(LoginRefusal::AlreadyLoggedIn));
         }
-        let mut outcome = self.try_login(place.slot, &pin);
+        let mut outcome = self.try_login(place.slot, &pin, asked);
         for _ in 0..RESTARTS {
             let again = outcome.as_ref().is_err_and(may_pass);
             if !again || !self.loaded.restart()? {
@@ -93,14 +113,14 @@ impl Token {
             }
             outcome = self.loaded.find(&self.uri()?).and_then(|(slot, _)| {
                 place.slot = slot;
-                self.try_login(slot, &pin)
+                self.try_login(slot, &pin, asked)
             });
         }
         place.login = Some(outcome?);
         Ok(())
     }
 
-    fn try_login(&self, slot: Slot, pin: &SecretString) -> Result<Open, TokenError> {
+    fn try_login(&self, slot: Slot, pin: &SecretString, asked: Asked) -> Result<Open, TokenError> {
         let info = self
             .loaded
             .pkcs11
@@ -116,6 +136,9 @@ impl Token {
         }
         if let Some(refusal) = info.login_refusal() {
             return Err(self.refused(refusal));
+        }
+        if asked == Asked::ByItself && info.pin == PinState::WrongTryRecorded {
+            return Err(self.refused(LoginRefusal::WrongTryRecorded));
         }
         let session = Open::new(&self.loaded, slot, Access::ReadOnly)?;
         session
