@@ -58,13 +58,12 @@ struct State {
 }
 
 impl Lane {
-    /// Starts the threads for tokens with so many `sessions`, each at lower priority. There is one more
-    /// than sessions: a token of 5 ms would wait for the tenth part of that before each signature.
+    /// Starts so many `threads`, at least one, each at lower priority.
     ///
     /// # Errors
     /// When a thread cannot be started or its priority not be lowered.
-    pub fn start(sessions: usize) -> io::Result<Self> {
-        let threads = sessions.max(1) + 1;
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let threads = threads.max(1);
         let lane = Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
