@@ -29,6 +29,7 @@ mod kinds; // Every kind of key.
 mod mesh; // Two nodes, and what they survive.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
+mod proxy;
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod soak; // Faults in any order leave nothing behind.

@@ -12,6 +12,7 @@ mod metrics;
 mod node;
 mod reload;
 mod report;
+mod socket_file;
 mod sockets;
 mod systemd;
 mod unlock;
@@ -183,8 +184,9 @@ impl Supervisor {
         let setup = NodeSetup {
             log: self.config.log,
             id: self.config.id.to_string(),
-            listeners: self.listeners.all().count(),
+            listeners: self.listeners.peers.len(),
             metrics: self.listeners.metrics.is_some(),
+            application: self.config.application.clone(),
             tokens: self
                 .keepers
                 .iter()

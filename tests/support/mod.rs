@@ -282,6 +282,12 @@ impl Mesh {
         self.write(inside, &text.replacen(from, to, 1));
     }
 
+    /// Adds a section to a node's configuration.
+    pub fn section(&self, name: &str, text: &str) {
+        let inside = format!("{name}/node.toml");
+        self.write(&inside, &(self.read(&inside) + text));
+    }
+
     pub fn tokens(&self, name: &str) -> Tokens {
         Tokens::of(&self.path(name), name)
     }
