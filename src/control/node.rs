@@ -60,6 +60,8 @@ pub(crate) struct TokenSetup {
     pub(crate) label: String,
     /// Number of channels that came along.
     pub(crate) channels: usize,
+    /// How many signatures it is asked for at once.
+    pub(crate) sessions: usize,
 }
 
 /// Everything that a reload replaces, as one whole.

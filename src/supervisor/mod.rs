@@ -218,6 +218,7 @@ impl Supervisor {
                 .map(|keeper| TokenSetup {
                     label: keeper.label(),
                     channels: keeper.node_ends().count(),
+                    sessions: keeper.sessions(),
                 })
                 .collect(),
             limits: self.config.limits.clone(),
@@ -335,7 +336,7 @@ impl Supervisor {
         if keeper.prompts() {
             return keeper.lock();
         }
-        if let Err(fault) = keeper.start(&self.events) {
+        if let Err(fault) = keeper.restart(&self.events) {
             keeper.start_failed(fault);
             let at = keeper.retry_at();
             self.later(at, Event::StartKeeper(index));

@@ -8,6 +8,7 @@ pub mod files;
 pub mod intruder;
 pub mod node;
 pub mod python;
+pub mod rehearsal;
 pub mod scalar;
 pub mod shaker;
 pub mod token;
