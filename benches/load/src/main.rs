@@ -8,6 +8,7 @@ mod memory;
 mod peer;
 mod pinning;
 mod process;
+mod proxied;
 mod report;
 mod rpc;
 mod slow;
@@ -39,6 +40,8 @@ enum Command {
     Handshakes(Bench),
     /// CPU and throughput of unary calls.
     Rpc(Bench),
+    /// In front of an application, against other proxies.
+    Proxy(Bench),
     /// Memory, idle and with idle connections.
     Memory(Bench),
     /// Handshakes and calls of a node whose token is slow.
@@ -87,6 +90,7 @@ fn main() -> anyhow::Result<()> {
         Command::Software { dir } => software::serve(&dir),
         Command::Handshakes(bench) => measure(handshakes::run(&bench)),
         Command::Rpc(bench) => measure(rpc::run(&bench)),
+        Command::Proxy(bench) => measure(proxied::run(&bench)),
         Command::Memory(bench) => measure(memory::run(&bench)),
         Command::SlowHsm(slow) => spread(slow::run(&slow)),
     }
