@@ -1,9 +1,11 @@
 //! `node.toml` and the files it names: a `Spec` is what they say, a [`Config`] is what we trust,
 //! valid by construction. Every fault is reported at once, with its key, its line and the mend.
 
+mod application;
 mod certificate;
 mod files;
 mod limits;
+mod sandbox;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -17,15 +19,19 @@ use toml::Spanned;
 use crate::fault::Fault;
 use crate::policy::{PeerId, PeerPolicy, ResolvedHosts, SpkiPin};
 use crate::role::TlsRole;
+use crate::sandbox::{OwnProfile, Role, User};
 use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
 use crate::tls::TrustAnchors;
 use crate::token::{KeyUri, TokenUri};
 use crate::toml_faults;
 
+pub(crate) use application::{Application, Place};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
+pub(crate) use sandbox::NodeSandbox;
 
+use application::ApplicationSpec;
 use certificate::OwnChain;
 use files::Privacy;
 use spec::{KeySpec, Spec, TokenSpec};
@@ -48,6 +54,7 @@ pub struct Config {
     pub(crate) admin: PathBuf,
     /// A loopback address.
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) application: Option<Application>,
     pub(crate) tokens: Vec<TokenConfig>,
     /// PEM text.
     pub(crate) trust_anchors: String,
@@ -57,6 +64,9 @@ pub struct Config {
     pub(crate) resolved: ResolvedHosts,
     pub(crate) limits: Limits,
     pub(crate) log: LogSetup,
+    /// The administrator's profile for the supervisor.
+    pub(crate) profile: Option<OwnProfile>,
+    pub(crate) node: NodeSandbox,
 }
 
 /// One token and the keys in it.
@@ -69,6 +79,10 @@ pub(crate) struct TokenConfig {
     pub(crate) sessions: u8,
     /// The server key, then the client key.
     pub(crate) keys: Vec<KeyConfig>,
+    /// The user that its keeper runs as.
+    pub(crate) user: Option<User>,
+    /// The administrator's profile for its keeper.
+    pub(crate) profile: Option<OwnProfile>,
 }
 
 impl TokenConfig {
@@ -79,6 +93,8 @@ impl TokenConfig {
             && self.pin == other.pin
             && self.environment == other.environment
             && self.sessions == other.sessions
+            && self.user == other.user
+            && self.profile == other.profile
             && self.keys.len() == other.keys.len()
             && self
                 .keys
@@ -209,13 +225,24 @@ impl Reader<'_> {
             .metrics
             .as_ref()
             .and_then(|address| self.metrics(address));
-        let (peers, resolved) = peers?;
+        let profile = self.own_profile(
+            Role::Supervisor,
+            spec.sandbox.supervisor_profile.as_ref(),
+            "sandbox.supervisor_profile",
+        );
+        let node = self.node_sandbox(&spec.sandbox);
+        self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
+        let (peers, policy, resolved) = peers?;
+        let application = spec.application.map(|spec| self.application(spec, &policy));
         Some(Config {
+            profile,
+            node,
             file,
             id: id?,
             listen,
             admin,
             metrics,
+            application,
             tokens,
             trust_anchors: trust_anchors?,
             peers,
@@ -264,8 +291,25 @@ impl Reader<'_> {
         Some(found)
     }
 
-    /// The policy's text, and the addresses of the host names in it.
-    fn peers(&mut self, path: &Spanned<PathBuf>) -> Option<(String, ResolvedHosts)> {
+    fn application(&mut self, spec: ApplicationSpec, policy: &PeerPolicy) -> Application {
+        let mut faults = Vec::new();
+        let application = application::check(
+            spec,
+            self.folder,
+            |peer| policy.named(peer).is_some(),
+            |offset, fault| faults.push((offset, fault)),
+        );
+        for (offset, fault) in faults {
+            match offset {
+                Some(offset) => self.fault_at(offset, fault),
+                None => self.faults.push(fault),
+            }
+        }
+        application
+    }
+
+    /// The policy's text, what it says, and the addresses of the host names in it.
+    fn peers(&mut self, path: &Spanned<PathBuf>) -> Option<(String, PeerPolicy, ResolvedHosts)> {
         let text = self.read(path, Privacy::Private, "peers")?;
         let shown = self.folder.join(path.get_ref()).display().to_string();
         match PeerPolicy::parse(&text) {
@@ -274,7 +318,7 @@ impl Reader<'_> {
                     .hosts()
                     .map(|host| (host.to_owned(), resolve(host)))
                     .collect();
-                Some((text, resolved))
+                Some((text, policy, resolved))
             }
             Err(faults) => {
                 self.faults
@@ -372,7 +416,15 @@ impl Reader<'_> {
             };
             (name, value)
         });
+        let user = self.user(spec.user.as_ref(), &format!("{place}.user"));
+        let profile = self.own_profile(
+            Role::Keeper,
+            spec.profile.as_ref(),
+            &format!("{place}.profile"),
+        );
         Some(TokenConfig {
+            user,
+            profile,
             module: spec.module.into_inner(),
             uri: uri?,
             pin: pin?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::application::ApplicationSpec;
 use super::limits::LimitsSpec;
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -25,12 +26,27 @@ pub(super) struct Spec {
     pub(super) admin: Option<Spanned<PathBuf>>,
     /// Loopback `IP:port` for scrapers of metrics; none by default.
     pub(super) metrics: Option<Spanned<String>>,
+    /// The application beside us; none by default.
+    pub(super) application: Option<ApplicationSpec>,
     #[serde(default)]
     pub(super) token: Vec<Spanned<TokenSpec>>,
     #[serde(default)]
     pub(super) limits: LimitsSpec,
     #[serde(default)]
     pub(super) log: LogSpec,
+    #[serde(default)]
+    pub(super) sandbox: SandboxSpec,
+}
+
+/// `[sandbox]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SandboxSpec {
+    /// The user that the node runs as.
+    pub(super) node_user: Option<Spanned<String>>,
+    /// Files with other profiles than those in the binary.
+    pub(super) node_profile: Option<Spanned<PathBuf>>,
+    pub(super) supervisor_profile: Option<Spanned<PathBuf>>,
 }
 
 /// One `[[token]]`.
@@ -48,6 +64,10 @@ pub(super) struct TokenSpec {
     pub(super) environment: BTreeMap<String, String>,
     /// Sessions to sign with.
     pub(super) sessions: Option<Spanned<u8>>,
+    /// The user that its keeper runs as.
+    pub(super) user: Option<Spanned<String>>,
+    /// A file with another profile for its keeper than those in the binary.
+    pub(super) profile: Option<Spanned<PathBuf>>,
     pub(super) server: Spanned<KeySpec>,
     pub(super) client: Spanned<KeySpec>,
 }

@@ -2,7 +2,7 @@
 //! same descriptors when it dies.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::child::{Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
 use super::sockets::Listeners;
+use crate::config::NodeSandbox;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
 use crate::fault::Fault;
 use crate::sandbox;
@@ -22,8 +23,12 @@ pub(super) struct Node {
     child: Option<Child>,
     incarnation: u64,
     pub(super) ready: bool,
+    /// Whether the application beside it says that it is well.
+    pub(super) application_well: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) restarts: u32,
+    /// What the configuration says of it.
+    pub(super) given: NodeSandbox,
     /// What the running one said of its confinement.
     pub(super) sandbox: Option<sandbox::Report>,
     backoff: Backoff,
@@ -35,11 +40,13 @@ pub(super) struct Node {
 
 impl Node {
     /// The node, not yet started.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(given: NodeSandbox) -> Self {
         Self {
+            given,
             child: None,
             incarnation: 0,
             ready: false,
+            application_well: true,
             faults: Vec::new(),
             restarts: 0,
             sandbox: None,
@@ -63,15 +70,17 @@ impl Node {
         keepers: &[Keeper],
         events: &mpsc::Sender<Event>,
     ) -> std::io::Result<()> {
-        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.all().map(AsFd::as_fd).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.all().collect();
         descriptors.extend(keepers.iter().flat_map(Keeper::node_ends));
         self.incarnation += 1;
         let incarnation = self.incarnation;
         self.ready = false;
+        self.application_well = true;
         self.told = None;
         self.child = Some(Child::start(
             &Start {
                 role: Role::Node,
+                user: self.given.user,
                 environment: &BTreeMap::new(),
                 interactive: false,
                 setup: &ToNode::Setup(Box::new(setup)),
@@ -98,6 +107,10 @@ impl Node {
                 self.faults.clear();
                 self.ready = true;
                 NodeEvent::Ready
+            }
+            ChildEvent::Said(FromNode::Application { well }) => {
+                self.application_well = well;
+                NodeEvent::Nothing
             }
             ChildEvent::Said(FromNode::Refused { faults }) => {
                 for fault in &faults {
@@ -136,6 +149,15 @@ impl Node {
         {
             child.kill();
         }
+    }
+
+    #[cfg(feature = "attack-trigger")]
+    pub(super) fn attack(&self, attack: sandbox::attack::Attack) {
+        let told = self
+            .child
+            .as_ref()
+            .map(|child| child.tell(&ToNode::Attack(attack)));
+        assert_eq!(told, Some(true), "the node hears its attack");
     }
 
     /// Tells it which tokens sign.
