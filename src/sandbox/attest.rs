@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Report, Role};
+use super::{Report, Role, SECCOMP};
 
 /// What a process must be.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl Attestation {
                 profile,
                 sha256,
                 landlock,
-                seccomp = 2,
+                seccomp = SECCOMP,
                 no_new_privs = 1,
                 capabilities = 0,
                 dumpable = 0,
@@ -129,8 +129,8 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
             }
         };
         must(
-            task.seccomp == 2,
-            format!("Seccomp is {} and not 2", task.seccomp),
+            task.seccomp == SECCOMP,
+            format!("Seccomp is {} and not {SECCOMP}", task.seccomp),
         );
         must(
             task.filters >= declared,

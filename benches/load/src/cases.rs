@@ -18,6 +18,8 @@ pub enum Case {
     Software,
     /// The product as shipped, key in SoftHSM.
     Fastness,
+    /// The product without its system call filters.
+    Unfiltered,
     /// nginx with OpenSSL's PKCS#11 engine, key in SoftHSM.
     NginxPkcs11,
 }
@@ -28,6 +30,7 @@ impl Case {
         match self {
             Self::Software => "software",
             Self::Fastness => "fastness",
+            Self::Unfiltered => "unfiltered",
             Self::NginxPkcs11 => "nginx-pkcs11",
         }
     }
@@ -85,6 +88,15 @@ fn launch(case: Case, bench: &Bench, address: SocketAddr, log: &Path) -> anyhow:
             let config = dir.join("node.toml");
             fill(&dir.join("node.toml.in"), &config, &[("PORT", &port)])?;
             Server::start(&bench.fastness, &["run", "--config", text(&config)?], &[], log)
+        }
+        Case::Unfiltered => {
+            let binary = bench.unfiltered.as_deref().context("--unfiltered names no binary")?;
+            let config = dir.join("unfiltered.toml");
+            fill(&dir.join("node.toml.in"), &config, &[("PORT", &port)])?;
+            // Both run at once, from one folder.
+            let apart = format!("admin = \"unfiltered.sock\"\n{}", fs::read_to_string(&config)?);
+            fs::write(&config, apart)?;
+            Server::start(binary, &["run", "--config", text(&config)?], &[], log)
         }
         Case::NginxPkcs11 => {
             let config = dir.join("nginx.conf");

@@ -2,6 +2,7 @@
 
 mod cases;
 mod client;
+mod filters;
 mod handshakes;
 mod memory;
 mod peer;
@@ -39,6 +40,8 @@ enum Command {
     Rpc(Bench),
     /// Memory, idle and with idle connections.
     Memory(Bench),
+    /// CPU with and without the system call filters.
+    Filters(Bench),
 }
 
 /// What every benchmark needs.
@@ -50,13 +53,16 @@ struct Bench {
     /// The product, built in release.
     #[arg(long)]
     fastness: PathBuf,
+    /// The same, built without filters.
+    #[arg(long)]
+    unfiltered: Option<PathBuf>,
     /// PKCS#11 module.
     #[arg(long)]
     module: PathBuf,
     #[arg(long)]
     json: Option<PathBuf>,
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Handshakes, calls or connections in a round.
     #[arg(long)]
     count: Option<usize>,
@@ -72,6 +78,10 @@ struct Bench {
 }
 
 impl Bench {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(9)
+    }
+
     /// The cases to run, of `all`.
     fn chosen(&self, all: &[Case]) -> Vec<Case> {
         all.iter().copied().filter(|case| self.cases.is_empty() || self.cases.contains(case)).collect()
@@ -84,6 +94,7 @@ fn main() -> anyhow::Result<()> {
         Command::Handshakes(bench) => measure(handshakes::run(&bench)),
         Command::Rpc(bench) => measure(rpc::run(&bench)),
         Command::Memory(bench) => measure(memory::run(&bench)),
+        Command::Filters(bench) => measure(filters::run(&bench)),
     }
 }
 
