@@ -18,6 +18,8 @@ pub enum Case {
     Software,
     /// The product as shipped, key in SoftHSM.
     Fastness,
+    /// The product without its system call filters.
+    Unfiltered,
     /// nginx with OpenSSL's PKCS#11 engine, key in SoftHSM.
     NginxPkcs11,
     /// The product in front of an application.
@@ -34,6 +36,7 @@ impl Case {
         match self {
             Self::Software => "software",
             Self::Fastness => "fastness",
+            Self::Unfiltered => "unfiltered",
             Self::NginxPkcs11 => "nginx-pkcs11",
             Self::FastnessProxy => "fastness-proxy",
             Self::Envoy => "envoy",
@@ -113,6 +116,15 @@ fn launch(case: Case, bench: &Bench, address: SocketAddr, log: &Path) -> anyhow:
             let error_log = dir.join("nginx.log");
             let arguments = ["-p", text(dir)?, "-e", text(&error_log)?, "-c", text(&config)?];
             Server::start(Path::new("nginx"), &arguments, &[], log)
+        }
+        Case::Unfiltered => {
+            let binary = bench.unfiltered.as_deref().context("--unfiltered names no binary")?;
+            let config = dir.join("unfiltered.toml");
+            fill(&dir.join("node.toml.in"), &config, &[("PORT", &port)])?;
+            // Both run at once, from one folder.
+            let apart = format!("admin = \"unfiltered.sock\"\n{}", fs::read_to_string(&config)?);
+            fs::write(&config, apart)?;
+            Server::start(binary, &["run", "--config", text(&config)?], &[], log)
         }
         Case::NginxPkcs11 => {
             let config = dir.join("nginx.conf");

@@ -3,6 +3,7 @@
 mod admin;
 mod cases;
 mod client;
+mod filters;
 mod handshakes;
 mod memory;
 mod peer;
@@ -46,6 +47,8 @@ enum Command {
     Memory(Bench),
     /// Handshakes and calls of a node whose token is slow.
     SlowHsm(slow::Slow),
+    /// CPU with and without the system call filters.
+    Filters(Bench),
 }
 
 /// What every benchmark needs.
@@ -57,13 +60,16 @@ struct Bench {
     /// The product, built in release.
     #[arg(long)]
     fastness: PathBuf,
+    /// The same, built without filters.
+    #[arg(long)]
+    unfiltered: Option<PathBuf>,
     /// PKCS#11 module.
     #[arg(long)]
     module: PathBuf,
     #[arg(long)]
     json: Option<PathBuf>,
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Handshakes, calls or connections in a round.
     #[arg(long)]
     count: Option<usize>,
@@ -79,6 +85,10 @@ struct Bench {
 }
 
 impl Bench {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(9)
+    }
+
     /// The cases to run, of `all`.
     fn chosen(&self, all: &[Case]) -> Vec<Case> {
         all.iter().copied().filter(|case| self.cases.is_empty() || self.cases.contains(case)).collect()
@@ -93,6 +103,7 @@ fn main() -> anyhow::Result<()> {
         Command::Proxy(bench) => measure(proxied::run(&bench)),
         Command::Memory(bench) => measure(memory::run(&bench)),
         Command::SlowHsm(slow) => spread(slow::run(&slow)),
+        Command::Filters(bench) => measure(filters::run(&bench)),
     }
 }
 
