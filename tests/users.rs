@@ -29,27 +29,7 @@ fn uid(user: &str) -> u64 {
 /// A mesh whose node `a` names users; the token is the keeper's.
 fn mesh_with_users() -> Mesh {
     let mesh = Mesh::new();
-    mesh.edit(
-        "a/node.toml",
-        "pin = ",
-        &format!("user = {KEEPER:?}\npin = "),
-    );
-    let text = mesh.read("a/node.toml") + &format!("\n[sandbox]\nnode_user = {NODE:?}\n");
-    mesh.write("a/node.toml", &text);
-    if is_root() {
-        run(Command::new("chmod").arg("0711").args([
-            mesh.path(""),
-            mesh.path("a"),
-            mesh.path("a/token"),
-        ]));
-        run(Command::new("chown")
-            .args(["-R", KEEPER])
-            .arg(mesh.path("a/token")));
-        // The PIN is the supervisor's to open; it has to come by the token's folder.
-        run(Command::new("chown")
-            .arg("root")
-            .arg(mesh.path("a/token/pin")));
-    }
+    mesh.name_users(KEEPER, NODE);
     mesh
 }
 

@@ -257,6 +257,31 @@ impl Mesh {
         self.write(&format!("{name}/peers.toml"), &text);
     }
 
+    /// Gives the roles of `a` users of their own; the token is its keeper's, as far as we may give it.
+    pub fn name_users(&self, keeper: &str, node: &str) {
+        self.edit(
+            "a/node.toml",
+            "pin = ",
+            &format!("user = {keeper:?}\npin = "),
+        );
+        let text = self.read("a/node.toml") + &format!("\n[sandbox]\nnode_user = {node:?}\n");
+        self.write("a/node.toml", &text);
+        if rustix::process::geteuid().is_root() {
+            run(Command::new("chmod").arg("0711").args([
+                self.path(""),
+                self.path("a"),
+                self.path("a/token"),
+            ]));
+            run(Command::new("chown")
+                .args(["-R", keeper])
+                .arg(self.path("a/token")));
+            // The PIN is the supervisor's to open; it has to come by the token's folder.
+            run(Command::new("chown")
+                .arg("root")
+                .arg(self.path("a/token/pin")));
+        }
+    }
+
     /// The folder that everything is in.
     pub fn path(&self, inside: &str) -> PathBuf {
         self.folder.path().join(inside)
