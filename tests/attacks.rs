@@ -363,6 +363,7 @@ fn the_supervisor_starts_nothing_but_itself() {
         "i386 getpid",
         "panic",
         "segfault",
+        "out of memory",
     ];
     let denied = [
         ("execve", End::Errno(EACCES)),
@@ -378,6 +379,31 @@ fn the_supervisor_starts_nothing_but_itself() {
         &names,
         &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
     );
+}
+
+/// What a panic says is dropped where the log takes nothing; the end does not wait for it.
+#[test]
+fn a_panic_with_a_full_log_ends_all_the_same() {
+    for role in ["node", "keeper"] {
+        let mesh = Mesh::new();
+        let (_unread, log) = support::full_pipe();
+        let node = support::Node::spawn(
+            "a",
+            &mesh.path("a"),
+            mesh.ports["a"],
+            Options {
+                environment: vec![("FASTNESS_ATTACK".to_owned(), format!("{role}:panic"))],
+                log: Some(log),
+                ..Options::default()
+            },
+        );
+        eventually("it is started again", || {
+            let status = node.ask(&["status"]).ok()?;
+            let processes = status["processes"].as_array()?.clone();
+            let one = processes.iter().find(|one| one["role"] == role)?;
+            (one["restarts"].as_u64()? >= 1).then_some(())
+        });
+    }
 }
 
 /// The positive control of `confinement::only_a_binary_for_attacks_holds_the_trigger`.

@@ -145,3 +145,40 @@ fn what_stands_beside_the_keepers_rules_is_killed() {
 fn what_stands_beside_the_supervisors_rules_is_killed() {
     exact("supervisor");
 }
+
+/// A supervisor that starts roles as users of their own becomes them, and nobody else.
+#[test]
+fn a_supervisor_with_users_becomes_no_other() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "only root may start roles as other users: run this test with sudo"
+    );
+    let numbers = numbers();
+    let other = [
+        ("setuid", 0, 0),
+        ("setuid", 65534, 0),
+        ("setgid", 0, 0),
+        ("setgroups", 1, 0),
+        ("setresuid", 1, 1),
+        ("setfsuid", 1, 0),
+    ];
+    let ended = side_by_side(&other, |(call, first, second)| {
+        let mesh = Mesh::new();
+        mesh.name_users("daemon", "bin");
+        let raw = raw(&numbers, call, &[*first, *second, *second, 0, 0, 0]);
+        attempts(&mesh, "supervisor", &[&raw]).ends
+    });
+    for (call, ends) in other.iter().zip(ended) {
+        assert_eq!(ends, [KILLED], "{call:?}");
+    }
+    let mesh = Mesh::new();
+    mesh.name_users("daemon", "bin");
+    let own = [
+        raw(&numbers, "setgroups", &[0; 6]),
+        raw(&numbers, "setgid", &[2, 0, 0, 0, 0, 0]),
+        raw(&numbers, "setuid", &[2, 0, 0, 0, 0, 0]),
+    ];
+    let own: Vec<_> = own.iter().map(String::as_str).collect();
+    let Ends { ends, .. } = attempts(&mesh, "supervisor", &own);
+    assert_eq!(ends, [End::Returned, End::Returned, End::Returned]);
+}

@@ -25,7 +25,7 @@ type Roles = BTreeMap<u64, &'static str>;
 fn every_rule_is_used_or_says_why_not() {
     assert!(
         rustix::process::geteuid().is_root(),
-        "only root can see the system calls of others: run this test with sudo"
+        "only root sees the system calls of others: run this test with sudo"
     );
     let mesh = Mesh::new();
     mesh.name_users("daemon", "bin");
@@ -36,7 +36,7 @@ fn every_rule_is_used_or_says_why_not() {
     let mut roles = Roles::new();
     work(&mesh, &wrapper, &mut roles);
     for role in ["supervisor", "keeper", "node"] {
-        for end in ["panic", "segfault"] {
+        for end in ["panic", "segfault", "out of memory"] {
             let mesh = Mesh::new();
             let (_, log, supervisor) = attempts_of(&mesh, role, &[end], Some(wrapper.clone()));
             note(&log, supervisor, &mut roles);

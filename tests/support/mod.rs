@@ -14,7 +14,7 @@ pub mod token;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,16 @@ pub fn said(output: &Output) -> String {
 #[track_caller]
 pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// A pipe that takes no byte more.
+pub fn full_pipe() -> (std::io::PipeReader, Stdio) {
+    let (unread, log) = std::io::pipe().expect("a pipe");
+    let flags = rustix::fs::fcntl_getfl(&log).expect("its flags");
+    rustix::fs::fcntl_setfl(&log, flags | rustix::fs::OFlags::NONBLOCK).expect("its flags");
+    while rustix::io::write(&log, &[b'.'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&log, flags).expect("its flags");
+    (unread, log.into())
 }
 
 /// A port that is free now, below those that the kernel gives to outgoing connections.
