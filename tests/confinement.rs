@@ -2,15 +2,14 @@
 //! `attacks.rs` is what a compromised role can do.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::Value;
 
 use crate::support::node::{self, Node};
-use crate::support::{FASTNESS, Mesh, Options, eventually, json, run};
+use crate::support::{FASTNESS, Mesh, Options, eventually, full_pipe, json, run};
 
 /// A field of a task's status (proc(5)).
 fn field(status: &str, name: &str) -> String {
@@ -225,16 +224,6 @@ fn the_profiles_are_shown_and_are_those_of_the_running_processes() {
     assert!(show("human").contains(&format!("{} system calls", count("node"))));
 }
 
-/// A pipe that takes no byte more.
-fn full_pipe() -> (std::io::PipeReader, Stdio) {
-    let (unread, log) = std::io::pipe().expect("a pipe");
-    let flags = rustix::fs::fcntl_getfl(&log).expect("its flags");
-    rustix::fs::fcntl_setfl(&log, flags | OFlags::NONBLOCK).expect("its flags");
-    while rustix::io::write(&log, &[b'.'; 4096]).is_ok() {}
-    rustix::fs::fcntl_setfl(&log, flags).expect("its flags");
-    (unread, log.into())
-}
-
 #[test]
 fn a_log_that_nobody_reads_stalls_no_role() {
     let mesh = Mesh::new();
@@ -257,6 +246,37 @@ fn a_log_that_nobody_reads_stalls_no_role() {
         eventually("a serves again", || b.ask(&["ping", "a"]).ok());
     }
     assert_all_confined(&a);
+}
+
+/// `attacks.rs` shows how a role ends that gets no memory. The kernel's own end for want of it is a
+/// SIGKILL, as above.
+#[test]
+fn roles_that_get_no_more_memory_break_no_rule() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    a.ping("b");
+    for role in ["keeper", "node"] {
+        let old = a.pid(role);
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        let pid = Pid::from_raw(i32::try_from(old).expect("a process id"));
+        rustix::process::prlimit(pid, Resource::As, none).expect("a process of ours");
+        // New handshakes, and more bytes than the node has room for.
+        let other = b.pid("node");
+        node::signal(other, Signal::KILL);
+        b.wait_replaced("node", other);
+        let _ = b.ask(&["ping", "a", "--transfer", "64MiB"]);
+        eventually("a serves", || b.ask(&["ping", "a"]).ok());
+    }
+    // Who had enough goes on, and who had not ends as an abort.
+    let log = a.log();
+    for gone in log.lines().filter(|line| line.contains("status=")) {
+        assert!(gone.contains("signal: 6"), "{gone}");
+    }
+    assert_all_confined(&a);
+    assert_no_violation(&a);
 }
 
 /// The positive control is in `attacks.rs`, which has a binary with that feature.

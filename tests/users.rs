@@ -9,7 +9,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::support::node::{self, Node};
-use crate::support::{FASTNESS, Mesh, Options, json, run, said};
+use crate::support::{FASTNESS, Mesh, Options, json, root, run, said};
 
 const KEEPER: &str = "daemon";
 const NODE: &str = "bin";
@@ -29,27 +29,7 @@ fn uid(user: &str) -> u64 {
 /// A mesh whose node `a` names users; the token is the keeper's.
 fn mesh_with_users() -> Mesh {
     let mesh = Mesh::new();
-    mesh.edit(
-        "a/node.toml",
-        "pin = ",
-        &format!("user = {KEEPER:?}\npin = "),
-    );
-    let text = mesh.read("a/node.toml") + &format!("\n[sandbox]\nnode_user = {NODE:?}\n");
-    mesh.write("a/node.toml", &text);
-    if is_root() {
-        run(Command::new("chmod").arg("0711").args([
-            mesh.path(""),
-            mesh.path("a"),
-            mesh.path("a/token"),
-        ]));
-        run(Command::new("chown")
-            .args(["-R", KEEPER])
-            .arg(mesh.path("a/token")));
-        // The PIN is the supervisor's to open; it has to come by the token's folder.
-        run(Command::new("chown")
-            .arg("root")
-            .arg(mesh.path("a/token/pin")));
-    }
+    mesh.name_users(KEEPER, NODE);
     mesh
 }
 
@@ -303,4 +283,29 @@ fn an_auditor_sees_the_users() {
     };
     assert!(allowed(&shown));
     assert!(!allowed(&show(&Mesh::new().path("a/node.toml"))));
+}
+
+/// Roles are not dumpable, so a /proc that shows a user's own processes alone hides them from their
+/// supervisor (proc(5), `hidepid`): it says so and starts nothing that it cannot see.
+#[test]
+fn a_proc_that_hides_the_roles_is_named() {
+    let unit = std::fs::read_to_string(root().join("hsm-setup/systemd/fastness.service"));
+    assert!(unit.expect("the unit").contains("\nProtectProc=default\n"));
+    if !is_root() {
+        return;
+    }
+    let mesh = Mesh::new();
+    let script = format!("mount -t proc -o hidepid=2 proc /proc && exec {FASTNESS} \"$@\"");
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script, "sh", "check", "--config"])
+        .arg(mesh.path("a/node.toml"))
+        .output()
+        .expect("unshare is part of util-linux");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    for word in [
+        "the keeper is not confined as declared",
+        "ProtectProc=default",
+    ] {
+        assert!(said(&output).contains(word), "{}", said(&output));
+    }
 }

@@ -152,6 +152,26 @@ mod tests {
         );
     }
 
+    /// A role's filters are stacked on the supervisor's, which it was started under.
+    #[test]
+    fn no_rule_of_a_role_is_dead_because_the_supervisors_kills_first() {
+        for one in &ALL {
+            let profile = Profile::parse(one.name, one.role, one.arch, one.text, &[]).unwrap();
+            let above = ALL
+                .iter()
+                .find(|above| above.role == Role::Supervisor && above.arch == one.arch)
+                .unwrap();
+            let above =
+                Profile::parse(above.name, above.role, above.arch, above.text, &[]).unwrap();
+            let dead: Vec<_> = profile
+                .allowed()
+                .into_iter()
+                .filter(|call| !above.allowed().contains(call))
+                .collect();
+            assert!(dead.is_empty(), "{} for {}: {dead:?}", one.name, one.arch);
+        }
+    }
+
     #[test]
     fn a_faulty_profile_is_refused_with_its_fault() {
         let good = ALL[3].text;

@@ -190,7 +190,11 @@ pub static CATALOGUE: [Attempt; 117] = attempts! {
 };
 
 /// What happens beside the catalogue: not a call, but an end that must look as it should.
-pub const ENDS: [(&str, i32); 2] = [("panic", libc::SIGABRT), ("segfault", libc::SIGSEGV)];
+pub const ENDS: [(&str, i32); 3] = [
+    ("panic", libc::SIGABRT),
+    ("segfault", libc::SIGSEGV),
+    ("out of memory", libc::SIGABRT),
+];
 
 /// Words that a binary with this in it holds, and no other binary does.
 pub const MARKS: [&str; 4] = [
@@ -208,6 +212,8 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "panic" => panic!("this role was told to"),
         // SAFETY: none; the process is to end by it.
         "segfault" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
+        // More than any machine has.
+        "out of memory" => drop(std::hint::black_box(vec![0_u8; 1 << 60])),
         "bind a TCP port" => return bind_tcp(),
         #[cfg(target_arch = "x86_64")]
         // The same number in the x32 table (syscall(2), "Architecture-specific requirements").
