@@ -26,6 +26,7 @@ mod judges; // grpcio, openssl and python-pkcs11 agree.
 mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.
 mod mesh; // Two nodes, and what they survive.
+mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
 mod proxy;
