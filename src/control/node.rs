@@ -123,6 +123,10 @@ pub(crate) enum FromNode {
     Sealed(Box<sandbox::Report>),
     /// It serves.
     Ready,
+    /// Whether the application says that it is well.
+    Application {
+        well: bool,
+    },
     /// It will not serve.
     Refused {
         faults: Vec<Fault>,

@@ -18,6 +18,7 @@ use super::live::Stream;
 use crate::config::{Application as Settings, Place};
 use crate::proxy::{
     Asked, ByteStream, Caller, Direction, Pool, Refusal, Session, Target, Upstream, asked, clean,
+    health,
 };
 
 /// Connections of the application to us, at once.
@@ -29,6 +30,8 @@ const OURS: &str = "/fastness.";
 #[derive(Default)]
 pub(super) struct Application {
     upstream: Option<Arc<Pool>>,
+    /// The service whose health the application tells us.
+    health: Option<String>,
     doors: Vec<Door>,
 }
 
@@ -84,12 +87,25 @@ impl Application {
             // A connection within this host does not vanish silently.
             Arc::new(Pool::new(upstream, node.0.proxy.client(), None))
         });
-        Ok(Self { upstream, doors })
+        Ok(Self {
+            upstream,
+            health: settings.health.clone(),
+            doors,
+        })
     }
 
     /// Whether peers' calls go to the application.
     pub(super) fn serves(&self) -> bool {
         self.upstream.is_some()
+    }
+
+    /// Follows the application's health; without a question it is well.
+    pub(super) fn health(&self) -> watch::Receiver<bool> {
+        let (well, follows) = watch::channel(true);
+        if let (Some(upstream), Some(service)) = (self.upstream.clone(), self.health.clone()) {
+            tokio::spawn(async move { health::watch(&upstream, &service, well).await });
+        }
+        follows
     }
 
     /// Serves established connections: calls to the node itself by `routes`, all others by the

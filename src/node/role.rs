@@ -218,7 +218,13 @@ async fn serve(
     let egress = application.take_doors();
     let egress = egress.map(|door| door.keep(node.clone(), attested.clone(), draining.clone()));
     let egress: JoinSet<()> = egress.collect();
-    let orders = tokio::spawn(orders::follow(node.clone(), report, control, begin, drain));
+    let orders = orders::Orders {
+        node: node.clone(),
+        begin,
+        drain,
+        application: application.health(),
+    };
+    let orders = tokio::spawn(orders.follow(report, control));
     let mut stopped = draining.clone();
     let stopping = async move {
         // An ended sender means that the supervisor is gone.

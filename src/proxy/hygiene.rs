@@ -22,10 +22,11 @@ const CONTINUATION: u8 = 0x9;
 /// Flags of HEADERS (RFC 9113 §6.2).
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// Frames that only cost us something, at once.
-const BURST: u32 = 1000;
-/// And then one in this time.
-const PAUSE: Duration = Duration::from_millis(10);
+const RST_STREAM: u8 = 0x3;
+/// What the frames of a connection may cost at once.
+const BURST: u32 = 10_000;
+/// And then one more in this time.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether anything was received since the last look.
 #[derive(Clone, Debug, Default)]
@@ -180,8 +181,9 @@ impl Frames {
     fn begin(&mut self) -> io::Result<()> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        if costs(kind) {
-            self.charge(Instant::now())?;
+        let cost = cost(kind);
+        if cost > 0 {
+            self.charge(cost, Instant::now())?;
         }
         (self.part, self.skip, self.block, self.padding) = (Part::Skip, length, 0, 0);
         let Some(mender) = &mut self.mender else {
@@ -203,7 +205,7 @@ impl Frames {
         Ok(())
     }
 
-    fn charge(&mut self, now: Instant) -> io::Result<()> {
+    fn charge(&mut self, cost: u32, now: Instant) -> io::Result<()> {
         let since = now.saturating_duration_since(self.refilled);
         let earned = since.as_millis() / PAUSE.as_millis();
         if earned > 0 {
@@ -211,21 +213,26 @@ impl Frames {
             self.used = self.used.saturating_sub(earned);
             self.refilled = now;
         }
-        if self.used == BURST {
+        if self.used + cost > BURST {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a flood of HTTP/2 control frames",
             ));
         }
-        self.used += 1;
+        self.used += cost;
         Ok(())
     }
 }
 
-/// Whether a frame of this type (RFC 9113 §6) does nothing for a call. HEADERS, DATA and CONTINUATION
-/// are calls; RST_STREAM, GOAWAY and WINDOW_UPDATE come as they need.
-fn costs(kind: u8) -> bool {
-    !matches!(kind, 0x0 | 0x1 | 0x3 | 0x7 | 0x8 | 0x9)
+/// What a frame of this type (RFC 9113 §6) costs. HEADERS, DATA and CONTINUATION are calls, and GOAWAY and
+/// WINDOW_UPDATE come as they need. A reset makes work of two sides vain (CVE-2023-44487), but many
+/// calls may well run into their deadlines at once. All others do nothing for a call.
+fn cost(kind: u8) -> u32 {
+    match kind {
+        0x0 | HEADERS | 0x7 | 0x8 | CONTINUATION => 0,
+        RST_STREAM => 1,
+        _ => 10,
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -307,7 +314,7 @@ mod tests {
     fn calls_are_never_a_flood() {
         let mut frames = Frames::new(0, Instant::now());
         for kind in [0x0, 0x1, 0x3, 0x8, 0x9] {
-            frames.take(&mut frame(kind, 200).repeat(5000)).unwrap();
+            frames.take(&mut frame(kind, 200).repeat(9000)).unwrap();
         }
     }
 
@@ -357,7 +364,7 @@ mod tests {
         let mut now = frames.refilled;
         for _ in 0..10_000 {
             now += PAUSE;
-            frames.charge(now).unwrap();
+            frames.charge(1, now).unwrap();
         }
     }
 }

@@ -7,6 +7,7 @@ mod authority;
 mod connect;
 mod exchange;
 mod head;
+pub(crate) mod health;
 mod hygiene;
 mod inspect;
 mod local;

@@ -22,6 +22,8 @@ pub(super) struct Node {
     child: Option<Child>,
     incarnation: u64,
     pub(super) ready: bool,
+    /// Whether the application beside it says that it is well.
+    pub(super) application_well: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) restarts: u32,
     /// What the running one said of its confinement.
@@ -40,6 +42,7 @@ impl Node {
             child: None,
             incarnation: 0,
             ready: false,
+            application_well: true,
             faults: Vec::new(),
             restarts: 0,
             sandbox: None,
@@ -68,6 +71,7 @@ impl Node {
         self.incarnation += 1;
         let incarnation = self.incarnation;
         self.ready = false;
+        self.application_well = true;
         self.told = None;
         self.child = Some(Child::start(
             &Start {
@@ -98,6 +102,10 @@ impl Node {
                 self.faults.clear();
                 self.ready = true;
                 NodeEvent::Ready
+            }
+            ChildEvent::Said(FromNode::Application { well }) => {
+                self.application_well = well;
+                NodeEvent::Nothing
             }
             ChildEvent::Said(FromNode::Refused { faults }) => {
                 for fault in &faults {

@@ -21,6 +21,7 @@ class Echo(grpc.GenericRpcHandler):
         return {
             "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
             "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
+            "/test.Echo/Much": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(60_000)),
             "/test.Echo/Fail": grpc.unary_unary_rpc_method_handler(self.fail),
         }.get(details.method)
 

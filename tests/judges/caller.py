@@ -31,6 +31,19 @@ def fail(channel):
     channel.unary_unary("/test.Echo/Fail")(b"so", timeout=20)
 
 
+def slow(channel):
+    def requests():
+        yield b"first"
+        sys.stdin.readline()
+        yield b"second"
+
+    answers = channel.stream_stream("/test.Echo/Both")(requests(), timeout=60)
+    assert next(answers) == b"first"
+    print("begun", flush=True)
+    assert list(answers) == [b"second"]
+    print("ended well", flush=True)
+
+
 def bulk(channel):
     blocks = [bytes([number % 251]) * (1 << 20) for number in range(64)]
     answers = channel.stream_stream("/test.Echo/Both")(iter(blocks), timeout=60)
@@ -44,5 +57,5 @@ def message(channel):
     print("100 MiB in one message")
 
 
-ACTIONS = {"unary": unary, "fail": fail, "bulk": bulk, "message": message}
+ACTIONS = {"unary": unary, "slow": slow, "fail": fail, "bulk": bulk, "message": message}
 main()
