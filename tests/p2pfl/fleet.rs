@@ -22,6 +22,11 @@ pub struct Fleet {
     pub names: Vec<String>,
 }
 
+/// P2PFL's own commands, and one of the tests'.
+const COMMANDS: &str = r#"["beat", "start_learning", "stop_learning", "model_initialized", "vote_train_set",
+    "models_aggregated", "models_ready", "metrics", "PRE_SEND_MODEL", "init_model", "partial_model",
+    "add_model", "blob"]"#;
+
 /// P2PFL's place of the host with this index in the virtual plan: the same on every host.
 pub fn learner_at(index: usize) -> String {
     format!("127.77.0.{}:{LEARNERS}", index + 1)
@@ -85,9 +90,16 @@ impl Fleet {
         mesh.write(&format!("{name}/node.toml"), &(node + &application));
     }
 
-    /// Adds to the configuration of a node.
-    pub fn section(&self, name: &str, text: &str) {
-        self.mesh.section(name, text);
+    /// Lets every peer give the tests' own command to every learner.
+    pub fn allow_blobs(&self) {
+        for name in &self.names {
+            let others = self.names.iter().filter(|other| *other != name);
+            let lists: String = others
+                .map(|other| format!("{other} = {COMMANDS}\n"))
+                .collect();
+            let text = format!("\n[application.commands]\n{lists}");
+            self.mesh.section(name, &text);
+        }
     }
 
     /// Starts every node.
