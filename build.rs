@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/fastness/peer/v1/peer.proto",
         "proto/fastness/admin/v1/admin.proto",
+        // For the tests of src/p2pfl, which reads without it.
+        "proto/p2pfl/node.proto",
         // For examples/greeter.rs.
         "proto/greeter/v1/greeter.proto",
     ];
