@@ -26,7 +26,7 @@ use crate::tls::TrustAnchors;
 use crate::token::{KeyUri, TokenUri};
 use crate::toml_faults;
 
-pub(crate) use application::{Application, Kind, Place};
+pub(crate) use application::{Application, Kind, Mode, Place};
 #[cfg(test)]
 pub(crate) use application::{Egress, Mode};
 pub use limits::Limits;
