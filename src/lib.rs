@@ -15,15 +15,16 @@ pub mod keeper; // The boundary around the token: the message, what may be signe
 pub mod node; // The network process.
 pub mod pki; // Certificate authority whose key is in a token.
 pub mod policy; // Who may speak to us: a pure decision over bytes.
+mod proxy; // The application's side: peers' calls to it, its calls to peers.
 pub mod role; // Server or client: which side of a handshake something is for.
 pub mod rpc; // Generated from proto/.
 mod sandbox; // What a role gives up before it serves.
 pub mod secret; // The user PIN and where it comes from.
 mod supervisor; // The first process: binds, reads, starts, watches, restarts.
-pub mod telemetry;
+pub mod telemetry; // Metrics, and the log.
 pub mod tls; // The token key, the verifier and the handshakes. The only user of rustls.
 pub mod token; // PKCS#11. The only user of cryptoki.
-pub mod toml_faults; // TOML files, with every fault placed. // The log.
+pub mod toml_faults; // TOML files, with every fault placed.
 
 use std::process::ExitCode;
 

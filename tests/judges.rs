@@ -13,7 +13,7 @@ use crate::support::{Judge, Mesh, Node, free_port, id_of, json, peer, python, ru
 pub struct PythonPeer {
     pub id: String,
     pub client_pin: String,
-    folder: std::path::PathBuf,
+    pub folder: std::path::PathBuf,
     port: Option<u16>,
 }
 

@@ -45,6 +45,8 @@ pub struct Limits {
     /// A connection is closed gracefully at this age, so that no accepted certificate lives on in
     /// an old connection.
     pub connection_age_ms: u64,
+    /// A call whose receiver takes nothing for so long is ended.
+    pub stall_ms: u64,
     /// How long running calls may take to end after SIGTERM.
     pub drain_ms: u64,
     /// How long dialling may take before the handshake.
@@ -113,20 +115,21 @@ macro_rules! limits {
 
 limits! {
     handshake_deadline_ms: 10000, 100 ..= 120000;
-    pending_handshakes: 512, 1 ..= 65536;
+    pending_handshakes: 1024, 1 ..= 65536;
     source_pending: 16, 1 ..= 65536;
     source_signatures_per_second: 20, 1 ..= 1000000;
     stranger_signatures_per_second: 200, 0 ..= 1000000;
     connections: 4096, 1 ..= 1000000;
     sign_deadline_ms: 5000, 10 ..= 60000;
     message_bytes: 67108864, 1024 ..= 2147483647;
-    streams: 256, 1 ..= 65536;
+    streams: 1024, 1 ..= 65536;
     header_list_bytes: 16384, 1024 ..= 1048576;
     frame_bytes: 262144, 16384 ..= 16777215;
     stream_window_bytes: 1048576, 65535 ..= 2147483647;
     connection_window_bytes: 4194304, 65535 ..= 2147483647;
     keepalive_ms: 20000, 1000 ..= 3600000;
     connection_age_ms: 86400000, 1000 ..= 31536000000;
+    stall_ms: 60000, 1000 ..= 3600000;
     drain_ms: 10000, 0 ..= 3600000;
     connect_ms: 5000, 10 ..= 120000;
 }

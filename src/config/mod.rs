@@ -1,6 +1,7 @@
 //! `node.toml` and the files it names: a `Spec` is what they say, a [`Config`] is what we trust,
 //! valid by construction. Every fault is reported at once, with its key, its line and the mend.
 
+mod application;
 mod certificate;
 mod files;
 mod limits;
@@ -25,10 +26,12 @@ use crate::tls::TrustAnchors;
 use crate::token::{KeyUri, TokenUri};
 use crate::toml_faults;
 
+pub(crate) use application::{Application, Place};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
 pub(crate) use sandbox::NodeSandbox;
 
+use application::ApplicationSpec;
 use certificate::OwnChain;
 use files::Privacy;
 use spec::{KeySpec, Spec, TokenSpec};
@@ -51,6 +54,7 @@ pub struct Config {
     pub(crate) admin: PathBuf,
     /// A loopback address.
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) application: Option<Application>,
     pub(crate) tokens: Vec<TokenConfig>,
     /// PEM text.
     pub(crate) trust_anchors: String,
@@ -228,7 +232,8 @@ impl Reader<'_> {
         );
         let node = self.node_sandbox(&spec.sandbox);
         self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
-        let (peers, resolved) = peers?;
+        let (peers, policy, resolved) = peers?;
+        let application = spec.application.map(|spec| self.application(spec, &policy));
         Some(Config {
             profile,
             node,
@@ -237,6 +242,7 @@ impl Reader<'_> {
             listen,
             admin,
             metrics,
+            application,
             tokens,
             trust_anchors: trust_anchors?,
             peers,
@@ -285,8 +291,25 @@ impl Reader<'_> {
         Some(found)
     }
 
-    /// The policy's text, and the addresses of the host names in it.
-    fn peers(&mut self, path: &Spanned<PathBuf>) -> Option<(String, ResolvedHosts)> {
+    fn application(&mut self, spec: ApplicationSpec, policy: &PeerPolicy) -> Application {
+        let mut faults = Vec::new();
+        let application = application::check(
+            spec,
+            self.folder,
+            |peer| policy.named(peer).is_some(),
+            |offset, fault| faults.push((offset, fault)),
+        );
+        for (offset, fault) in faults {
+            match offset {
+                Some(offset) => self.fault_at(offset, fault),
+                None => self.faults.push(fault),
+            }
+        }
+        application
+    }
+
+    /// The policy's text, what it says, and the addresses of the host names in it.
+    fn peers(&mut self, path: &Spanned<PathBuf>) -> Option<(String, PeerPolicy, ResolvedHosts)> {
         let text = self.read(path, Privacy::Private, "peers")?;
         let shown = self.folder.join(path.get_ref()).display().to_string();
         match PeerPolicy::parse(&text) {
@@ -295,7 +318,7 @@ impl Reader<'_> {
                     .hosts()
                     .map(|host| (host.to_owned(), resolve(host)))
                     .collect();
-                Some((text, resolved))
+                Some((text, policy, resolved))
             }
             Err(faults) => {
                 self.faults

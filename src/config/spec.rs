@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::application::ApplicationSpec;
 use super::limits::LimitsSpec;
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -25,6 +26,8 @@ pub(super) struct Spec {
     pub(super) admin: Option<Spanned<PathBuf>>,
     /// Loopback `IP:port` for scrapers of metrics; none by default.
     pub(super) metrics: Option<Spanned<String>>,
+    /// The application beside us; none by default.
+    pub(super) application: Option<ApplicationSpec>,
     #[serde(default)]
     pub(super) token: Vec<Spanned<TokenSpec>>,
     #[serde(default)]

@@ -35,6 +35,9 @@ pub(crate) struct KeeperSetup {
     /// RFC 7512 URI of the token.
     pub(crate) token: String,
     pub(crate) pin: PinKind,
+    /// Whether an operator asked for this start; if not, a token that remembers a wrong PIN is not logged
+    /// in to.
+    pub(crate) attended: bool,
     /// Sessions to hold; at most one for each channel.
     pub(crate) sessions: usize,
     /// In the order of their [`crate::keeper::message::KeyIndex`].

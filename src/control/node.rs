@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Limits;
+use crate::config::{Application, Limits};
 use crate::fault::Fault;
 use crate::keeper::message::KeyIndex;
 use crate::policy::ResolvedHosts;
@@ -12,8 +12,8 @@ use crate::sandbox;
 use crate::telemetry::LogSetup;
 use crate::token::KeyKind;
 
-/// To a node. The setup comes first, with descriptors: the listeners', then those of each token's
-/// channels.
+/// To a node. The setup comes first, with descriptors: the sockets that listen for peers, for scrapers
+/// of metrics and for the application, then those of each token's channels.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToNode {
     Setup(Box<NodeSetup>),
@@ -41,10 +41,12 @@ pub(crate) struct NodeSetup {
     pub(crate) log: LogSetup,
     /// Our own SPIFFE-form identity.
     pub(crate) id: String,
-    /// Number of listening sockets that came along.
+    /// Number of sockets that came along and listen for peers.
     pub(crate) listeners: usize,
-    /// The last of them is for scrapers of metrics.
+    /// The next one is for scrapers of metrics.
     pub(crate) metrics: bool,
+    /// The next ones are the places where it listens for the application.
+    pub(crate) application: Option<Application>,
     pub(crate) tokens: Vec<TokenSetup>,
     pub(crate) limits: Limits,
     /// The administrator's own, instead of the one in the binary.
@@ -58,6 +60,8 @@ pub(crate) struct TokenSetup {
     pub(crate) label: String,
     /// Number of channels that came along.
     pub(crate) channels: usize,
+    /// How many signatures it is asked for at once.
+    pub(crate) sessions: usize,
 }
 
 /// Everything that a reload replaces, as one whole.
@@ -125,6 +129,10 @@ pub(crate) enum FromNode {
     Sealed(Box<sandbox::Report>),
     /// It serves.
     Ready,
+    /// Whether the application says that it is well.
+    Application {
+        well: bool,
+    },
     /// It will not serve.
     Refused {
         faults: Vec<Fault>,

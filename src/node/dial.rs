@@ -14,11 +14,14 @@ use super::{Inner, Node};
 use crate::config::size32;
 use crate::fault::chain;
 use crate::policy::PeerId;
+use crate::proxy::{ByteStream, Dial, Dialling, Pool};
 use crate::tls::HandshakeError;
 
 /// Dials one peer.
 pub(super) struct Dialer {
     channel: Channel,
+    /// The application's connection to the peer.
+    pool: Arc<Pool>,
     state: Arc<Mutex<DialState>>,
 }
 
@@ -51,7 +54,7 @@ pub(super) enum DialError {
 
 /// The wait after the first failure, and the longest one.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 impl Dialer {
     pub(super) fn new(peer: PeerId, node: &Node) -> Arc<Self> {
@@ -72,14 +75,24 @@ impl Dialer {
             node: Arc::downgrade(&node.0),
             state: Arc::clone(&state),
         };
+        let pool = Pool::new(
+            attempts.clone(),
+            node.0.proxy.client(),
+            Some(node.0.proxy.keepalive()),
+        );
         let connector = tower::service_fn(move |_: Uri| {
             let attempts = attempts.clone();
             async move { attempts.next().await.map(TokioIo::new) }
         });
         Arc::new(Self {
+            pool: Arc::new(pool),
             channel: endpoint.connect_with_connector_lazy(connector),
             state,
         })
+    }
+
+    pub(super) fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool)
     }
 
     pub(super) fn channel(&self) -> Channel {
@@ -100,6 +113,15 @@ struct Attempts {
     /// Weak: the node owns the dialer.
     node: Weak<Inner>,
     state: Arc<Mutex<DialState>>,
+}
+
+impl Dial for Attempts {
+    fn dial(&self) -> Dialling<'_> {
+        Box::pin(async {
+            let stream = self.next().await.map_err(|error| error.to_string())?;
+            Ok(Box::new(stream) as Box<dyn ByteStream>)
+        })
+    }
 }
 
 impl Attempts {

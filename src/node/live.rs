@@ -127,6 +127,13 @@ pub(super) struct Stream {
     _registration: Registration,
 }
 
+impl Stream {
+    /// What is known of it.
+    pub(super) fn connection(&self) -> &PeerConnection {
+        &self.facts
+    }
+}
+
 impl Connected for Stream {
     type ConnectInfo = PeerConnection;
 

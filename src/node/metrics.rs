@@ -59,6 +59,14 @@ impl Node {
         for ((class, reason), count) in metrics.refused.snapshot() {
             family.sample(&[("class", class), ("reason", reason)], count);
         }
+        let mut family = text.family(
+            "fastness_proxied_calls_total",
+            Kind::Counter,
+            "Calls that were passed on, by direction and how they ended.",
+        );
+        for ((direction, outcome), count) in self.0.proxy.calls.snapshot() {
+            family.sample(&[("direction", direction), ("outcome", outcome)], count);
+        }
         let sizes = self.0.gate.sizes();
         text.family(
             "fastness_half_open_connections",
@@ -88,9 +96,9 @@ impl Node {
         text.family(
             "fastness_lane_threads",
             Kind::Gauge,
-            "Threads of the lane: handshakes that may wait for a token at once.",
+            "Threads of the lane: handshakes that compute or are signed at once.",
         )
-        .sample(&[], lane.sessions() as u64);
+        .sample(&[], lane.threads() as u64);
         let mut family = text.family(
             "fastness_lane_waiting",
             Kind::Gauge,

@@ -1,6 +1,7 @@
 //! The network process: listens, dials, keeps count of live connections, drains. It holds no key, no
 //! PIN and no PKCS#11 module, and reads no file: everything it knows came from its supervisor.
 
+mod application;
 mod descriptors;
 mod dial;
 mod generation;
@@ -25,6 +26,7 @@ use tonic::transport::Channel;
 use crate::admission::{Gate, GateLimits};
 use crate::config::{Limits, size, size32};
 use crate::policy::PeerId;
+use crate::proxy;
 use crate::telemetry::Lines;
 use crate::tls::{Connection, Generation, GenerationError, Handshakes, Lane};
 
@@ -47,6 +49,8 @@ struct Inner {
     /// Who may begin a handshake.
     gate: Arc<Gate>,
     metrics: Metrics,
+    /// How calls are passed on.
+    proxy: Arc<proxy::Settings>,
     refusal_lines: Lines,
     signers: Vec<Signer>,
     /// Whether any token signs.
@@ -81,6 +85,7 @@ impl Node {
         };
         Ok(Self(Arc::new(Inner {
             id,
+            proxy: Arc::new(proxy::Settings::new(&limits)),
             limits,
             handshakes,
             generations,

@@ -13,58 +13,84 @@ use crate::role::TlsRole;
 use crate::rpc::admin;
 use crate::sandbox;
 
-/// Says how the node is confined, then follows orders until the supervisor says drain or is gone; the
-/// first of them, `Serve`, goes to `begin`.
-pub(super) async fn follow(
-    node: Node,
-    report: sandbox::Report,
-    control: UnixStream,
-    begin: watch::Sender<bool>,
-    drain: watch::Sender<bool>,
-) -> io::Result<()> {
-    let (mut orders, mut writer) = control.into_split();
-    let (answers, mut queued) = mpsc::unbounded_channel::<FromNode>();
-    let _ = answers.send(FromNode::Sealed(Box::new(report)));
-    tokio::spawn(async move {
-        while let Some(answer) = queued.recv().await {
-            let written = match frame::encode(&answer) {
-                Ok(frame) => writer.write_all(&frame).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                tracing::error!(%error, "cannot answer the supervisor");
-                break;
+/// What the supervisor's orders act on.
+pub(super) struct Orders {
+    pub(super) node: Node,
+    /// Whether to begin.
+    pub(super) begin: watch::Sender<bool>,
+    /// Whether to end.
+    pub(super) drain: watch::Sender<bool>,
+    /// Whether the application is well.
+    pub(super) application: watch::Receiver<bool>,
+}
+
+impl Orders {
+    /// Says how the node is confined, then follows orders until the supervisor says drain or is gone; the
+    /// first of them, `Serve`, goes to `begin`.
+    pub(super) async fn follow(
+        self,
+        report: sandbox::Report,
+        control: UnixStream,
+    ) -> io::Result<()> {
+        let Self {
+            node,
+            begin,
+            drain,
+            mut application,
+        } = self;
+        let (mut orders, mut writer) = control.into_split();
+        let (answers, mut queued) = mpsc::unbounded_channel::<FromNode>();
+        let _ = answers.send(FromNode::Sealed(Box::new(report)));
+        tokio::spawn(async move {
+            while let Some(answer) = queued.recv().await {
+                let written = match frame::encode(&answer) {
+                    Ok(frame) => writer.write_all(&frame).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    tracing::error!(%error, "cannot answer the supervisor");
+                    break;
+                }
+            }
+        });
+        let told = answers.clone();
+        tokio::spawn(async move {
+            while application.changed().await.is_ok() {
+                let well = *application.borrow_and_update();
+                if told.send(FromNode::Application { well }).is_err() {
+                    return;
+                }
+            }
+        });
+        while let Some(order) = frame::receive_async::<ToNode>(&mut orders).await? {
+            match order {
+                ToNode::Order { id, order } => {
+                    let (node, answers) = (node.clone(), answers.clone());
+                    tokio::spawn(async move {
+                        let answer = carry_out(&node, order).await;
+                        let _ = answers.send(FromNode::Answer { id, answer });
+                    });
+                }
+                ToNode::Tokens { sign } => node.on_tokens(&sign),
+                ToNode::Metrics(text) => {
+                    node.0.metrics.supervisor.send_replace(text);
+                }
+                ToNode::Drain => {
+                    let _ = drain.send(true);
+                }
+                ToNode::Serve => {
+                    let _ = begin.send(true);
+                    let _ = answers.send(FromNode::Ready);
+                }
+                #[cfg(feature = "attack-trigger")]
+                ToNode::Attack(attack) => attack.run(None),
+                ToNode::Setup(_) => tracing::error!("a second setup: ignored"),
             }
         }
-    });
-    while let Some(order) = frame::receive_async::<ToNode>(&mut orders).await? {
-        match order {
-            ToNode::Order { id, order } => {
-                let (node, answers) = (node.clone(), answers.clone());
-                tokio::spawn(async move {
-                    let answer = carry_out(&node, order).await;
-                    let _ = answers.send(FromNode::Answer { id, answer });
-                });
-            }
-            ToNode::Tokens { sign } => node.on_tokens(&sign),
-            ToNode::Metrics(text) => {
-                node.0.metrics.supervisor.send_replace(text);
-            }
-            ToNode::Drain => {
-                let _ = drain.send(true);
-            }
-            ToNode::Serve => {
-                let _ = begin.send(true);
-                let _ = answers.send(FromNode::Ready);
-            }
-            #[cfg(feature = "attack-trigger")]
-            ToNode::Attack(attack) => attack.run(None),
-            ToNode::Setup(_) => tracing::error!("a second setup: ignored"),
-        }
+        // The supervisor is gone, and its death signal is on its way.
+        let _ = drain.send(true);
+        Ok(())
     }
-    // The supervisor is gone, and its death signal is on its way.
-    let _ = drain.send(true);
-    Ok(())
 }
 
 async fn carry_out(node: &Node, order: Order) -> Answer {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -18,8 +19,8 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::PeerService;
-use super::{Node, descriptors, listen, metrics_port, orders, prewarmed, serve};
-use crate::config::Limits;
+use super::{Node, application, descriptors, listen, metrics_port, orders, prewarmed, serve};
+use crate::config::{Application, Limits};
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
 use crate::keeper::ask::Asker;
@@ -29,6 +30,10 @@ use crate::{sandbox, telemetry};
 
 /// Established connections that wait for the server to take them.
 const ACCEPTED: usize = 64;
+
+/// Threads of the lane beside those that wait for a session each: what is signed next is computed while
+/// every session signs. Without one, a token of 5 ms waited a tenth of that before each signature.
+const AHEAD: usize = 1;
 
 /// Runs this process as the node: standard input is its supervisor, `services` are the
 /// application's.
@@ -54,14 +59,23 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     };
     telemetry::start("node", setup.log);
     let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
-    descriptors::fit(&mut setup.limits, descriptors.len())?;
+    let application_connections = match setup.application {
+        Some(_) => application::CONNECTIONS,
+        None => 0,
+    };
+    descriptors::fit(
+        &mut setup.limits,
+        descriptors.len() + application_connections,
+    )?;
     let mut descriptors = descriptors.into_iter();
-    let mut listeners: Vec<StdTcpListener> = descriptors
+    let listeners: Vec<StdTcpListener> = descriptors
         .by_ref()
         .take(setup.listeners)
         .map(StdTcpListener::from)
         .collect();
-    let metrics = if setup.metrics { listeners.pop() } else { None };
+    let metrics = descriptors.by_ref().take(usize::from(setup.metrics)).next();
+    let places = setup.application.iter().flat_map(Application::listens);
+    let doors: Vec<OwnedFd> = descriptors.by_ref().take(places.count()).collect();
     let signers = signers(&setup, &mut descriptors)?;
 
     // 2. The first generation: certificates, trust anchors and policy, checked whole.
@@ -76,9 +90,11 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
 
     // 3. Landlock, while there is one thread. What the threads below read of the machine is read now.
     let workers = std::thread::available_parallelism()?.get();
-    let sessions: usize = signers.iter().map(|signer| signer.asker.sessions()).sum();
+    let sessions: usize = setup.tokens.iter().map(|token| token.sessions).sum();
+    let channels: usize = setup.tokens.iter().map(|token| token.channels).sum();
     let walled = entered.and_then(|entered| {
-        entered.limit_descriptors(descriptors_of(&setup.limits, listeners.len() + sessions))?;
+        let given = listeners.len() + channels + doors.len() + application_connections;
+        entered.limit_descriptors(descriptors_of(&setup.limits, given))?;
         entered.wall(&sandbox::Walls::Nothing)
     });
     let walled = match walled {
@@ -89,7 +105,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     // 4. The runtimes: one that serves, and the lane, where handshakes and signatures run. Every thread
     //    exists before the seal.
     let runtime = prewarmed::runtime(workers)?;
-    let lane = Lane::start(sessions)?;
+    let lane = Lane::start(sessions + AHEAD)?;
     let node =
         Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
     let routes = services(&node);
@@ -100,11 +116,19 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
         .into_iter()
         .map(TcpListener::from_std)
         .collect::<io::Result<_>>()?;
-    let metrics = metrics.map(TcpListener::from_std).transpose()?;
+    let metrics = metrics
+        .map(|socket| TcpListener::from_std(socket.into()))
+        .transpose()?;
+    let application = setup
+        .application
+        .as_ref()
+        .map(|settings| application::Application::new(settings, doors, &node))
+        .transpose()?
+        .unwrap_or_default();
     drop(registered);
 
     // 5. The seal, and what only a confined process may do.
-    let sealed = sandbox::Profile::node(setup.profile.as_ref())
+    let sealed = sandbox::Profile::node(setup.profile.as_ref(), setup.application.is_some())
         .map_err(sandbox::SandboxError::from)
         .and_then(|profile| walled.seal(&profile));
     let (confined, report) = match sealed {
@@ -120,6 +144,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
         routes,
         listeners,
         metrics,
+        application,
         orders,
     ));
     let served = runtime.block_on(serving).map_err(io::Error::other);
@@ -161,6 +186,7 @@ async fn serve(
     routes: Routes,
     listeners: Vec<TcpListener>,
     metrics: Option<TcpListener>,
+    mut application: application::Application,
     control: UnixStream,
 ) -> io::Result<()> {
     let limits = node.0.limits.clone();
@@ -194,14 +220,37 @@ async fn serve(
             draining.clone(),
         ));
     }
-    let orders = tokio::spawn(orders::follow(node, report, control, begin, drain));
+    let egress = application.take_doors();
+    let egress = egress.map(|door| door.keep(node.clone(), attested.clone(), draining.clone()));
+    let egress: JoinSet<()> = egress.collect();
+    let orders = orders::Orders {
+        node: node.clone(),
+        begin,
+        drain,
+        application: application.health(),
+    };
+    let orders = tokio::spawn(orders.follow(report, control));
     let mut stopped = draining.clone();
     let stopping = async move {
         // An ended sender means that the supervisor is gone.
         let _ = stopped.wait_for(|draining| *draining).await;
     };
-    let serving = serve::serve(routes, incoming, &limits, stopping);
-    let mut draining = draining;
+    let ingress = async {
+        if application.serves() {
+            let routes = routes.prepare();
+            application
+                .ingress(&node, &routes, incoming, draining.clone())
+                .await;
+            return Ok(());
+        }
+        serve::serve(routes, incoming, &limits, stopping).await
+    };
+    let serving = async {
+        let served = ingress.await;
+        egress.join_all().await;
+        served
+    };
+    let mut draining = draining.clone();
     let patience = async move {
         let _ = draining.wait_for(|draining| *draining).await;
         tokio::time::sleep(Duration::from_millis(limits.drain_ms)).await;

@@ -91,6 +91,18 @@ impl PeerPolicy {
         self.peers.iter().find(|peer| peer.name() == name)
     }
 
+    /// The peer that is dialled at `address`: one that the policy writes, or one that it stands for.
+    pub fn at(&self, address: &str) -> Option<&Peer> {
+        let address: PeerAddress = address.parse().ok()?;
+        let is_here = |own: &PeerAddress| match address.resolved() {
+            [literal] => own.holds(*literal),
+            _ => own.as_str() == address.as_str(),
+        };
+        self.peers
+            .iter()
+            .find(|peer| peer.addresses.iter().any(is_here))
+    }
+
     /// The addresses of the form `host:port`, to be resolved and handed to
     /// [`PeerPolicy::with_resolved`].
     pub fn hosts(&self) -> impl Iterator<Item = &str> {

@@ -1,8 +1,6 @@
 //! The administrator's socket: gRPC over a unix socket, for root and for our own user only.
 
-use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +8,7 @@ use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
 use tonic::{Request, Response, Status};
 
 use super::Event;
+use super::socket_file::SocketFile;
 use crate::fault::Fault;
 use crate::rpc::admin::{self, admin_server};
 
@@ -30,45 +29,18 @@ pub(crate) enum Call {
 /// The bound socket; its file goes with it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    path: PathBuf,
+    _file: SocketFile,
     listener: Option<UnixListener>,
 }
 
 impl Socket {
-    /// Binds `path`, mode 0600. A socket file that nobody listens on is taken over; anything else
-    /// in the place is a fault.
+    /// Binds `path`, mode 0600.
     pub(super) fn bind(path: &Path) -> Result<Self, Fault> {
-        let shown = path.display();
-        let fault = |problem: String, mend: &str| Fault::new("admin", problem, mend);
-        if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            if !metadata.file_type().is_socket() {
-                return Err(fault(
-                    format!("{shown} exists and is not a socket"),
-                    "name another path",
-                ));
-            }
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(fault(
-                    format!("another process listens on {shown}"),
-                    "this node already runs: stop it, or use `fastness reload`",
-                ));
-            }
-            let _ = std::fs::remove_file(path);
-        }
-        let bind = || -> io::Result<UnixListener> {
-            let listener = std::os::unix::net::UnixListener::bind(path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-            listener.set_nonblocking(true)?;
-            UnixListener::from_std(listener)
-        };
-        let listener = bind().map_err(|error| {
-            fault(
-                format!("cannot listen on {shown}: {error}"),
-                "the folder must exist and be writable, and the path shorter than 108 bytes",
-            )
-        })?;
+        let (file, listener) = SocketFile::bind(path, "admin", None)?;
+        let listener = UnixListener::from_std(listener)
+            .map_err(|error| Fault::new("admin", error.to_string(), "see the log"))?;
         Ok(Self {
-            path: path.to_owned(),
+            _file: file,
             listener: Some(listener),
         })
     }
@@ -94,12 +66,6 @@ impl Socket {
                 .add_service(service)
                 .serve_with_incoming(incoming),
         );
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -14,6 +14,7 @@ mod metrics;
 mod node;
 mod reload;
 mod report;
+mod socket_file;
 mod sockets;
 mod systemd;
 mod unlock;
@@ -208,14 +209,16 @@ impl Supervisor {
         let setup = NodeSetup {
             log: self.config.log,
             id: self.config.id.to_string(),
-            listeners: self.listeners.all().count(),
+            listeners: self.listeners.peers.len(),
             metrics: self.listeners.metrics.is_some(),
+            application: self.config.application.clone(),
             tokens: self
                 .keepers
                 .iter()
                 .map(|keeper| TokenSetup {
                     label: keeper.label(),
                     channels: keeper.node_ends().count(),
+                    sessions: keeper.sessions(),
                 })
                 .collect(),
             limits: self.config.limits.clone(),
@@ -333,7 +336,7 @@ impl Supervisor {
         if keeper.prompts() {
             return keeper.lock();
         }
-        if let Err(fault) = keeper.start(&self.events) {
+        if let Err(fault) = keeper.restart(&self.events) {
             keeper.start_failed(fault);
             let at = keeper.retry_at();
             self.later(at, Event::StartKeeper(index));

@@ -2,7 +2,7 @@
 //! same descriptors when it dies.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,8 @@ pub(super) struct Node {
     child: Option<Child>,
     incarnation: u64,
     pub(super) ready: bool,
+    /// Whether the application beside it says that it is well.
+    pub(super) application_well: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) restarts: u32,
     /// What the configuration says of it.
@@ -44,6 +46,7 @@ impl Node {
             child: None,
             incarnation: 0,
             ready: false,
+            application_well: true,
             faults: Vec::new(),
             restarts: 0,
             sandbox: None,
@@ -67,11 +70,12 @@ impl Node {
         keepers: &[Keeper],
         events: &mpsc::Sender<Event>,
     ) -> std::io::Result<()> {
-        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.all().map(AsFd::as_fd).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = listeners.all().collect();
         descriptors.extend(keepers.iter().flat_map(Keeper::node_ends));
         self.incarnation += 1;
         let incarnation = self.incarnation;
         self.ready = false;
+        self.application_well = true;
         self.told = None;
         self.child = Some(Child::start(
             &Start {
@@ -103,6 +107,10 @@ impl Node {
                 self.faults.clear();
                 self.ready = true;
                 NodeEvent::Ready
+            }
+            ChildEvent::Said(FromNode::Application { well }) => {
+                self.application_well = well;
+                NodeEvent::Nothing
             }
             ChildEvent::Said(FromNode::Refused { faults }) => {
                 for fault in &faults {

@@ -110,6 +110,7 @@ impl Supervisor {
         differs("listen", new.listen != self.config.listen);
         differs("admin", new.admin != self.config.admin);
         differs("metrics", new.metrics != self.config.metrics);
+        differs("application", new.application != self.config.application);
         differs("limits", new.limits != self.config.limits);
         differs("log", new.log != self.config.log);
         let sandboxes = new.profile != self.config.profile || new.node != self.config.node;

@@ -36,7 +36,10 @@ impl Supervisor {
             return ("starting", "the node's process is not ready".into());
         }
         let troubled = self.keepers.iter().filter(|keeper| !keeper.signs());
-        let faults: Vec<_> = troubled.map(Keeper::trouble).collect();
+        let mut faults: Vec<_> = troubled.map(Keeper::trouble).collect();
+        if !self.node.application_well {
+            faults.push("the application does not say that it is well (application.health)".into());
+        }
         if faults.is_empty() {
             ("ready", String::new())
         } else {

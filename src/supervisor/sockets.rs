@@ -3,11 +3,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use listenfd::ListenFd;
 use rustix::io::FdFlags;
 
-use crate::config::Config;
+use super::socket_file::SocketFile;
+use crate::config::{Application, Config, Place};
 use crate::fault::Fault;
 
 /// The sockets that the node serves.
@@ -15,13 +17,52 @@ use crate::fault::Fault;
 pub(super) struct Listeners {
     pub(super) peers: Vec<TcpListener>,
     pub(super) metrics: Option<TcpListener>,
+    /// In the order of [`Application::listens`](crate::config::Application::listens).
+    application: Vec<OwnedFd>,
+    /// The files of those among them that are unix sockets.
+    _files: Vec<SocketFile>,
 }
 
 impl Listeners {
     /// In the order in which the node gets them.
-    pub(super) fn all(&self) -> impl Iterator<Item = &TcpListener> {
-        self.peers.iter().chain(&self.metrics)
+    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let peers = self.peers.iter().chain(&self.metrics);
+        peers
+            .map(AsFd::as_fd)
+            .chain(self.application.iter().map(AsFd::as_fd))
     }
+
+    /// Binds where the application is listened for.
+    fn bind_application(&mut self, places: &Application, faults: &mut Vec<Fault>) {
+        for place in places.listens() {
+            let bound = match place {
+                Place::Unix(path) => SocketFile::bind(path, "application", Some(places.user)).map(
+                    |(file, listener)| {
+                        self._files.push(file);
+                        OwnedFd::from(listener)
+                    },
+                ),
+                Place::Tcp(address) => TcpListener::bind(address)
+                    .and_then(|listener| {
+                        listener.set_nonblocking(true)?;
+                        Ok(listener.into())
+                    })
+                    .map_err(|error| in_use("application", *address, &error)),
+            };
+            match bound {
+                Ok(bound) => self.application.push(bound),
+                Err(fault) => faults.push(fault),
+            }
+        }
+    }
+}
+
+fn in_use(key: &str, address: SocketAddr, error: &io::Error) -> Fault {
+    Fault::new(
+        key,
+        format!("cannot listen on {address}: {error}"),
+        "stop what uses it (`ss -ltnp`), or name another address",
+    )
 }
 
 /// Connections that the kernel keeps for us until we accept them; as many as Linux allows by default
@@ -57,12 +98,11 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
         match listening {
             Ok(listener) if key == "metrics" => listeners.metrics = Some(listener),
             Ok(listener) => listeners.peers.push(listener),
-            Err(error) => faults.push(Fault::new(
-                key,
-                format!("cannot listen on {address}: {error}"),
-                "stop what uses it (`ss -ltnp`), or name another address",
-            )),
+            Err(error) => faults.push(in_use(key, *address, &error)),
         }
+    }
+    if let Some(application) = &config.application {
+        listeners.bind_application(application, &mut faults);
     }
     for (address, _) in inherited {
         faults.push(Fault::new(

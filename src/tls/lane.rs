@@ -1,7 +1,8 @@
 //! The lane: the few threads on which handshakes compute and wait for the token, so that no thread
 //! that serves ever does.
 //!
-//! As wide as the token has sessions, in the order of [`admission`](crate::admission), and of lower
+//! As wide as the tokens have sessions and one more, which computes what is to be signed next while
+//! every session signs, in the order of [`admission`](crate::admission), and of lower
 //! priority than the threads that serve. Only bytes and TLS state go in and out; sockets, timers and
 //! futures stay with the caller's runtime, so a caller may give up at any time. All threads exist
 //! from the start: a process that is sealed afterwards needs no `clone(2)`.
@@ -23,7 +24,7 @@ const NICE: i32 = 10;
 /// The threads of handshakes. Dropping it ends them after the work that is queued.
 pub struct Lane {
     shared: Arc<Shared>,
-    sessions: usize,
+    threads: usize,
 }
 
 /// Why work was not done.
@@ -57,25 +58,25 @@ struct State {
 }
 
 impl Lane {
-    /// Starts `sessions` threads, at least one, each at lower priority.
+    /// Starts so many `threads`, at least one, each at lower priority.
     ///
     /// # Errors
     /// When a thread cannot be started or its priority not be lowered.
-    pub fn start(sessions: usize) -> io::Result<Self> {
-        let sessions = sessions.max(1);
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let threads = threads.max(1);
         let lane = Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
-                    queue: Queue::new(sessions),
+                    queue: Queue::new(threads),
                     idle: Vec::new(),
                     closed: false,
                 }),
                 waits: Default::default(),
             }),
-            sessions,
+            threads,
         };
         let (started, outcomes) = mpsc::channel();
-        for number in 0..sessions {
+        for number in 0..threads {
             let (shared, started) = (lane.shared.clone(), started.clone());
             thread::Builder::new()
                 .name(format!("lane-{number}"))
@@ -96,9 +97,9 @@ impl Lane {
         Ok(lane)
     }
 
-    /// How many signatures can be waited for at once.
-    pub fn sessions(&self) -> usize {
-        self.sessions
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// How many of a class wait for a thread.
@@ -234,7 +235,7 @@ impl fmt::Debug for Lane {
             .into_iter()
             .map(|class| self.waiting(class))
             .sum();
-        write!(f, "Lane({} sessions, {waiting} waiting)", self.sessions)
+        write!(f, "Lane({} threads, {waiting} waiting)", self.threads)
     }
 }
 

@@ -8,6 +8,8 @@ pub mod files;
 pub mod intruder;
 pub mod node;
 pub mod python;
+pub mod rehearsal;
+pub mod scalar;
 pub mod shaker;
 pub mod token;
 
@@ -314,6 +316,12 @@ impl Mesh {
         let text = self.read(inside);
         assert!(text.contains(from), "{inside} does not contain {from:?}");
         self.write(inside, &text.replacen(from, to, 1));
+    }
+
+    /// Adds a section to a node's configuration.
+    pub fn section(&self, name: &str, text: &str) {
+        let inside = format!("{name}/node.toml");
+        self.write(&inside, &(self.read(&inside) + text));
     }
 
     pub fn tokens(&self, name: &str) -> Tokens {

@@ -38,8 +38,14 @@ fn generated() -> &'static Path {
         run(Command::new(interpreter())
             .args(["-m", "grpc_tools.protoc", "--proto_path"])
             .arg(root().join("proto"))
+            .arg("--proto_path")
+            .arg(root().join("tests/judges"))
             .args([argument("python_out"), argument("grpc_python_out")])
-            .args(["fastness/peer/v1/peer.proto", "greeter/v1/greeter.proto"]));
+            .args([
+                "fastness/peer/v1/peer.proto",
+                "greeter/v1/greeter.proto",
+                "interop.proto",
+            ]));
         out
     })
 }

@@ -1,5 +1,6 @@
 //! Load and comparison for `benches/run`: see there. Bench only; keys here are software keys.
 
+mod admin;
 mod cases;
 mod client;
 mod handshakes;
@@ -9,6 +10,7 @@ mod pinning;
 mod process;
 mod report;
 mod rpc;
+mod slow;
 mod software;
 
 use std::path::PathBuf;
@@ -39,6 +41,8 @@ enum Command {
     Rpc(Bench),
     /// Memory, idle and with idle connections.
     Memory(Bench),
+    /// Handshakes and calls of a node whose token is slow.
+    SlowHsm(slow::Slow),
 }
 
 /// What every benchmark needs.
@@ -84,7 +88,25 @@ fn main() -> anyhow::Result<()> {
         Command::Handshakes(bench) => measure(handshakes::run(&bench)),
         Command::Rpc(bench) => measure(rpc::run(&bench)),
         Command::Memory(bench) => measure(memory::run(&bench)),
+        Command::SlowHsm(slow) => spread(slow::run(&slow)),
     }
+}
+
+/// nice(2) of a load that must not be in the way of the calls that are measured.
+const NICE: i32 = 10;
+
+/// Runs a benchmark on all cores, its handshakes at lower priority than its calls.
+fn spread(benchmark: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    pinning::raise_open_files()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_start(|| {
+            // On Linux the priority belongs to the calling thread (setpriority(2)). Without it the figures
+            // are worse, never better.
+            let _ = rustix::process::setpriority_process(None, NICE);
+        })
+        .build()?;
+    runtime.block_on(until_interrupted(benchmark))
 }
 
 /// Runs a benchmark on the load's own core. The servers are ended however it ends.
@@ -92,15 +114,17 @@ fn measure(benchmark: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resul
     pinning::take_load_core()?;
     pinning::raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate())?;
-        tokio::select! {
-            done = benchmark => done,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.context("cannot listen for Ctrl-C")?;
-                anyhow::bail!("interrupted")
-            }
-            _ = terminated.recv() => anyhow::bail!("terminated"),
+    runtime.block_on(until_interrupted(benchmark))
+}
+
+async fn until_interrupted(benchmark: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = benchmark => done,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("cannot listen for Ctrl-C")?;
+            anyhow::bail!("interrupted")
         }
-    })
+        _ = terminated.recv() => anyhow::bail!("terminated"),
+    }
 }

@@ -65,7 +65,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     report::json(bench.json.as_deref(), &rows)
 }
 
-async fn channel(client: Client) -> anyhow::Result<Channel> {
+/// A gRPC channel over one connection of `client`.
+pub async fn channel(client: Client) -> anyhow::Result<Channel> {
     let connector = tower::service_fn(move |_: Uri| {
         let client = client.clone();
         async move { client.connect().await.map(TokioIo::new).map_err(std::io::Error::other) }

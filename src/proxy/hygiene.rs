@@ -1,0 +1,370 @@
+//! What the other side of a connection does beside its calls: frames that cost it little and us more
+//! (SETTINGS, PING, PRIORITY and unknown ones; RFC 9113 §10.5), and silence. Header bombs, floods of
+//! CONTINUATION, of resets and of empty DATA frames are bounded by h2 itself.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::authority::Mender;
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What a client sends first (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+/// Length, type, flags, stream (RFC 9113 §4.1).
+const FRAME_HEAD: usize = 9;
+const HEADERS: u8 = 0x1;
+const CONTINUATION: u8 = 0x9;
+/// Flags of HEADERS (RFC 9113 §6.2).
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+const RST_STREAM: u8 = 0x3;
+/// What the frames of a connection may cost at once.
+const BURST: u32 = 10_000;
+/// And then one more in this time.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Whether anything was received since the last look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+/// A byte stream whose incoming frames are counted.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    stream: S,
+    heard: Heard,
+    frames: Frames,
+}
+
+impl<S> Watched<S> {
+    /// The other side is a client: it begins with the preface.
+    pub(super) fn server(stream: S) -> (Self, Heard) {
+        Self::new(stream, PREFACE)
+    }
+
+    /// Mends the authorities of calls: the other side may be on a unix socket.
+    pub(super) fn mending(mut self) -> Self {
+        self.frames.mender = Some(Mender::default());
+        self
+    }
+
+    /// The other side is a server.
+    pub(super) fn client(stream: S) -> (Self, Heard) {
+        Self::new(stream, 0)
+    }
+
+    fn new(stream: S, skip: usize) -> (Self, Heard) {
+        let heard = Heard::default();
+        let watched = Self {
+            stream,
+            heard: heard.clone(),
+            frames: Frames::new(skip, Instant::now()),
+        };
+        (watched, heard)
+    }
+}
+
+/// Comes to its end when nothing was received for `every`, nor then for as long after a PING.
+pub(super) async fn silence(mut ping: PingPong, heard: Heard, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        if heard.0.swap(false, Ordering::Relaxed) {
+            continue;
+        }
+        match tokio::time::timeout(every, ping.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection ends by itself.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// Where in the stream of frames we are, and what they have cost.
+#[derive(Debug)]
+struct Frames {
+    part: Part,
+    head: [u8; FRAME_HEAD],
+    /// How much of `head` is there.
+    read: usize,
+    /// Bytes that are still to come: of what does not concern us, of a header block, of padding.
+    skip: usize,
+    block: usize,
+    padding: usize,
+    used: u32,
+    refilled: Instant,
+    mender: Option<Mender>,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Head,
+    PadLength,
+    Skip,
+    Block,
+    Padding,
+}
+
+impl Frames {
+    fn new(skip: usize, now: Instant) -> Self {
+        Self {
+            part: if skip == 0 { Part::Head } else { Part::Skip },
+            head: [0; FRAME_HEAD],
+            read: 0,
+            skip,
+            block: 0,
+            padding: 0,
+            used: 0,
+            refilled: now,
+            mender: None,
+        }
+    }
+
+    /// Counts the frames in the next `bytes`, and mends their authorities; the error ends the
+    /// connection.
+    fn take(&mut self, mut bytes: &mut [u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let wanted = match self.part {
+                Part::Head => FRAME_HEAD - self.read,
+                Part::PadLength => 1,
+                Part::Skip => self.skip,
+                Part::Block => self.block,
+                Part::Padding => self.padding,
+            };
+            let (part, rest) = bytes.split_at_mut(wanted.min(bytes.len()));
+            bytes = rest;
+            match self.part {
+                Part::Head => {
+                    self.head[self.read..self.read + part.len()].copy_from_slice(part);
+                    self.read += part.len();
+                    if self.read == FRAME_HEAD {
+                        self.read = 0;
+                        self.begin()?;
+                    }
+                }
+                Part::PadLength => {
+                    self.padding = usize::from(part[0]);
+                    self.block = self.block.saturating_sub(self.padding);
+                    self.part = Part::Skip;
+                }
+                Part::Skip => self.skip -= part.len(),
+                Part::Block => {
+                    self.block -= part.len();
+                    if let Some(mender) = &mut self.mender {
+                        mender.take(part);
+                    }
+                }
+                Part::Padding => self.padding -= part.len(),
+            }
+            self.part = match self.part {
+                Part::Skip if self.skip == 0 => Part::Block,
+                part => part,
+            };
+            self.part = match self.part {
+                Part::Block if self.block == 0 => Part::Padding,
+                part => part,
+            };
+            self.part = match self.part {
+                Part::Padding if self.padding == 0 => Part::Head,
+                part => part,
+            };
+        }
+        Ok(())
+    }
+
+    /// A frame begins.
+    fn begin(&mut self) -> io::Result<()> {
+        let [a, b, c, kind, flags, ..] = self.head;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let cost = cost(kind);
+        if cost > 0 {
+            self.charge(cost, Instant::now())?;
+        }
+        (self.part, self.skip, self.block, self.padding) = (Part::Skip, length, 0, 0);
+        let Some(mender) = &mut self.mender else {
+            return Ok(());
+        };
+        match kind {
+            HEADERS => {
+                mender.begin();
+                let padded = flags & PADDED != 0;
+                self.skip = if flags & PRIORITY != 0 { 5 } else { 0 };
+                self.block = length.saturating_sub(self.skip + usize::from(padded));
+                if padded {
+                    self.part = Part::PadLength;
+                }
+            }
+            CONTINUATION => (self.skip, self.block) = (0, length),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn charge(&mut self, cost: u32, now: Instant) -> io::Result<()> {
+        let since = now.saturating_duration_since(self.refilled);
+        let earned = since.as_millis() / PAUSE.as_millis();
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+            self.used = self.used.saturating_sub(earned);
+            self.refilled = now;
+        }
+        if self.used + cost > BURST {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a flood of HTTP/2 control frames",
+            ));
+        }
+        self.used += cost;
+        Ok(())
+    }
+}
+
+/// What a frame of this type (RFC 9113 §6) costs. HEADERS, DATA and CONTINUATION are calls, and GOAWAY and
+/// WINDOW_UPDATE come as they need. A reset makes work of two sides vain (CVE-2023-44487), but many
+/// calls may well run into their deadlines at once. All others do nothing for a call.
+fn cost(kind: u8) -> u32 {
+    match kind {
+        0x0 | HEADERS | 0x7 | 0x8 | CONTINUATION => 0,
+        RST_STREAM => 1,
+        _ => 10,
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if let Poll::Ready(Ok(())) = &read {
+            this.heard.0.store(true, Ordering::Relaxed);
+            this.frames.take(&mut buffer.filled_mut()[before..])?;
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, length: u8) -> Vec<u8> {
+        let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 0];
+        frame.resize(FRAME_HEAD + usize::from(length), 0xff);
+        frame
+    }
+
+    #[test]
+    fn a_flood_ends_the_connection_however_it_is_cut() {
+        for kind in [0x2, 0x4, 0x6, 0xfa] {
+            for cut in [1, 7, 1000] {
+                let mut frames = Frames::new(PREFACE, Instant::now());
+                frames.refilled += Duration::from_secs(3600);
+                let mut flood: Vec<u8> = [vec![0; PREFACE], frame(kind, 8).repeat(1001)].concat();
+                let passed = flood
+                    .chunks_mut(cut)
+                    .map(|piece| frames.take(piece))
+                    .take_while(Result::is_ok)
+                    .count();
+                // The whole head of the last frame, and not one byte before.
+                assert_eq!(passed, (PREFACE + 1000 * 17 + 8) / cut, "{kind} {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn calls_are_never_a_flood() {
+        let mut frames = Frames::new(0, Instant::now());
+        for kind in [0x0, 0x1, 0x3, 0x8, 0x9] {
+            frames.take(&mut frame(kind, 200).repeat(9000)).unwrap();
+        }
+    }
+
+    #[test]
+    fn authorities_are_mended_behind_padding_and_priority() {
+        let block = [&[0x41, 3][..], b"a/b"].concat();
+        let headers = |flags: u8, payload: &[u8]| {
+            let length = u8::try_from(payload.len()).unwrap();
+            [&[0, 0, length, HEADERS, flags, 0, 0, 0, 1][..], payload].concat()
+        };
+        let plain = headers(0, &block);
+        let both = headers(
+            PADDED | PRIORITY,
+            &[&[4][..], &[0x41, 1, 0x41, 1, b'/'], &block, b"////"].concat(),
+        );
+        let cut_in_two = [headers(0, &block[..3]), {
+            let mut rest = headers(0, &block[3..]);
+            rest[3] = CONTINUATION;
+            rest
+        }]
+        .concat();
+        for sent in [plain, both, cut_in_two] {
+            let mut expected = sent.clone();
+            let slash = sent.windows(2).rposition(|pair| pair == b"a/");
+            let slash = slash.unwrap_or(sent.len() - 3 - FRAME_HEAD - 2);
+            let at = expected
+                .iter()
+                .enumerate()
+                .position(|(at, byte)| *byte == b'/' && at > slash)
+                .unwrap();
+            expected[at] = b'-';
+            for cut in [1, 4, 1000] {
+                let mut frames = Frames::new(0, Instant::now());
+                frames.mender = Some(Mender::default());
+                let mut got = sent.clone();
+                for piece in got.chunks_mut(cut) {
+                    frames.take(piece).unwrap();
+                }
+                assert_eq!(got, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn patience_comes_back() {
+        let mut frames = Frames::new(0, Instant::now());
+        let mut now = frames.refilled;
+        for _ in 0..10_000 {
+            now += PAUSE;
+            frames.charge(1, now).unwrap();
+        }
+    }
+}

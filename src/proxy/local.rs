@@ -1,0 +1,109 @@
+//! Calls that the node answers itself, in tonic's words.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use tonic::service::Routes;
+use tower::Service;
+
+use super::exchange::Outcome;
+use super::pump::{Broken, send};
+
+/// The body of a request as tonic reads it: the window grows as it is read.
+struct Received(RecvStream);
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        match self.0.poll_data(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(data)) => {
+                let data = data.and_then(|data| {
+                    self.0.flow_control().release_capacity(data.len())?;
+                    Ok(Frame::data(data))
+                });
+                return Poll::Ready(Some(data));
+            }
+            Poll::Ready(None) => {}
+        }
+        let trailers = self.0.poll_trailers(context);
+        trailers.map(|trailers| Some(trailers.transpose()?.map(Frame::trailers)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+/// Answers `request` by `routes`.
+pub(super) async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    mut routes: Routes,
+    stall: Duration,
+) -> Outcome {
+    let response = tokio::select! {
+        Ok(response) = routes.call(request.map(Received)) => response,
+        _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return Outcome::Cancelled,
+    };
+    match reply(response, &mut respond, stall).await {
+        Ok(()) => Outcome::Answered,
+        Err(Broken::Stalled) => Outcome::Stalled,
+        Err(_) => Outcome::Cancelled,
+    }
+}
+
+async fn reply(
+    response: Response<tonic::body::Body>,
+    respond: &mut SendResponse<Bytes>,
+    stall: Duration,
+) -> Result<(), Broken> {
+    let failed = |error: h2::Error| Broken::To(error.reason());
+    let (head, mut body) = response.into_parts();
+    let whole = body.is_end_stream();
+    let mut stream = respond
+        .send_response(Response::from_parts(head, ()), whole)
+        .map_err(failed)?;
+    if whole {
+        return Ok(());
+    }
+    let mut trailers: Option<HeaderMap> = None;
+    loop {
+        let frame = std::future::poll_fn(|context| {
+            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
+                return Poll::Ready(Ok(frame));
+            }
+            stream
+                .poll_reset(context)
+                .map(|reset| Err(Broken::To(reset.ok())))
+        })
+        .await?;
+        match frame {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => send(&mut stream, data, false, stall).await?,
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            },
+            Some(Err(_)) => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
+            None => break,
+        }
+    }
+    match trailers {
+        Some(trailers) => stream.send_trailers(trailers),
+        None => stream.send_data(Bytes::new(), true),
+    }
+    .map_err(failed)
+}

@@ -1,0 +1,26 @@
+//! The application's side. Fastness stands beside an application that speaks plaintext gRPC to a place
+//! only it can reach; peers see mutual TLS. *Ingress* is peers' calls to the application, *egress* the
+//! application's calls to peers. Calls are passed on as they come, frame by frame: no message is held
+//! as a whole, windows reach from end to end, and a cancelled call is cancelled on the other side.
+
+mod authority;
+mod connect;
+mod exchange;
+mod head;
+pub(crate) mod health;
+mod hygiene;
+mod inspect;
+mod local;
+mod pool;
+mod pump;
+mod refusal;
+mod session;
+mod upstream;
+
+pub(crate) use connect::{Asked, asked};
+pub(crate) use head::{Caller, clean};
+pub(crate) use inspect::Look;
+pub(crate) use pool::{ByteStream, Dial, Dialling, Pool};
+pub(crate) use refusal::Refusal;
+pub(crate) use session::{Direction, Session, Settings, Target};
+pub(crate) use upstream::Upstream;

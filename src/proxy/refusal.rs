@@ -1,0 +1,104 @@
+//! Why a call is not passed on, in the words of the caller's protocol.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+/// A call that we answer ourselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// gRPC status code.
+    pub(crate) code: Code,
+    /// What the caller is told. It names nothing that a peer must not know.
+    pub(crate) message: String,
+}
+
+/// The gRPC status codes (grpc/doc/statuscodes.md) that we give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    InvalidArgument = 3,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Unavailable = 14,
+}
+
+impl Refusal {
+    /// The caller may try again: nobody has seen the call.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self {
+            code: Code::Unavailable,
+            message: message.into(),
+        }
+    }
+
+    /// Trailers of a gRPC response (grpc/doc/PROTOCOL-HTTP2.md, Trailers).
+    pub(super) fn trailers(&self) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from(self.code as u16));
+        if let Ok(message) = percent_encoded(&self.message).parse() {
+            trailers.insert("grpc-message", message);
+        }
+        trailers
+    }
+
+    /// Answers with it: a gRPC caller with a response of trailers only, another with an HTTP status.
+    /// A caller that is gone does not hear it.
+    pub(super) fn answer(&self, respond: &mut SendResponse<Bytes>, grpc: bool) {
+        let mut response = Response::new(());
+        if grpc {
+            *response.headers_mut() = self.trailers();
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            let _ = respond.send_response(response, true);
+            return;
+        }
+        *response.status_mut() = match self.code {
+            Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::Unimplemented => StatusCode::NOT_FOUND,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if let Ok(mut body) = respond.send_response(response, false) {
+            let _ = body.send_data(Bytes::from(format!("{}\n", self.message)), true);
+        }
+    }
+}
+
+/// Percent-encoding of `grpc-message`: all but printable ASCII without `%`.
+fn percent_encoded(message: &str) -> String {
+    message.bytes().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'%' | ..0x20 | 0x7f.. => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+            _ => text.push(char::from(byte)),
+        }
+        text
+    })
+}
+
+/// Whether a request is a gRPC one.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_encoded_as_grpc_wants_it() {
+        assert_eq!(percent_encoded("100 % of ä\n"), "100 %25 of %C3%A4%0A");
+        let trailers = Refusal::unavailable("no way in").trailers();
+        assert_eq!(trailers["grpc-status"], "14");
+        assert_eq!(trailers["grpc-message"], "no way in");
+    }
+}

@@ -1,0 +1,216 @@
+//! One connection whose other side calls: a peer's (ingress), or the application's (egress).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use h2::Reason;
+use h2::server::{Builder, SendResponse};
+use http::request::Parts;
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+use super::exchange::{Outcome, exchange};
+use super::hygiene::{Watched, silence};
+use super::refusal::is_grpc;
+use super::{ByteStream, Look, Pool, Refusal, local};
+use crate::config::{Limits, size32};
+use crate::telemetry::metrics::Tally;
+
+/// A stream that the other side opens and resets costs us work; after so many waiting resets the
+/// connection is closed (CVE-2023-44487, rapid reset).
+const PENDING_RESETS: usize = 20;
+/// Calls of one connection whose other side takes nothing; after so many it is closed.
+const MOST_STALLED: u32 = 16;
+
+/// How every session is bounded.
+pub(crate) struct Settings {
+    server: Builder,
+    client: h2::client::Builder,
+    /// From the first byte to the end of the HTTP/2 preface and settings.
+    begin: Duration,
+    keepalive: Duration,
+    age: Duration,
+    stall: Duration,
+    /// Calls by direction and outcome.
+    pub(crate) calls: Tally,
+}
+
+impl Settings {
+    /// What the configuration's limits mean for HTTP/2.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let mut server = Builder::new();
+        server
+            .initial_window_size(size32(limits.stream_window_bytes))
+            .initial_connection_window_size(size32(limits.connection_window_bytes))
+            .max_concurrent_streams(size32(limits.streams))
+            .max_frame_size(size32(limits.frame_bytes))
+            .max_header_list_size(size32(limits.header_list_bytes))
+            .max_pending_accept_reset_streams(PENDING_RESETS);
+        let mut client = h2::client::Builder::new();
+        client
+            .initial_window_size(size32(limits.stream_window_bytes))
+            .initial_connection_window_size(size32(limits.connection_window_bytes))
+            .max_frame_size(size32(limits.frame_bytes))
+            .max_header_list_size(size32(limits.header_list_bytes))
+            .enable_push(false);
+        Self {
+            server,
+            client,
+            begin: Duration::from_millis(limits.handshake_deadline_ms),
+            keepalive: Duration::from_millis(limits.keepalive_ms),
+            age: Duration::from_millis(limits.connection_age_ms),
+            stall: Duration::from_millis(limits.stall_ms),
+            calls: Tally::default(),
+        }
+    }
+
+    /// For the connections of a [`Pool`].
+    pub(crate) fn client(&self) -> h2::client::Builder {
+        self.client.clone()
+    }
+
+    /// Silence after which a peer is asked whether it is there.
+    pub(crate) fn keepalive(&self) -> Duration {
+        self.keepalive
+    }
+}
+
+/// Where a call goes.
+pub(crate) enum Target {
+    /// To whoever is behind this pool, if what is sent stands the look.
+    Pool(Arc<Pool>, Option<Box<dyn Look>>),
+    /// To ourselves.
+    Local(Routes),
+    /// Nowhere.
+    Refuse(Refusal),
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// A peer.
+    Ingress,
+    /// The application.
+    Egress,
+}
+
+impl Direction {
+    /// The name for metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// A connection's settings, and where its calls go.
+pub(crate) struct Session<R> {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) direction: Direction,
+    /// Reads a call's head, changes what must be changed in it, and says where it goes.
+    pub(crate) route: R,
+}
+
+/// Why a session is over before the other side ended it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    /// The other side broke HTTP/2, or sent a flood.
+    #[error("HTTP/2: {0}")]
+    Broken(#[from] h2::Error),
+    /// Not even the beginning of HTTP/2 came in time.
+    #[error("it does not begin to speak HTTP/2")]
+    Mute,
+    /// It answered no PING.
+    #[error("it is silent")]
+    Silent,
+    /// It takes nothing of what it asked for.
+    #[error("it takes nothing of what it asked for")]
+    Stalled,
+}
+
+impl<R: Fn(&mut Parts) -> Target> Session<R> {
+    /// Serves `stream` until its other side ends it, or until `stopping` turns true and the running
+    /// calls have ended.
+    ///
+    /// # Errors
+    /// [`Ended`]: the connection is closed.
+    pub(crate) async fn serve(
+        self,
+        stream: impl ByteStream,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), Ended> {
+        let settings = &self.settings;
+        let (watched, heard) = Watched::server(stream);
+        let watched = match self.direction {
+            Direction::Egress => watched.mending(),
+            Direction::Ingress => watched,
+        };
+        let begun = settings.server.handshake::<_, Bytes>(watched);
+        let Ok(begun) = tokio::time::timeout(settings.begin, begun).await else {
+            return Err(Ended::Mute);
+        };
+        let mut connection = begun?;
+        let Some(ping) = connection.ping_pong() else {
+            return Ok(());
+        };
+        let silent = silence(ping, heard, settings.keepalive);
+        let old = async {
+            tokio::select! {
+                () = tokio::time::sleep(settings.age) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+        };
+        tokio::pin!(silent, old);
+        let mut calls = FuturesUnordered::new();
+        let (mut ending, mut stalled) = (false, 0);
+        loop {
+            tokio::select! {
+                biased;
+                Some(outcome) = calls.next(), if !calls.is_empty() => {
+                    stalled += u32::from(outcome == Outcome::Stalled);
+                    if stalled == MOST_STALLED {
+                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        return Err(Ended::Stalled);
+                    }
+                }
+                accepted = connection.accept() => match accepted {
+                    Some(Ok((request, respond))) => calls.push(self.call(request, respond)),
+                    Some(Err(error)) => return Err(error.into()),
+                    None => return Ok(()),
+                },
+                () = &mut old, if !ending => {
+                    ending = true;
+                    connection.graceful_shutdown();
+                }
+                () = &mut silent => return Err(Ended::Silent),
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        request: http::Request<h2::RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) -> Outcome {
+        let (mut head, body) = request.into_parts();
+        let target = (self.route)(&mut head);
+        let request = http::Request::from_parts(head, body);
+        let stall = self.settings.stall;
+        let outcome = match target {
+            Target::Pool(pool, look) => exchange(request, respond, &pool, look, stall).await,
+            Target::Local(routes) => return local::answer(request, respond, routes, stall).await,
+            Target::Refuse(refusal) => {
+                refusal.answer(&mut respond, is_grpc(request.headers()));
+                Outcome::Refused
+            }
+        };
+        self.settings
+            .calls
+            .count(self.direction.name(), outcome.name());
+        outcome
+    }
+}

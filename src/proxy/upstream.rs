@@ -1,0 +1,73 @@
+//! The application, as we reach it.
+
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::{ByteStream, Dial, Dialling};
+use crate::config::Place;
+
+/// Dials the application.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    place: Place,
+    /// User id that must be behind a unix socket.
+    user: u32,
+    patience: Duration,
+}
+
+impl Upstream {
+    /// The application of `user` at `place`, which must take a connection within `patience`.
+    pub(crate) fn new(place: Place, user: u32, patience: Duration) -> Self {
+        Self {
+            place,
+            user,
+            patience,
+        }
+    }
+
+    /// A connection to the application, or why there is none, in words that a peer may read.
+    pub(crate) async fn connect(&self) -> Result<Box<dyn ByteStream>, String> {
+        let connecting = async {
+            match &self.place {
+                Place::Tcp(address) => {
+                    let tcp = TcpStream::connect(address).await?;
+                    tcp.set_nodelay(true)?;
+                    Ok(Box::new(tcp) as Box<dyn ByteStream>)
+                }
+                Place::Unix(path) => {
+                    let unix = UnixStream::connect(path).await?;
+                    let user = unix.peer_cred()?.uid();
+                    if user != self.user {
+                        tracing::error!(
+                            at = %self.place,
+                            user,
+                            expected = self.user,
+                            "somebody else answers for the application; set application.user if it is the application"
+                        );
+                        return Err(std::io::Error::other("somebody else answers there"));
+                    }
+                    Ok(Box::new(unix) as Box<dyn ByteStream>)
+                }
+            }
+        };
+        match timeout(self.patience, connecting).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
+            Err(_) => Err(self.unreachable("it does not accept")),
+        }
+    }
+
+    /// The place and the reason are the operator's; a peer hears that it is not there.
+    fn unreachable(&self, reason: &str) -> String {
+        tracing::warn!(at = %self.place, reason, "the application cannot be reached");
+        "the application behind this node does not accept connections".to_owned()
+    }
+}
+
+impl Dial for Upstream {
+    fn dial(&self) -> Dialling<'_> {
+        Box::pin(self.connect())
+    }
+}

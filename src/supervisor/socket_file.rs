@@ -1,0 +1,64 @@
+//! Unix sockets with a file of their own, which goes when they do.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::fault::Fault;
+
+/// The file of a bound socket.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// Binds `path` for `user` alone (mode 0600). A socket file that nobody listens on is taken over;
+    /// anything else in the place is a fault of the configuration's `key`.
+    pub(super) fn bind(
+        path: &Path,
+        key: &str,
+        user: Option<u32>,
+    ) -> Result<(Self, UnixListener), Fault> {
+        let shown = path.display();
+        let fault = |problem: String, mend: &str| Fault::new(key, problem, mend);
+        if let Ok(metadata) = std::fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(fault(
+                    format!("{shown} exists and is not a socket"),
+                    "name another path",
+                ));
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Err(fault(
+                    format!("another process listens on {shown}"),
+                    "this node already runs: stop it, or use `fastness reload`",
+                ));
+            }
+            let _ = std::fs::remove_file(path);
+        }
+        let bind = || -> io::Result<UnixListener> {
+            let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            if let Some(user) = user
+                && user != rustix::process::geteuid().as_raw()
+            {
+                chown(path, Some(user), None)?;
+            }
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let bound = bind().map_err(|error| {
+            fault(
+                format!("cannot listen on {shown}: {error}"),
+                "the folder must exist and be writable, and the path shorter than 108 bytes",
+            )
+        })?;
+        Ok((Self(path.to_owned()), bound))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

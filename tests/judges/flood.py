@@ -1,0 +1,143 @@
+"""A listed peer that went bad: HTTP/2 by hand over mutual TLS with keys in files. Does what the last argument
+says and prints how the node ended it: `closed`, or `served` when it did not."""
+
+import socket
+import ssl
+import struct
+import sys
+import time
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
+END_STREAM, END_HEADERS = 1, 4
+FRAMES = 200_000
+
+
+def frame(kind, flags=0, stream=0, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def literal(name, value):
+    """A header field without indexing (RFC 7541 section 6.2.2), for lengths below 127."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def request(path=b"/test.Echo/Both"):
+    fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", path)]
+    fields += [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
+    return b"".join(literal(name, value) for name, value in fields)
+
+
+class Peer:
+    def __init__(self, host, port, certificate, key, settings=b""):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(certificate, key)
+        context.set_alpn_protocols(["h2"])
+        self.stream = context.wrap_socket(socket.create_connection((host, int(port))))
+        self.stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, payload=settings))
+        self.stream.recv(9)
+
+    def flood(self, frames):
+        """Sends them all; whether the node put up with it."""
+        self.stream.settimeout(20)
+        batch = b""
+        try:
+            for one in frames:
+                batch += one
+                if len(batch) > 60_000:
+                    self.stream.sendall(batch)
+                    batch = b""
+            self.stream.sendall(batch + frame(PING, payload=b"the last"))
+            received = b""
+            while b"the last" not in received:
+                more = self.stream.recv(1 << 16)
+                if not more:
+                    return "closed"
+                received = received[-8:] + more
+            return "served"
+        except (ConnectionError, ssl.SSLError):
+            return "closed"
+
+
+def rapid_reset(peer):
+    for number in range(FRAMES):
+        stream = 2 * number + 1
+        yield frame(HEADERS, END_HEADERS, stream, request())
+        yield frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
+
+
+def continuations(peer):
+    yield frame(HEADERS, 0, 1, request())
+    for _ in range(FRAMES):
+        yield frame(CONTINUATION, 0, 1, literal(b"x", b"y" * 100))
+
+
+def empty_continuations(peer):
+    yield frame(HEADERS, 0, 1, request())
+    for _ in range(FRAMES):
+        yield frame(CONTINUATION, 0, 1)
+
+
+def settings(peer):
+    for _ in range(FRAMES):
+        yield frame(SETTINGS)
+
+
+def pings(peer):
+    for _ in range(FRAMES):
+        yield frame(PING, payload=b"12345678")
+
+
+def priorities(peer):
+    for _ in range(FRAMES):
+        yield frame(PRIORITY, 0, 1, b"\0\0\0\0\0")
+
+
+def unknown(peer):
+    for _ in range(FRAMES):
+        yield frame(0xBE, 0, 0, b"?")
+
+
+def empty_data(peer):
+    yield frame(HEADERS, END_HEADERS, 1, request())
+    for _ in range(FRAMES):
+        yield frame(DATA, 0, 1)
+
+
+def header_bomb(peer):
+    """One field of 4 KiB in the table, named again and again by one byte."""
+    bomb = b"\x40\x01a\x7f" + bytes([0x80 | (3900 - 127) % 128, (3900 - 127) // 128]) + b"b" * 3900
+    yield frame(HEADERS, END_HEADERS | END_STREAM, 1, request() + bomb + b"\xbe" * 10_000)
+    for number in range(1, 2000):
+        yield frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, request() + b"\xbe" * 10_000)
+
+
+def no_window(peer):
+    """Asks for much, on as many streams as it may, and takes nothing."""
+    for number in range(900):
+        stream = 2 * number + 1
+        yield frame(HEADERS, END_HEADERS, stream, request(b"/test.Echo/Much"))
+        yield frame(DATA, END_STREAM, stream, bytes(5))
+
+
+def main():
+    host, port, certificate, key, action = sys.argv[1:]
+    # SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2)
+    window = struct.pack(">HI", 4, 0) if action == "no_window" else b""
+    peer = Peer(host, port, certificate, key, window)
+    ended = peer.flood(globals()[action](peer))
+    if action == "no_window":
+        # The node put up with it for a while: now it holds on until it is thrown out.
+        print(ended, flush=True)
+        peer.stream.settimeout(60)
+        try:
+            while peer.stream.recv(1 << 16):
+                pass
+        except (ConnectionError, ssl.SSLError):
+            pass
+        print("thrown out")
+    else:
+        print(ended)
+
+
+main()

@@ -1,0 +1,391 @@
+//! An unchanged application beside each node: what it says to a place of its own on this host reaches
+//! the application of a peer through mutual TLS, and nobody else.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use rustix::process::{Signal, geteuid};
+
+use crate::judges::python_peer;
+use crate::support::node::signal;
+use crate::support::{Judge, Mesh, Node, eventually, free_port, id_of, python, run, said};
+
+/// The application of `a`, which answers what it is asked.
+fn application(mesh: &Mesh) -> Judge {
+    let mut judge = Judge::start(
+        python("application.py").arg(format!("unix:{}", mesh.path("a/app.sock").display())),
+    );
+    assert_eq!(judge.hear(), "serving");
+    judge
+}
+
+/// Nodes `a`, which has an application, and `b`, whose application reaches it at `a.sock`.
+fn joined(mesh: &Mesh) -> (Node, Node) {
+    mesh.section("a", "[application]\nupstream = \"unix:app.sock\"\n");
+    mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
+    mesh.start_both()
+}
+
+fn door(mesh: &Mesh) -> String {
+    format!("unix:{}", mesh.path("b/a.sock").display())
+}
+
+fn call(mesh: &Mesh, action: &str) -> String {
+    run(python("caller.py").arg(door(mesh)).arg(action))
+}
+
+/// What the application sees of a call that says it comes from somebody else.
+fn told() -> String {
+    format!(
+        "hello [('told-x-fastness-peer-id', '{}'), ('told-x-fastness-pin-label', 'active'), ('told-x-own', 'kept')]\n",
+        id_of("b")
+    )
+}
+
+#[test]
+fn an_application_calls_that_of_a_peer_which_is_told_who_calls() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    let (_a, b) = joined(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+    assert_eq!(call(&mesh, "fail"), "FAILED_PRECONDITION as you wish: so\n");
+    assert_eq!(call(&mesh, "bulk"), "64 MiB and back\n");
+    assert_eq!(call(&mesh, "message"), "100 MiB in one message\n");
+    let dials = b.log().matches("we dialled").count();
+    assert_eq!(dials, 1, "all of them share one connection");
+    let metrics = String::from_utf8(b.admin(&["metrics"]).stdout).expect("text");
+    assert!(
+        metrics
+            .contains("fastness_proxied_calls_total{direction=\"egress\",outcome=\"answered\"} 4"),
+        "{metrics}"
+    );
+}
+
+/// Every case of gRPC's interoperability tests: what is seen directly, and through two nodes.
+fn interoperates(upstream: &str, egress: &str) {
+    let mesh = Mesh::new();
+    let place = |text: &str, node: &str| match text.strip_prefix("unix:") {
+        Some(path) => format!("unix:{}", mesh.path(node).join(path).display()),
+        None => text.to_owned(),
+    };
+    let (direct, through) = (place(upstream, "a"), place(egress, "b"));
+    let mut application = Judge::start(python("interop.py").args(["serve", &direct]));
+    assert_eq!(application.hear(), "SERVING");
+    mesh.section("a", &format!("[application]\nupstream = {upstream:?}\n"));
+    mesh.section(
+        "b",
+        &format!("[application]\negress = {{ a = {egress:?} }}\n"),
+    );
+    let (_a, b) = mesh.start_both();
+    let cases = |place: &str| run(python("interop.py").args(["call", place]));
+    let seen = cases(&direct);
+    assert!(seen.lines().count() >= 20, "{seen}");
+    assert_eq!(cases(&through), seen);
+    assert_eq!(b.log().matches("we dialled").count(), 1);
+}
+
+#[test]
+fn grpc_interoperability_is_the_same_directly_and_through_two_nodes() {
+    interoperates("unix:app.sock", "unix:a.sock");
+}
+
+#[test]
+fn grpc_interoperability_is_the_same_on_loopback_addresses() {
+    let at = |number: u8| format!("127.77.0.{number}:{}", free_port());
+    interoperates(&at(1), &at(2));
+}
+
+#[test]
+fn a_connect_proxy_reaches_listed_addresses_only() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    mesh.section("a", "[application]\nupstream = \"unix:app.sock\"\n");
+    let proxy = format!("127.0.0.1:{}", free_port());
+    mesh.section("b", &format!("[application]\nconnect = {proxy:?}\n"));
+    let (a, b) = mesh.start_both();
+    let call = |address: &str| {
+        run(python("caller.py")
+            .args([address, "unary"])
+            .env("grpc_proxy", format!("http://{proxy}"))
+            .env("no_grpc_proxy", "none"))
+    };
+    assert_eq!(call(&a.address().to_string()), told());
+    let unlisted = call(&format!("127.0.0.1:{}", free_port()));
+    assert!(unlisted.starts_with("UNAVAILABLE"), "{unlisted}");
+    b.wait_log("no listed peer has the address");
+    let plain = Command::new("curl")
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}"])
+        .arg(format!("http://{proxy}/"))
+        .output();
+    if let Ok(plain) = plain {
+        assert_eq!(String::from_utf8_lossy(&plain.stdout), "405");
+    }
+}
+
+#[test]
+fn an_application_that_is_not_there_is_told_of_at_once_and_found_again() {
+    let mesh = Mesh::new();
+    let (a, _b) = joined(&mesh);
+    let missing = "UNAVAILABLE the application behind this node does not accept connections\n";
+    assert_eq!(call(&mesh, "unary"), missing);
+    assert!(a.log().contains("app.sock"), "the operator is told where");
+    let first = application(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+    drop(first);
+    assert_eq!(call(&mesh, "unary"), missing);
+    let _second = application(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_told_of_and_found_again() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    let (a, b) = joined(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+    drop(a);
+    let lost = call(&mesh, "unary");
+    assert!(
+        lost.starts_with("UNAVAILABLE") && lost.contains("Connection refused"),
+        "{lost}"
+    );
+    let _a = mesh.start("a");
+    eventually("the peer is found again", || {
+        (call(&mesh, "unary") == told()).then_some(())
+    });
+    assert!(b.log().contains("dialling failed"));
+}
+
+#[test]
+fn nothing_leaves_in_plaintext_when_the_keeper_is_dead() {
+    let mesh = Mesh::new();
+    mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
+    // In the place of `a`: somebody who only listens.
+    let tapped = TcpListener::bind(("127.0.0.1", mesh.ports["a"])).expect("its port");
+    let wire = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        for connection in tapped.incoming().take(1) {
+            let mut connection = connection.expect("a connection");
+            connection
+                .set_read_timeout(Some(std::time::Duration::from_secs(3)))
+                .expect("not zero");
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = connection.read(&mut bytes) {
+                seen.extend_from_slice(&bytes[..count]);
+            }
+        }
+        seen
+    });
+    let b = mesh.start("b");
+    std::fs::remove_file(mesh.path("b/token/pin")).expect("it is there");
+    signal(b.pid("keeper"), Signal::KILL);
+    eventually("no token signs", || {
+        (b.status()["state"] == "degraded").then_some(())
+    });
+    let answer = call(&mesh, "unary");
+    assert!(answer.starts_with("UNAVAILABLE"), "{answer}");
+    let seen = wire.join().expect("it listens");
+    // One record of TLS 1.0 to 1.2 form with a ClientHello (RFC 8446 §5.1, §4), and nothing of the call.
+    if !seen.is_empty() {
+        assert_eq!((seen[0], seen[1], seen[5]), (22, 3, 1), "{seen:02x?}");
+    }
+    assert!(
+        !seen
+            .windows(5)
+            .any(|five| five == b"hello" || five == b"/test")
+    );
+}
+
+#[test]
+fn the_applications_health_is_part_of_readiness() {
+    let mesh = Mesh::new();
+    let place = format!("unix:{}", mesh.path("a/app.sock").display());
+    let mut application = Judge::start(python("interop.py").args(["serve", &place]));
+    assert_eq!(application.hear(), "SERVING");
+    mesh.section(
+        "a",
+        "[application]\nupstream = \"unix:app.sock\"\nhealth = \"grpc.testing.TestService\"\n",
+    );
+    let a = mesh.start("a");
+    let is = |state: &str| {
+        eventually(state, || (a.status()["state"] == state).then_some(()));
+    };
+    is("ready");
+    application.tell("NOT_SERVING");
+    is("degraded");
+    assert!(
+        a.status()["reason"]
+            .as_str()
+            .expect("text")
+            .contains("application.health")
+    );
+    application.tell("SERVING");
+    is("ready");
+    drop(application);
+    is("degraded");
+}
+
+#[test]
+fn a_drain_lets_calls_end() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    let (mut a, mut b) = joined(&mesh);
+    let mut caller = Judge::start(python("caller.py").arg(door(&mesh)).arg("slow"));
+    assert_eq!(caller.hear(), "begun");
+    assert!(a.admin(&["drain"]).status.success());
+    assert!(b.admin(&["drain"]).status.success());
+    a.wait_log("draining");
+    b.wait_log("draining");
+    caller.tell("go on");
+    assert_eq!(caller.hear(), "ended well");
+    assert!(a.wait_exit().success());
+    assert!(b.wait_exit().success());
+    assert!(
+        !mesh.path("b/a.sock").exists(),
+        "the door goes with the node"
+    );
+}
+
+#[test]
+fn doors_are_for_the_application_alone() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    mesh.section(
+        "a",
+        "[application]\nupstream = \"unix:app.sock\"\nuser = 12345\n",
+    );
+    mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
+    let (a, _b) = mesh.start_both();
+    let mode = std::fs::metadata(mesh.path("b/a.sock"))
+        .expect("the door")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(call(&mesh, "unary").starts_with("UNAVAILABLE"));
+    a.wait_log("somebody else answers for the application");
+    drop((a, _b));
+    mesh.edit("b/node.toml", "a.sock\" }\n", "a.sock\" }\nuser = 12345\n");
+    if geteuid().is_root() {
+        let b = mesh.start("b");
+        assert!(call(&mesh, "unary").starts_with("UNAVAILABLE"));
+        b.wait_log("somebody else than the application was turned away");
+    } else {
+        assert!(said(&mesh.check("b")).contains("not permitted"));
+    }
+}
+
+#[test]
+fn floods_end_the_connection_and_nobody_else_notices() {
+    let mut mesh = Mesh::new();
+    let _application = application(&mesh);
+    let peer = python_peer(&mut mesh, "python", None);
+    let (a, _b) = joined(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+    let before = memory(&a);
+    for flood in [
+        "rapid_reset",
+        "continuations",
+        "empty_continuations",
+        "settings",
+        "pings",
+        "priorities",
+        "unknown",
+        "empty_data",
+        "header_bomb",
+    ] {
+        let ended = run(&mut flooder(&a, &peer.folder, flood));
+        assert_eq!(ended, "closed\n", "{flood}");
+        assert_eq!(call(&mesh, "unary"), told(), "after {flood}");
+    }
+    let grown = memory(&a).saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB more");
+    assert_eq!(a.status()["processes"][2]["restarts"], 0);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_holds_no_more_than_its_windows() {
+    let mut mesh = Mesh::new();
+    let _application = application(&mesh);
+    let peer = python_peer(&mut mesh, "python", None);
+    mesh.edit(
+        "a/node.toml",
+        "drain_ms = 60000",
+        "drain_ms = 60000\nstall_ms = 3000",
+    );
+    let (a, _b) = joined(&mesh);
+    let before = memory(&a);
+    let mut greedy = Judge::start(&mut flooder(&a, &peer.folder, "no_window"));
+    assert_eq!(call(&mesh, "unary"), told());
+    assert_eq!(greedy.hear(), "served");
+    assert_eq!(call(&mesh, "unary"), told());
+    assert_eq!(greedy.hear(), "thrown out");
+    a.wait_log("takes nothing of what it asked for");
+    let grown = memory(&a).saturating_sub(before);
+    // 900 answers of 60 kB are not held: only what the connections' windows allow.
+    assert!(grown < 32 << 10, "{grown} KiB more");
+    assert_eq!(call(&mesh, "unary"), told());
+    greedy.end();
+}
+
+fn flooder(node: &Node, folder: &std::path::Path, flood: &str) -> Command {
+    let mut command = python("flood.py");
+    command
+        .args([
+            node.address().ip().to_string(),
+            node.address().port().to_string(),
+        ])
+        .arg(folder.join("client.pem"))
+        .arg(folder.join("client.key"))
+        .arg(flood);
+    command
+}
+
+/// Resident memory of the node's process, KiB (proc(5), `VmRSS`).
+fn memory(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid("node")));
+    let status = status.expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.expect("Linux says so").trim().trim_end_matches(" kB");
+    kib.parse().expect("a number")
+}
+
+#[test]
+fn an_application_section_is_checked_whole() {
+    let mesh = Mesh::new();
+    for (text, faults) in [
+        ("", &["names no place"][..]),
+        (
+            "upstream = \"0.0.0.0:50051\"",
+            &["application.upstream", "not a loopback address"],
+        ),
+        (
+            "egress = { c = \"unix:c.sock\" }",
+            &["application.egress.c", "no peer of this name"],
+        ),
+        (
+            "mode = \"tcp\"\nkind = \"p2pfl\"\nupstream = \"unix:x\"",
+            &["application.kind", "needs mode = \"grpc\""],
+        ),
+        (
+            "upstream = \"unix:x\"\nconnect = \"unix:x\"",
+            &["stands there twice"],
+        ),
+        ("upstrem = \"unix:x\"", &["upstrem", "upstream"]),
+        (
+            "egress = { b = \"unix:node.toml\" }",
+            &["exists and is not a socket"],
+        ),
+    ] {
+        let before = mesh.read("a/node.toml");
+        mesh.section("a", &format!("[application]\n{text}\n"));
+        let output = mesh.check("a");
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        for fault in faults {
+            assert!(said.contains(fault), "{fault:?} is not in {said}");
+        }
+        mesh.write("a/node.toml", &before);
+    }
+}
