@@ -21,6 +21,8 @@ pub(crate) enum ToKeeper {
     Poll,
     /// Let running signatures end, then exit.
     Stop,
+    #[cfg(feature = "attack-trigger")]
+    Attack(sandbox::attack::Attack),
 }
 
 /// What a keeper is to do.
@@ -40,6 +42,8 @@ pub(crate) struct KeeperSetup {
     pub(crate) sessions: usize,
     /// In the order of their [`crate::keeper::message::KeyIndex`].
     pub(crate) keys: Vec<KeySetup>,
+    /// The administrator's own, instead of the one for its token.
+    pub(crate) profile: Option<sandbox::OwnProfile>,
 }
 
 /// One key and what it is for.

@@ -128,7 +128,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     drop(registered);
 
     // 5. The seal, and what only a confined process may do.
-    let sealed = sandbox::Profile::node()
+    let sealed = sandbox::Profile::node(setup.profile.as_ref())
         .map_err(sandbox::SandboxError::from)
         .and_then(|profile| walled.seal(&profile));
     let (confined, report) = match sealed {

@@ -256,6 +256,7 @@ impl Keeper {
         let child = Child::start(
             &Start {
                 role: Role::Keeper,
+                user: self.config.user,
                 environment: &self.config.environment,
                 interactive: prompting && self.known.is_none(),
                 setup: &setup,
@@ -294,6 +295,7 @@ impl Keeper {
             attended: self.attended,
             sessions: self.sessions(),
             keys: keys.collect(),
+            profile: self.config.profile.clone(),
         }
     }
 
@@ -372,11 +374,7 @@ impl Keeper {
     /// Whether the process is what it says of its confinement; if not, it is replaced.
     fn is_attested(&mut self, report: &sandbox::Report) -> bool {
         let Some(pid) = self.pid() else { return false };
-        let attestation = sandbox::attest(&sandbox::Expected {
-            role: sandbox::Role::Keeper,
-            pid,
-            report: report.clone(),
-        });
+        let attestation = sandbox::attest(&self.expected(pid, report.clone()));
         attestation.log();
         if !attestation.mismatches.is_empty() {
             self.note(vec![super::attest::fault(&attestation)]);
@@ -385,17 +383,24 @@ impl Keeper {
         attestation.mismatches.is_empty()
     }
 
+    fn expected(&self, pid: u32, report: sandbox::Report) -> sandbox::Expected {
+        sandbox::Expected {
+            role: sandbox::Role::Keeper,
+            pid,
+            user: self.config.user,
+            keeps_rights: false,
+            own_profile: self.config.profile.clone(),
+            report,
+        }
+    }
+
     /// What it is now, of the one that is ready; replaced when it is not what it must be.
     pub(super) fn attest(&mut self) -> Option<sandbox::Attestation> {
         let report = self
             .is_open()
             .then_some(self.known.as_ref()?.sandbox.clone())?;
         let pid = self.pid()?;
-        let attestation = sandbox::attest(&sandbox::Expected {
-            role: sandbox::Role::Keeper,
-            pid,
-            report,
-        });
+        let attestation = sandbox::attest(&self.expected(pid, report));
         if !attestation.mismatches.is_empty() {
             attestation.log();
             self.replace("it is not confined as declared");
@@ -487,6 +492,15 @@ impl Keeper {
             }
             State::Starting { .. } | State::Waiting | State::Latched | State::Locked => {}
         }
+    }
+
+    #[cfg(feature = "attack-trigger")]
+    pub(super) fn attack(&self, attack: sandbox::attack::Attack) {
+        let told = self
+            .child
+            .as_ref()
+            .map(|child| child.tell(&ToKeeper::Attack(attack)));
+        assert_eq!(told, Some(true), "the keeper hears its attack");
     }
 
     /// Asks it to let running signatures end and to exit.

@@ -154,6 +154,9 @@ pub enum ModuleFault {
     /// A shared library without C_GetFunctionList.
     #[error("not a PKCS#11 module: it has no C_GetFunctionList")]
     NotPkcs11,
+    /// Its list of functions cannot be had a second time.
+    #[error("its C_Login cannot be found: {0}")]
+    NoPinCalls(io::Error),
     /// C_Initialize failed.
     #[error(
         "{0} from C_Initialize; check the module's own configuration (SoftHSM: SOFTHSM2_CONF and its token folder)"
@@ -289,7 +292,7 @@ impl TokenError {
                 ModuleFault::NotALibrary(_) | ModuleFault::NotPkcs11 => {
                     "name the vendor's PKCS#11 library, built for this machine's architecture"
                 }
-                ModuleFault::Initialise(_) | ModuleFault::Other(_) => {
+                ModuleFault::Initialise(_) | ModuleFault::NoPinCalls(_) | ModuleFault::Other(_) => {
                     "check the module's own configuration and log (SoftHSM: SOFTHSM2_CONF, and that its token folder can be read and written)"
                 }
                 ModuleFault::InUse => "use the module once in a process",

@@ -4,12 +4,11 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error, RvError};
+use cryptoki::context::{Function, Pkcs11};
+use cryptoki::error::{Error, Rv, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
-use secrecy::SecretString;
+use fastness_secret_page::User;
 
 use super::Scheme;
 use super::error::{LoginRefusal, ReturnCode, TokenError};
@@ -100,7 +99,6 @@ impl Token {
     }
 
     fn login_as(&self, pin: UserPin, asked: Asked) -> Result<(), TokenError> {
-        let pin = pin.expose_for_login();
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if place.login.is_some() {
             return Err(self.refused(LoginRefusal::AlreadyLoggedIn));
@@ -120,7 +118,7 @@ impl Token {
         Ok(())
     }
 
-    fn try_login(&self, slot: Slot, pin: &SecretString, asked: Asked) -> Result<Open, TokenError> {
+    fn try_login(&self, slot: Slot, pin: &UserPin, asked: Asked) -> Result<Open, TokenError> {
         let info = self
             .loaded
             .pkcs11
@@ -141,9 +139,13 @@ impl Token {
             return Err(self.refused(LoginRefusal::WrongTryRecorded));
         }
         let session = Open::new(&self.loaded, slot, Access::ReadOnly)?;
-        session
-            .raw()
-            .login(UserType::User, Some(pin))
+        let code = self.loaded.pin_calls.log_in(
+            session.raw().handle(),
+            User::User,
+            pin.expose_for_login(),
+        );
+        Rv::from(code)
+            .into_result(Function::Login)
             .map_err(|error| self.verdict(error))?;
         Ok(session)
     }
