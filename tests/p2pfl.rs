@@ -1,8 +1,10 @@
 //! P2PFL 0.4.4 as it is on PyPI, beside nodes whose keys are in tokens: learners that know nothing of TLS,
 //! on hosts (network namespaces) of their own. `./tests/run p2pfl` runs the long ones too.
 
+mod doctor;
 mod fleet;
 mod mixed;
+mod to_token;
 
 use std::time::{Duration, Instant};
 
@@ -85,12 +87,11 @@ fn what_a_peer_says_in_anothers_name_is_refused_and_its_own_words_arrive() {
 }
 
 #[test]
-#[ignore = "two minutes: ./tests/run p2pfl"]
-fn hearts_beat_for_a_minute_and_models_of_200_mb_arrive_whole() {
+#[ignore = "a minute: ./tests/run p2pfl"]
+fn hearts_beat_for_a_minute_and_nobody_is_lost() {
     let mut fleet = Fleet::new(&["a", "b"]);
-    fleet.allow_blobs();
     fleet.start_nodes();
-    // P2PFL's own time-outs.
+    // P2PFL's own time-outs: a heart that is silent for 5 seconds is dead.
     let (mut a, mut b) = (fleet.learner("a", &[]), fleet.learner("b", &[]));
     connect(&mut [&mut a, &mut b]);
     for learner in [&mut a, &mut b] {
@@ -103,11 +104,51 @@ fn hearts_beat_for_a_minute_and_models_of_200_mb_arrive_whole() {
         println!("beats of {other} in 65 s: {beats}");
         assert!(beats >= 12, "{heard}");
     }
+}
+
+#[test]
+#[ignore = "a minute: ./tests/run p2pfl"]
+fn models_of_200_mb_arrive_whole_both_ways() {
+    let mut fleet = Fleet::new(&["a", "b"]);
+    fleet.allow_blobs();
+    let wire = fleet.watch();
+    fleet.start_nodes();
+    let (mut a, mut b) = (fleet.learner("a", &PATIENT), fleet.learner("b", &PATIENT));
+    connect(&mut [&mut a, &mut b]);
     let size = (200_u64 << 20).to_string();
     for _ in 0..2 {
         let (theirs, own) = (b.address.clone(), a.address.clone());
         whole(&mut a, &mut b, &theirs, &size);
         whole(&mut b, &mut a, &own, &size);
+    }
+    let seen = wire.saw_no_plaintext();
+    assert!(seen["bytes"].as_u64() > Some(800 << 20), "{seen}");
+    println!("the wire: {seen}");
+}
+
+/// The deny to every "TLS alone": the watch does see plaintext.
+#[test]
+fn learners_without_fastness_are_seen_on_the_wire() {
+    let fleet = Fleet::new(&["a", "b"]);
+    let wire = fleet.watch();
+    let at = |index: usize| {
+        format!(
+            "{}:{}",
+            crate::support::network::address(index),
+            fleet::LEARNERS
+        )
+    };
+    let [mut a, mut b] = [("a", 0), ("b", 1)].map(|(name, index)| {
+        let folder = fleet.mesh.path(name);
+        Learner::start(&fleet.network, name, &folder, &at(index), &PATIENT)
+    });
+    connect(&mut [&mut a, &mut b]);
+    assert_eq!(b.ask(&["direct", &at(0), "x"]), "noted");
+    let seen = wire.report();
+    assert!(!seen["not_tls"].as_array().unwrap().is_empty(), "{seen}");
+    let words = seen["plaintext"].as_array().unwrap();
+    for word in ["PRI * HTTP/2.0", "blob"] {
+        assert!(words.iter().any(|seen| seen == word), "{seen}");
     }
 }
 

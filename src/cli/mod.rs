@@ -7,6 +7,7 @@ mod error;
 mod exit;
 mod manual;
 mod output;
+mod p2pfl;
 mod report;
 mod run;
 mod sandbox;
@@ -111,6 +112,9 @@ enum Command {
     /// What each role of a node may do once it is sealed.
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
+    /// What is special about P2PFL: doctor.
+    #[command(subcommand)]
+    P2pfl(p2pfl::P2pflCommand),
     /// A certificate authority whose key is in a token.
     #[command(subcommand)]
     Ca(ca::CaCommand),
@@ -169,6 +173,7 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::Token(command) => Ok(token::run(command, format)?),
         Command::Ca(command) => Ok(ca::run(command, format)?),
         Command::Sandbox(command) => sandbox::run(&command, format),
+        Command::P2pfl(command) => p2pfl::run(command, format),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {
             clap_complete::generate(

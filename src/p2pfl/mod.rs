@@ -7,6 +7,7 @@
 //! certificate. What is bound in it is the commands.
 
 mod command;
+pub(crate) mod doctor;
 mod front;
 mod reader;
 #[cfg(test)]

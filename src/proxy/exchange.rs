@@ -52,11 +52,18 @@ pub(super) async fn exchange(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     pool: &Pool,
-    look: Option<Box<dyn Look>>,
+    mut look: Option<Box<dyn Look>>,
     stall: Duration,
 ) -> Outcome {
     let grpc = is_grpc(request.headers());
     let (head, mut body) = request.into_parts();
+    // No body comes, so nobody would say that it has ended.
+    if body.is_end_stream()
+        && let Some(Err(refusal)) = look.as_mut().map(|look| look.end())
+    {
+        refusal.answer(&mut respond, grpc);
+        return Outcome::Refused;
+    }
     let ready = {
         let mut ready = pin!(pool.ready());
         let mut or_cancelled = pin!(poll_fn(|context| respond.poll_reset(context)));

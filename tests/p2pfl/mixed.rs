@@ -15,8 +15,8 @@ fn at(index: usize) -> String {
     format!("{}:{LEARNERS}", address(index))
 }
 
-/// A certificate that holds the address which P2PFL's own TLS looks for.
-fn certify(mesh: &Mesh, name: &str, index: usize, role: &str, csr: &Path) {
+/// A certificate from the mesh's authority that holds the address which P2PFL's own TLS looks for.
+pub fn certify(mesh: &Mesh, (name, index): (&str, usize), role: &str, csr: &Path, out: &Path) {
     let ca = mesh.tokens("ca");
     run(ca
         .fastness()
@@ -26,7 +26,7 @@ fn certify(mesh: &Mesh, name: &str, index: usize, role: &str, csr: &Path) {
         .arg("--csr")
         .arg(csr)
         .arg("--out")
-        .arg(mesh.path(&format!("{name}/{role}.pem"))));
+        .arg(out));
 }
 
 /// Keys in files for `c`, in the places that its settings name; returns their pins in the policy.
@@ -43,7 +43,8 @@ fn native(mesh: &Mesh) -> impl Fn(&str) -> String + use<> {
             .arg("-out")
             .arg(&csr)
             .stderr(Stdio::null()));
-        certify(mesh, "c", 2, role, &csr);
+        let out = folder.join(format!("{role}.pem"));
+        certify(mesh, ("c", 2), role, &csr, &out);
         let pin = run(mesh.tokens("ca").fastness().arg("spki-pin").arg(csr));
         (role, pin.trim().to_owned())
     });
@@ -58,8 +59,9 @@ fn configure(mesh: &Mesh, name: &str, index: usize, native: impl Fn(&str) -> Str
     for role in ["server", "client"] {
         let csr = mesh.path(&format!("{name}/again.csr"));
         mesh.tokens(name).csr(role, &csr);
-        fs::remove_file(mesh.path(&format!("{name}/{role}.pem"))).unwrap();
-        certify(mesh, name, index, role, &csr);
+        let out = mesh.path(&format!("{name}/{role}.pem"));
+        fs::remove_file(&out).unwrap();
+        certify(mesh, (name, index), role, &csr, &out);
         fs::remove_file(csr).unwrap();
     }
     let (other, other_index) = if name == "a" { ("b", 1) } else { ("a", 0) };

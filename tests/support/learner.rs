@@ -28,7 +28,8 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// Starts one on a host of `network`, logging to `folder/learner.log`.
+    /// Starts one on a host of `network`, logging to `folder/learner.log`; `-` is the address that its
+    /// settings say.
     #[track_caller]
     pub fn start(
         network: &Network,
@@ -53,7 +54,8 @@ impl Learner {
             .current_dir(folder)
             .stderr(log);
         let mut judge = Judge::start(command);
-        assert_eq!(judge.hear(), "\"serving\"");
+        let serving = json(&judge.hear());
+        let address = serving["serving"].as_str().expect("its address");
         Self {
             judge,
             address: address.to_owned(),

@@ -1,9 +1,9 @@
 """An unmodified P2PFL node with a model of numbers, led by lines on standard input; answers each of them
 with one line of JSON.
 
-    learner.py ADDRESS [--step N] [--train SECONDS] [--patience SECONDS] [--tls FOLDER]
+    learner.py ADDRESS [--step N] [--train SECONDS] [--patience SECONDS] [--tls FOLDER] [--settings FILE]
 
-Without --tls it speaks plaintext, as it does beside Fastness. --step is what it adds to the model in each
+--settings is Python that sets P2PFL's Settings, and ADDRESS when that is `-`. Without it and without --tls it speaks plaintext, as it does beside Fastness. --step is what it adds to the model in each
 round: with multiples of 1296, every average of two and three nodes in two rounds is exact, so that the
 order of additions does not show in the model. --patience sets P2PFL's own heartbeat and message time-outs."""
 
@@ -107,6 +107,11 @@ class Led:
                 path = os.path.join(options.tls, file)
                 assert os.path.isfile(path), path
                 setattr(Settings.ssl, name, path)
+        if options.settings:
+            said = {"Settings": Settings}
+            with open(options.settings) as file:
+                exec(file.read(), said)
+            options.address = said["ADDRESS"] if options.address == "-" else options.address
         if options.patience:
             Settings.heartbeat.TIMEOUT = options.patience
             Settings.general.GRPC_TIMEOUT = options.patience
@@ -211,8 +216,9 @@ def main():
     parser.add_argument("--train", type=float, default=0)
     parser.add_argument("--patience", type=float)
     parser.add_argument("--tls")
+    parser.add_argument("--settings")
     led = Led(parser.parse_args())
-    print(json.dumps("serving"), file=answers)
+    print(json.dumps({"serving": led.node.addr}), file=answers)
     for line in sys.stdin:
         name, *arguments = line.split()
         try:

@@ -1,0 +1,300 @@
+//! P2PFL's settings for TLS, and the files that they name. P2PFL decides by which files exist: with one of
+//! them missing it speaks plaintext, and says nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::Findings;
+use crate::fault::Fault;
+
+/// A file of settings is at most so long.
+const LONGEST: u64 = 4 << 20;
+
+/// The files, by their settings, and their names in the folder `certificates` of the package.
+const FILES: [(&str, &str); 5] = [
+    ("ca_crt", "ca.crt"),
+    ("server_crt", "server.crt"),
+    ("server_key", "server.key"),
+    ("client_crt", "client.crt"),
+    ("client_key", "client.key"),
+];
+
+const USE_SSL: &str = "use_ssl";
+
+/// What the settings say, and where.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    values: BTreeMap<&'static str, Said>,
+    /// Folder of the files that no setting names.
+    defaults: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    value: String,
+    file: PathBuf,
+    line: usize,
+}
+
+impl Settings {
+    /// Reads the files; what a later one says counts. Other lines than those about TLS are passed by.
+    pub(super) fn read(files: &[PathBuf], package: Option<&Path>) -> io::Result<Self> {
+        let mut settings = Self {
+            values: BTreeMap::new(),
+            defaults: package.map(|package| package.join("certificates")),
+        };
+        if let Some(package) = package
+            && !package.join("settings.py").is_file()
+        {
+            let problem = format!("{} is not P2PFL's package", package.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, problem));
+        }
+        for file in files {
+            let explained = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+            };
+            if std::fs::metadata(file).map_err(explained)?.len() > LONGEST {
+                return Err(explained(io::ErrorKind::FileTooLarge.into()));
+            }
+            settings.take(&std::fs::read_to_string(file).map_err(explained)?, file);
+        }
+        Ok(settings)
+    }
+
+    fn take(&mut self, text: &str, file: &Path) {
+        for (index, line) in text.lines().enumerate() {
+            if let Some((name, value)) = setting(line) {
+                let said = Said {
+                    value: value.to_owned(),
+                    file: file.to_owned(),
+                    line: index + 1,
+                };
+                self.values.insert(name, said);
+            }
+        }
+    }
+
+    /// The file that P2PFL takes for a setting; `None` when that cannot be told.
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        match self.values.get(name) {
+            Some(said) => Some(PathBuf::from(&said.value)),
+            None => {
+                let (_, default) = FILES.iter().find(|(setting, _)| *setting == name)?;
+                Some(self.defaults.as_ref()?.join(default))
+            }
+        }
+    }
+
+    /// The setting's place, for a fault about it.
+    fn placed(&self, name: &str, fault: Fault) -> Fault {
+        match self.values.get(name) {
+            Some(said) => fault
+                .in_file(said.file.display().to_string())
+                .at_line(said.line),
+            None => fault,
+        }
+    }
+
+    pub(super) fn examine(&self, findings: &mut Findings) {
+        let files: BTreeMap<&str, Option<PathBuf>> = FILES
+            .iter()
+            .map(|(name, _)| (*name, self.file(name)))
+            .collect();
+        match self.values.get(USE_SSL).map(|said| said.value.as_str()) {
+            Some("False" | "false" | "no" | "off" | "0") => {
+                findings.good("use_ssl: false: plaintext as it should be beside Fastness, if nobody else reaches it");
+            }
+            // P2PFL's default.
+            None | Some("True" | "true" | "yes" | "on" | "1") => self.plaintext(&files, findings),
+            Some(other) => {
+                let problem = format!("{other:?} is neither true nor false");
+                let fault = Fault::new("ssl.use_ssl", problem, "write true or false");
+                findings.faults.push(self.placed(USE_SSL, fault));
+            }
+        }
+        for name in ["server_key", "client_key"] {
+            if let Some(Some(path)) = files.get(name) {
+                self.key(name, path, findings);
+            }
+        }
+        let folder = files["ca_crt"].as_deref().and_then(Path::parent);
+        if let Some(key) = folder.map(|folder| folder.join("ca.key"))
+            && key.exists()
+        {
+            findings.faults.push(Fault::new(
+                "ca.key",
+                format!(
+                    "{} is the authority's own key, on a host that needs it for nothing; P2PFL's script encrypts it with a passphrase that is in its source",
+                    key.display()
+                ),
+                "take it away; better, let `fastness ca` issue from a key in a token, and trust this authority no more",
+            ));
+        }
+    }
+
+    /// Says when P2PFL speaks plaintext although TLS is switched on.
+    fn plaintext(&self, files: &BTreeMap<&str, Option<PathBuf>>, findings: &mut Findings) {
+        let mut missing = Vec::new();
+        for (name, path) in files {
+            match path {
+                Some(path) if !path.is_file() => missing.push((*name, path)),
+                Some(_) => {}
+                None => findings.faults.push(Fault::new(
+                    format!("ssl.{name}"),
+                    "no setting names it, and where P2PFL is installed was not said",
+                    "name the folder of the package: --package …/site-packages/p2pfl",
+                )),
+            }
+        }
+        let mend = "bring the file; or, beside Fastness, set use_ssl to false and let it listen on a loopback address or in a network namespace of its own (hsm-setup/own-network)";
+        for (name, path) in &missing {
+            let what = match *name {
+                "server_crt" => "P2PFL listens and dials in plaintext, without a warning",
+                "server_key" => "P2PFL listens in plaintext, without a warning",
+                _ => "P2PFL reaches nobody",
+            };
+            let problem = format!("use_ssl is on and {} is not there: {what}", path.display());
+            let fault = Fault::new(format!("ssl.{name}"), problem, mend);
+            findings.faults.push(self.placed(name, fault));
+        }
+        if missing.is_empty() {
+            findings.good("use_ssl: on, and every file is there");
+        }
+    }
+
+    /// Says what is wrong with a key in a file.
+    fn key(&self, name: &str, path: &Path, findings: &mut Findings) {
+        let metadata = match path.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                let problem = format!("cannot look at {}: {error}", path.display());
+                findings.faults.push(Fault::new(
+                    format!("ssl.{name}"),
+                    problem,
+                    "run the doctor as root",
+                ));
+                return;
+            }
+        };
+        let mode = metadata.mode() & 0o7777;
+        let others = match mode & 0o077 {
+            0 => "whoever runs code as this user copies it",
+            _ => "other users of this host can read or change it",
+        };
+        let fault = Fault::new(
+            format!("ssl.{name}"),
+            format!(
+                "{} is a private key in a file, of user {}, mode {mode:04o}: {others}",
+                path.display(),
+                metadata.uid()
+            ),
+            "move this node to keys in a token: hsm-setup/p2pfl/to-token; until then chmod 600",
+        );
+        findings.faults.push(self.placed(name, fault));
+    }
+}
+
+/// The setting that a line is about, and its value: `use_ssl: false` as in YAML, `Settings.ssl.USE_SSL =
+/// False` as in Python.
+fn setting(line: &str) -> Option<(&'static str, &str)> {
+    let line = line.split(" #").next().unwrap_or_default().trim();
+    let (name, value) = line.split_once([':', '='])?;
+    let name = name.trim().trim_matches(['"', '\'']);
+    let name = name.rsplit('.').next()?.to_ascii_lowercase();
+    let known = FILES.iter().map(|(name, _)| *name).chain([USE_SSL]);
+    let known = known.into_iter().find(|known| *known == name)?;
+    let value = value.trim().trim_end_matches(',');
+    let value = value.trim_matches(['"', '\'']);
+    (!value.is_empty()).then_some((known, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_as_p2pfl_writes_them() {
+        for (line, found) in [
+            ("    use_ssl: false", Some((USE_SSL, "false"))),
+            ("USE_SSL: True  # as always", Some((USE_SSL, "True"))),
+            ("Settings.ssl.USE_SSL = False", Some((USE_SSL, "False"))),
+            (
+                "    server_key: '/etc/p2pfl/server.key'",
+                Some(("server_key", "/etc/p2pfl/server.key")),
+            ),
+            (
+                "  \"CA_CRT\": \"/etc/p2pfl/ca.crt\",",
+                Some(("ca_crt", "/etc/p2pfl/ca.crt")),
+            ),
+            ("# use_ssl: false", None),
+            ("ssl:", None),
+            ("use_ssl:", None),
+            ("nodes: 2", None),
+            ("", None),
+        ] {
+            assert_eq!(setting(line), found, "{line}");
+        }
+    }
+
+    /// Findings about settings `text` with the files of `present` in the package.
+    fn faults(text: &str, present: &[&str]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = folder.path().join("certificates");
+        std::fs::create_dir(&certificates).unwrap();
+        for file in present {
+            std::fs::write(certificates.join(file), "").unwrap();
+        }
+        let mut settings = Settings {
+            defaults: Some(certificates),
+            ..Settings::default()
+        };
+        settings.take(text, Path::new("experiment.yaml"));
+        let mut findings = Findings::default();
+        settings.examine(&mut findings);
+        let folder = folder.path().display().to_string();
+        let said = |fault: &Fault| fault.to_string().replace(&folder, "");
+        findings.faults.iter().map(said).collect()
+    }
+
+    const ALL: [&str; 5] = [
+        "ca.crt",
+        "server.crt",
+        "server.key",
+        "client.crt",
+        "client.key",
+    ];
+
+    #[test]
+    fn a_missing_file_is_plaintext() {
+        for (absent, word) in [
+            ("server.key", "listens in plaintext"),
+            ("server.crt", "listens and dials in plaintext"),
+            ("client.key", "reaches nobody"),
+            ("ca.crt", "reaches nobody"),
+        ] {
+            let present: Vec<_> = ALL.into_iter().filter(|file| *file != absent).collect();
+            for text in ["", "use_ssl: true", "use_ssl: True"] {
+                let found = faults(text, &present);
+                let file = format!("/certificates/{absent} is not there");
+                let about = |fault: &&String| fault.contains(&file) && fault.contains(word);
+                assert_eq!(found.iter().filter(about).count(), 1, "{absent}: {found:?}");
+            }
+            let found = faults("use_ssl: false", &present);
+            assert!(!found.concat().contains("plaintext"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn keys_in_files_are_named_and_nothing_is_said_of_nothing() {
+        let found = faults("use_ssl: true", &ALL);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("server.key is a private key in a file"));
+        let found = faults("use_ssl: false", &["ca.crt", "ca.key"]);
+        assert!(found[0].contains("the authority's own key"), "{found:?}");
+        assert_eq!(faults("use_ssl: false", &["ca.crt"]), [""; 0]);
+        assert!(faults("use_ssl: perhaps", &[])[0].starts_with("experiment.yaml:1: "));
+    }
+}

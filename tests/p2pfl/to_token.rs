@@ -1,0 +1,234 @@
+//! `hsm-setup/p2pfl/to-token`: two P2PFL nodes with keys in files become two with keys in tokens, and go
+//! back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use rcgen::SanType;
+
+use super::fleet::{LEARNERS, connect, learn, no_private_key_below};
+use super::mixed::certify;
+use crate::support::files::FileCa;
+use crate::support::network::address;
+use crate::support::{FASTNESS, Learner, Mesh, Network, Node, Options, root, said};
+
+/// A deployment as P2PFL's users have it: keys in files, one settings file a node.
+struct Deployment {
+    network: Network,
+    mesh: Mesh,
+}
+
+const HOSTS: [&str; 2] = ["a", "b"];
+const PATIENT: [&str; 2] = ["--patience", "60"];
+
+impl Deployment {
+    fn new() -> Self {
+        let deployment = Self {
+            network: Network::new(&HOSTS),
+            mesh: Mesh::new(),
+        };
+        let ca = FileCa::new("P2PFL's own");
+        let mut fleet = String::from("# the fleet\n");
+        for (index, host) in HOSTS.iter().enumerate() {
+            let folder = deployment.certificates(host);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("ca.crt"), &ca.pem).unwrap();
+            for role in ["server", "client"] {
+                let mut leaf = FileCa::leaf("spiffe://any.example/x", role);
+                let ip = address(index).parse().unwrap();
+                leaf.subject_alt_names = vec![SanType::IpAddress(ip)];
+                ca.identity(&folder, role, &leaf);
+                fs::rename(
+                    folder.join(format!("{role}.pem")),
+                    folder.join(format!("{role}.crt")),
+                )
+                .unwrap();
+            }
+            let own = format!("{}:{LEARNERS}", address(index));
+            let mut settings = format!("ADDRESS = \"{own}\"\nSettings.ssl.USE_SSL = True\n");
+            for (name, file) in [
+                ("CA_CRT", "ca.crt"),
+                ("SERVER_CRT", "server.crt"),
+                ("SERVER_KEY", "server.key"),
+                ("CLIENT_CRT", "client.crt"),
+                ("CLIENT_KEY", "client.key"),
+            ] {
+                let path = folder.join(file);
+                settings += &format!("Settings.ssl.{name} = \"{}\"\n", path.display());
+            }
+            fs::write(deployment.settings(host), settings).unwrap();
+            fleet += &format!("{host} {own}\n");
+        }
+        deployment.mesh.write("fleet", &fleet);
+        deployment
+    }
+
+    fn certificates(&self, host: &str) -> PathBuf {
+        self.mesh.path(&format!("deployed/{host}/certificates"))
+    }
+
+    fn settings(&self, host: &str) -> PathBuf {
+        self.mesh.path(&format!("deployed/{host}/settings.py"))
+    }
+
+    /// The script on a host.
+    fn step(&self, host: &str, step: &str, more: &[&str]) -> Output {
+        let script = root().join("hsm-setup/p2pfl/to-token");
+        let mut command = self.network.command(host, script);
+        command
+            .env("FASTNESS", FASTNESS)
+            .args([step, "--domain", "test.example", "--node", host, "--dir"])
+            .arg(self.mesh.path(&format!("moved/{host}")))
+            .arg("--fleet")
+            .arg(self.mesh.path("fleet"))
+            .arg("--certificates")
+            .arg(self.certificates(host))
+            .arg("--settings")
+            .arg(self.settings(host))
+            .args(more);
+        command.output().expect("bash")
+    }
+
+    #[track_caller]
+    fn done(&self, host: &str, step: &str, more: &[&str]) -> String {
+        let output = self.step(host, step, more);
+        assert!(output.status.success(), "{step}: {}", said(&output));
+        said(&output)
+    }
+
+    /// Every file of the deployment, with what is in it and who may read it.
+    fn files(&self) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
+        use std::os::unix::fs::PermissionsExt;
+        let listed = Command::new("find")
+            .arg(self.mesh.path("deployed"))
+            .args(["-type", "f", "-not", "-path", "*/run/*"])
+            .output()
+            .expect("find");
+        let text = String::from_utf8(listed.stdout).unwrap();
+        let read = |path: &str| {
+            let path = PathBuf::from(path);
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            (path.clone(), (fs::read(path).unwrap(), mode))
+        };
+        text.lines().map(read).collect()
+    }
+
+    fn learner(&self, host: &str) -> Learner {
+        let folder = self.mesh.path(&format!("deployed/{host}/run"));
+        fs::create_dir_all(&folder).unwrap();
+        let settings = self.settings(host).display().to_string();
+        let options = [&PATIENT[..], &["--settings", &settings]].concat();
+        Learner::start(&self.network, host, &folder, "-", &options)
+    }
+
+    fn moved(&self, host: &str, file: &str) -> PathBuf {
+        self.mesh.path(&format!("moved/{host}/{file}"))
+    }
+
+    /// What the authority and the other nodes give.
+    fn hand_over(&self) {
+        for (index, host) in HOSTS.iter().enumerate() {
+            fs::copy(
+                self.mesh.path("ca/authority/ca.pem"),
+                self.moved(host, "ca.pem"),
+            )
+            .unwrap();
+            for role in ["server", "client"] {
+                let file = |kind: &str| self.moved(host, &format!("{role}.{kind}"));
+                certify(&self.mesh, (host, index), role, &file("csr"), &file("pem"));
+            }
+            let other = HOSTS[1 - index];
+            let introduction = format!("{host}.peer.toml");
+            let to = self.moved(other, &format!("peers/{introduction}"));
+            fs::copy(self.moved(host, &introduction), to).unwrap();
+        }
+    }
+
+    fn start_node(&self, host: &str) -> Node {
+        let options = Options {
+            through: self.network.on(host),
+            ..Options::default()
+        };
+        let node = Node::spawn(host, &self.moved(host, ""), LEARNERS, options);
+        node.wait_ready();
+        node
+    }
+}
+
+#[test]
+fn a_deployment_with_keys_in_files_moves_to_tokens_and_back() {
+    let deployment = Deployment::new();
+    let before = deployment.files();
+    {
+        let (mut a, mut b) = (deployment.learner("a"), deployment.learner("b"));
+        connect(&mut [&mut a, &mut b]);
+        // With P2PFL running: nothing that it needs is touched.
+        for host in HOSTS {
+            let told = deployment.done(host, "look", &[]);
+            assert!(
+                told.contains("its keys are in its memory and in files"),
+                "{told}"
+            );
+            assert!(told.contains("Nothing was changed"), "{told}");
+            deployment.done(host, "prepare", &["--dry-run"]);
+            assert!(!deployment.moved(host, "").exists());
+            let output = deployment.step(host, "switch", &[]);
+            assert!(
+                said(&output).contains("join comes first"),
+                "{}",
+                said(&output)
+            );
+            deployment.done(host, "prepare", &[]);
+            let output = deployment.step(host, "join", &[]);
+            assert!(said(&output).contains("not there yet"), "{}", said(&output));
+        }
+        let pin = fs::read(deployment.moved("a", "server.pin")).unwrap();
+        // Again: what is there stays.
+        deployment.done("a", "prepare", &[]);
+        assert_eq!(fs::read(deployment.moved("a", "server.pin")).unwrap(), pin);
+        deployment.hand_over();
+        assert_eq!(deployment.files(), before);
+    }
+    for host in HOSTS {
+        deployment.done(host, "join", &[]);
+        deployment.done(host, "switch", &["--dry-run"]);
+    }
+    assert_eq!(deployment.files(), before);
+
+    for host in HOSTS {
+        deployment.done(host, "switch", &[]);
+        no_private_key_below(&deployment.certificates(host));
+        let settings = fs::read_to_string(deployment.settings(host)).unwrap();
+        assert!(settings.contains("USE_SSL = False"), "{settings}");
+        assert!(settings.contains("\"127.77.0."), "{settings}");
+    }
+    {
+        let _nodes = HOSTS.map(|host| deployment.start_node(host));
+        let (mut a, mut b) = (deployment.learner("a"), deployment.learner("b"));
+        assert_eq!(a.address, format!("127.77.0.1:{LEARNERS}"));
+        connect(&mut [&mut a, &mut b]);
+        learn(&mut [&mut a, &mut b], 1, |_| {});
+        let mut doctor = deployment.network.command("a", FASTNESS);
+        doctor.args(["p2pfl", "doctor", "--settings"]);
+        let output = doctor.arg(deployment.settings("a")).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    for host in HOSTS {
+        deployment.done(host, "back", &["--dry-run"]);
+        deployment.done(host, "back", &[]);
+    }
+    assert_eq!(deployment.files(), before, "to the byte, and to the mode");
+    {
+        let (mut a, mut b) = (deployment.learner("a"), deployment.learner("b"));
+        connect(&mut [&mut a, &mut b]);
+    }
+
+    deployment.done("a", "switch", &[]);
+    deployment.done("a", "forget", &[]);
+    no_private_key_below(&deployment.moved("a", ""));
+    let output = deployment.step("a", "back", &[]);
+    assert!(said(&output).contains("no way back"), "{}", said(&output));
+}
