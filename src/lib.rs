@@ -13,6 +13,7 @@ mod control; // What the supervisor and its roles say to each other.
 pub mod fault; // One thing wrong, with its place and its mend.
 pub mod keeper; // The boundary around the token: the message, what may be signed, serving, asking.
 pub mod node; // The network process.
+pub mod p2pfl; // What is special about P2PFL peers: their messages, bound to their certificates.
 pub mod pki; // Certificate authority whose key is in a token.
 pub mod policy; // Who may speak to us: a pure decision over bytes.
 mod proxy; // The application's side: peers' calls to it, its calls to peers.

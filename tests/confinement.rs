@@ -290,3 +290,28 @@ fn only_a_binary_for_attacks_holds_the_trigger() {
         assert_eq!(held, cfg!(feature = "attack-trigger"), "{mark}");
     }
 }
+
+#[test]
+fn a_build_without_filters_is_refused_unless_it_is_wanted_twice_and_this_is_none() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(crate::support::root()).args([
+        "build",
+        "--locked",
+        "--features",
+        "dangerous-unfiltered-bench",
+    ]);
+    let output = cargo.output().expect("cargo starts");
+    let said = crate::support::said(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("is for `benches/run filters` alone"),
+        "{said}"
+    );
+    let binary = fs::read(FASTNESS).expect("the binary");
+    for word in [
+        &b"NO SYSTEM CALL FILTERS"[..],
+        b"without system call filters",
+    ] {
+        assert!(!binary.windows(word.len()).any(|bytes| bytes == word));
+    }
+}

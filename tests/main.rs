@@ -28,6 +28,7 @@ mod keeper_boundary; // A node that was taken over gets no signature but its han
 mod kinds; // Every kind of key.
 mod memory; // Where secrets are in memory, and where not.
 mod mesh; // Two nodes, and what they survive.
+mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
 mod profiles; // What is shown is what is loaded; an administrator's own profiles.

@@ -4,6 +4,7 @@
 use fastness::config::Config;
 use fastness::keeper::message::{KeyIndex, MAX_REPLY, MAX_REQUEST, Refusal, Reply, Request};
 use fastness::keeper::purpose;
+use fastness::p2pfl::{Method, Reader};
 use fastness::policy::{EndEntity, PeerPolicy, SpkiPin};
 use fastness::role::TlsRole;
 use fastness::token::{KeyUri, Scheme, TokenUri};
@@ -42,6 +43,29 @@ fn policy() -> impl Strategy<Value = String> {
         "\\PC{0,8}\n",
     ];
     proptest::collection::vec(piece, 0..16).prop_map(|pieces| pieces.concat())
+}
+
+/// Bytes that are often nearly a request of P2PFL.
+fn p2pfl() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just(b"\x0a\x01a".to_vec()),
+        Just(b"\x10\x01".to_vec()),
+        Just(b"\x1a\x04beat".to_vec()),
+        Just(b"\x22\x04\x08\x0a\x10\x05".to_vec()),
+        Just(b"\x2a\x00".to_vec()),
+        Just(b"\x32\x03\x0a\x01w".to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..6),
+    ];
+    let message = proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat());
+    (message, 0..20_u8).prop_map(|(message, off)| {
+        let length = u8::try_from(message.len()).expect("short");
+        let length = if off == 0 {
+            length.wrapping_add(1)
+        } else {
+            length
+        };
+        [&[0, 0, 0, 0, length][..], &message].concat()
+    })
 }
 
 proptest! {
@@ -110,6 +134,19 @@ proptest! {
     fn a_pin_is_refused_or_written_back_the_same(text in "(sha256/)?[A-Za-z0-9+/=]{0,50}") {
         if let Ok(pin) = text.parse::<SpkiPin>() {
             prop_assert_eq!(pin.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_p2pfl_request_is_read_alike_however_it_is_cut(message in p2pfl(), cut in 1..9_usize) {
+        for method in [Method::Handshake, Method::Send] {
+            let whole = {
+                let mut reader = Reader::new(method, 1 << 16);
+                reader.take(&message).map(|_| reader.end())
+            };
+            let mut reader = Reader::new(method, 1 << 16);
+            let in_pieces = message.chunks(cut).try_for_each(|piece| reader.take(piece).map(drop));
+            prop_assert_eq!(in_pieces.map(|()| reader.end()), whole);
         }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::fault::Fault;
+use crate::p2pfl::MOST_COMMAND;
 
 /// Places on this host that the application is given: one more and somebody makes a mistake.
 const MOST_EGRESS: usize = 1024;
@@ -37,6 +38,9 @@ pub(super) struct ApplicationSpec {
     /// Peer name → where the application reaches that peer.
     #[serde(default)]
     pub(super) egress: BTreeMap<String, Spanned<String>>,
+    /// Peer name → the P2PFL commands that it may give; all that P2PFL knows by default.
+    #[serde(default)]
+    pub(super) commands: BTreeMap<String, Spanned<Vec<String>>>,
 }
 
 /// What the application speaks.
@@ -71,6 +75,8 @@ pub(crate) struct Application {
     pub(crate) health: Option<String>,
     pub(crate) connect: Option<Place>,
     pub(crate) egress: Vec<Egress>,
+    /// P2PFL's commands by peer.
+    pub(crate) commands: BTreeMap<String, Vec<String>>,
 }
 
 /// A place on this host that stands for one peer.
@@ -250,6 +256,8 @@ pub(super) fn check(
             );
         }
     }
+    check_kind(&spec, &listed, &mut fault);
+    let commands = spec.commands.into_iter();
     let application = Application {
         mode: spec.mode,
         kind: spec.kind,
@@ -260,6 +268,9 @@ pub(super) fn check(
         health: spec.health,
         connect,
         egress,
+        commands: commands
+            .map(|(peer, commands)| (peer, commands.into_inner()))
+            .collect(),
     };
     let mut places: Vec<String> = application
         .listens()
@@ -278,6 +289,41 @@ pub(super) fn check(
         );
     }
     application
+}
+
+/// What a kind needs, and what only it has.
+fn check_kind(
+    spec: &ApplicationSpec,
+    listed: impl Fn(&str) -> bool,
+    mut fault: impl FnMut(Option<usize>, Fault),
+) {
+    if spec.kind.is_some() && spec.upstream.is_none() {
+        let mend =
+            "say where the application listens, or leave kind out: it is about what peers send";
+        fault(None, Fault::new("application.kind", "needs upstream", mend));
+    }
+    for (peer, commands) in &spec.commands {
+        let key = format!("application.commands.{peer}");
+        let mut wrong = |problem: String, mend: &str| {
+            fault(
+                Some(commands.span().start),
+                Fault::new(&*key, problem, mend),
+            );
+        };
+        if spec.kind != Some(Kind::P2pfl) {
+            let mend = "add it, or leave the commands out: no other application has any";
+            wrong("needs kind = \"p2pfl\"".into(), mend);
+        }
+        if !listed(peer) {
+            let mend = "name a peer of peers.toml: nobody else is heard";
+            wrong("the peer policy has no peer of this name".into(), mend);
+        }
+        let is_good = |command: &&String| (1..=MOST_COMMAND).contains(&command.len());
+        if let Some(command) = commands.get_ref().iter().find(|one| !is_good(one)) {
+            let mend = "P2PFL's are \"beat\", \"start_learning\" and so on: see policies/node.toml";
+            wrong(format!("{command:?} is no command"), mend);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub struct Limits {
     pub sign_deadline_ms: u64,
     /// Longest gRPC message received.
     pub message_bytes: u64,
+    /// Longest message with a P2PFL model received; P2PFL itself takes 1 GiB.
+    pub weights_bytes: u64,
     /// Calls at once on one connection (RFC 9113 §5.1.2).
     pub streams: u64,
     /// HTTP/2 header list (RFC 9113 §10.5.1).
@@ -122,6 +124,7 @@ limits! {
     connections: 4096, 1 ..= 1000000;
     sign_deadline_ms: 5000, 10 ..= 60000;
     message_bytes: 67108864, 1024 ..= 2147483647;
+    weights_bytes: 1073741824, 1024 ..= 1073741824;
     streams: 1024, 1 ..= 65536;
     header_list_bytes: 16384, 1024 ..= 1048576;
     frame_bytes: 262144, 16384 ..= 16777215;

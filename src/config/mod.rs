@@ -26,7 +26,9 @@ use crate::tls::TrustAnchors;
 use crate::token::{KeyUri, TokenUri};
 use crate::toml_faults;
 
-pub(crate) use application::{Application, Place};
+pub(crate) use application::{Application, Kind, Place};
+#[cfg(test)]
+pub(crate) use application::{Egress, Mode};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
 pub(crate) use sandbox::NodeSandbox;

@@ -15,10 +15,12 @@ use tonic::service::Routes;
 
 use super::Node;
 use super::live::Stream;
-use crate::config::{Application as Settings, Place};
+use crate::config::{Application as Settings, Kind, Place};
+use crate::p2pfl::Front;
+use crate::policy::PeerId;
 use crate::proxy::{
-    Asked, ByteStream, Caller, Direction, Pool, Refusal, Session, Target, Upstream, asked, clean,
-    health,
+    Asked, ByteStream, Caller, Code, Direction, Inspect, Pool, Refusal, Session, Target, Upstream,
+    asked, clean, health,
 };
 
 /// Connections of the application to us, at once.
@@ -32,6 +34,8 @@ pub(super) struct Application {
     upstream: Option<Arc<Pool>>,
     /// The service whose health the application tells us.
     health: Option<String>,
+    /// What looks at peers' calls before the application does.
+    inspect: Option<Arc<dyn Inspect>>,
     doors: Vec<Door>,
 }
 
@@ -87,9 +91,13 @@ impl Application {
             // A connection within this host does not vanish silently.
             Arc::new(Pool::new(upstream, node.0.proxy.client(), None))
         });
+        let inspect = settings.kind.map(|kind| match kind {
+            Kind::P2pfl => Arc::new(Front::new(settings, &node.0.limits)) as Arc<dyn Inspect>,
+        });
         Ok(Self {
             upstream,
             health: settings.health.clone(),
+            inspect,
             doors,
         })
     }
@@ -131,8 +139,12 @@ impl Application {
                 Some(_) = sessions.join_next() => continue,
             };
             let (node, draining) = (node.clone(), draining.clone());
-            let (upstream, routes) = (Arc::clone(upstream), routes.clone());
-            sessions.spawn(peer_session(node, stream, upstream, routes, draining));
+            let behind = Behind {
+                routes: routes.clone(),
+                upstream: Arc::clone(upstream),
+                inspect: self.inspect.clone(),
+            };
+            sessions.spawn(peer_session(node, stream, behind, draining));
         }
         while sessions.join_next().await.is_some() {}
     }
@@ -143,13 +155,40 @@ impl Application {
     }
 }
 
-async fn peer_session(
-    node: Node,
-    stream: Stream,
-    upstream: Arc<Pool>,
+/// Who answers a peer's calls.
+struct Behind {
+    /// Calls to the node itself.
     routes: Routes,
-    draining: watch::Receiver<bool>,
-) {
+    /// All others.
+    upstream: Arc<Pool>,
+    inspect: Option<Arc<dyn Inspect>>,
+}
+
+impl Behind {
+    /// Where a call goes that is for the application.
+    fn target(&self, node: &Node, id: &PeerId, caller: &Caller, head: &mut Parts) -> Target {
+        let look = match &self.inspect {
+            Some(inspect) => {
+                let generation = node.generation();
+                let Some(peer) = generation.policy().peer(id) else {
+                    return Target::Refuse(Refusal {
+                        code: Code::PermissionDenied,
+                        message: "no longer a listed peer".into(),
+                    });
+                };
+                match Arc::clone(inspect).begin(caller, peer.addresses(), head) {
+                    Ok(look) => look,
+                    Err(refusal) => return Target::Refuse(refusal),
+                }
+            }
+            None => None,
+        };
+        caller.stamp(&mut head.headers);
+        Target::Pool(Arc::clone(&self.upstream), look)
+    }
+}
+
+async fn peer_session(node: Node, stream: Stream, behind: Behind, draining: watch::Receiver<bool>) {
     let connection = stream.connection().clone();
     let peer = &connection.0.peer;
     let Some(caller) = Caller::new(
@@ -160,20 +199,20 @@ async fn peer_session(
         return;
     };
     let (name, address) = (peer.name().to_owned(), connection.0.remote);
+    let unlogged = node.clone();
     let session = Session {
         settings: Arc::clone(&node.0.proxy),
         direction: Direction::Ingress,
         route: move |head: &mut Parts| {
             if head.uri.path().starts_with(OURS) {
                 head.extensions.insert(connection.clone());
-                return Target::Local(routes.clone());
+                return Target::Local(behind.routes.clone());
             }
-            caller.stamp(&mut head.headers);
-            Target::Pool(Arc::clone(&upstream), None)
+            behind.target(&node, connection.0.peer.id(), &caller, head)
         },
     };
     if let Err(error) = session.serve(stream, draining).await
-        && let Some(unlogged) = node.0.refusal_lines.take(Instant::now())
+        && let Some(unlogged) = unlogged.0.refusal_lines.take(Instant::now())
     {
         tracing::warn!(peer = name, %address, %error, unlogged, "a peer's connection was closed");
     }

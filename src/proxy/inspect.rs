@@ -1,18 +1,22 @@
 //! What a front that knows its application may look at before the application does.
 
+use std::sync::Arc;
+
 use http::request;
 
 use super::{Caller, Refusal};
+use crate::policy::PeerAddress;
 
 /// Decides about peers' calls.
 pub(crate) trait Inspect: Send + Sync {
-    /// Looks at the head of a call.
+    /// Looks at the head of a call of `caller`, which the policy in force lists at `addresses`.
     ///
     /// # Errors
     /// What the caller is told instead of the application's answer.
     fn begin(
-        &self,
+        self: Arc<Self>,
         caller: &Caller,
+        addresses: &[PeerAddress],
         head: &request::Parts,
     ) -> Result<Option<Box<dyn Look>>, Refusal>;
 }

@@ -19,8 +19,8 @@ mod upstream;
 
 pub(crate) use connect::{Asked, asked};
 pub(crate) use head::{Caller, clean};
-pub(crate) use inspect::Look;
+pub(crate) use inspect::{Inspect, Look};
 pub(crate) use pool::{ByteStream, Dial, Dialling, Pool};
-pub(crate) use refusal::Refusal;
+pub(crate) use refusal::{Code, Refusal, is_grpc};
 pub(crate) use session::{Direction, Session, Settings, Target};
 pub(crate) use upstream::Upstream;

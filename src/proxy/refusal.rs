@@ -84,7 +84,7 @@ fn percent_encoded(message: &str) -> String {
 }
 
 /// Whether a request is a gRPC one.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))

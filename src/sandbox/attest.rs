@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{OwnProfile, Report, Role, User, embedded};
+use super::{OwnProfile, Report, Role, SECCOMP, User, embedded};
 
 /// What a process must be.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl Attestation {
                 profile,
                 sha256,
                 landlock,
-                seccomp = 2,
+                seccomp = SECCOMP,
                 no_new_privs = 1,
                 capabilities = format!("{capabilities:x}"),
                 dumpable = 0,
@@ -155,8 +155,8 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
             }
         };
         must(
-            task.seccomp == 2,
-            format!("Seccomp is {} and not 2", task.seccomp),
+            task.seccomp == SECCOMP,
+            format!("Seccomp is {} and not {SECCOMP}", task.seccomp),
         );
         must(
             task.filters >= declared,

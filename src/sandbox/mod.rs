@@ -34,6 +34,16 @@ use rustix::thread::CapabilitySet;
 /// The kernel that everything here is in: Landlock's scopes (ABI 6) are the newest part.
 pub(crate) const NEEDS: &str = "Linux 6.12 with CONFIG_SECURITY_LANDLOCK, `landlock` in its list of security modules, and CONFIG_SECCOMP_FILTER";
 
+/// What a build for `benches/run filters` says of itself, wherever it can.
+#[cfg(feature = "dangerous-unfiltered-bench")]
+pub(crate) const UNFILTERED: &str = "DANGEROUS: this build has NO SYSTEM CALL FILTERS; it is for `benches/run filters` alone, never for keys that matter";
+
+/// proc(5) `Seccomp` of a task of ours.
+#[cfg(not(feature = "dangerous-unfiltered-bench"))]
+const SECCOMP: u32 = 2;
+#[cfg(feature = "dangerous-unfiltered-bench")]
+const SECCOMP: u32 = 0;
+
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -224,6 +234,12 @@ impl Walled {
             sha256 = report.sha256,
             "sealing"
         );
+        #[cfg(feature = "dangerous-unfiltered-bench")]
+        {
+            tracing::error!(role = role.name(), "{UNFILTERED}");
+            report.filters = 0;
+        }
+        #[cfg(not(feature = "dangerous-unfiltered-bench"))]
         for filter in &profile.filters {
             seccompiler::apply_filter_all_threads(filter).map_err(|error| {
                 SandboxError::Refused {

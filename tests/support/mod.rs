@@ -6,6 +6,8 @@
 pub mod fault;
 pub mod files;
 pub mod intruder;
+pub mod learner;
+pub mod network;
 pub mod node;
 pub mod python;
 pub mod rehearsal;
@@ -26,6 +28,8 @@ use tempfile::TempDir;
 pub use fault::FaultModule;
 pub use files::FileCa;
 pub use intruder::{Intruder, s_server};
+pub use learner::Learner;
+pub use network::Network;
 pub use node::{Node, Options};
 pub use python::{Judge, python};
 pub use shaker::Shaker;

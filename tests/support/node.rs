@@ -19,6 +19,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Where it logs to instead of a file.
     pub log: Option<Stdio>,
+    /// What its command begins with, such as [`Network::on`](super::Network::on) a host.
+    pub through: Vec<String>,
 }
 
 /// A started node; killed when dropped.
@@ -45,6 +47,7 @@ impl Node {
         // The kernel kills it with the test's thread, however that ends.
         let supervisor = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
+            .args(options.through)
             .arg(binary)
             .envs(options.environment)
             .args(["run", "--config"])

@@ -53,7 +53,8 @@ fn generated() -> &'static Path {
 /// A judge that runs beside the test and talks with it, a line at a time; killed when dropped.
 pub struct Judge {
     child: Child,
-    input: ChildStdin,
+    /// `None` once it was closed.
+    input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
@@ -65,7 +66,7 @@ impl Judge {
             .stdout(Stdio::piped())
             .spawn()
             .expect("python");
-        let input = child.stdin.take().expect("piped");
+        let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("piped"));
         Self {
             child,
@@ -87,7 +88,15 @@ impl Judge {
     }
 
     pub fn tell(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("the judge listens");
+        let input = self.input.as_mut().expect("it was not closed");
+        writeln!(input, "{line}").expect("the judge listens");
+    }
+
+    /// Closes its input, and returns the next line that it prints.
+    #[track_caller]
+    pub fn close_and_hear(mut self) -> String {
+        self.input = None;
+        self.hear()
     }
 
     /// Waits for its end, which must be a success.

@@ -3,11 +3,13 @@
 mod admin;
 mod cases;
 mod client;
+mod filters;
 mod handshakes;
 mod memory;
 mod peer;
 mod pinning;
 mod process;
+mod proxied;
 mod report;
 mod rpc;
 mod slow;
@@ -39,10 +41,14 @@ enum Command {
     Handshakes(Bench),
     /// CPU and throughput of unary calls.
     Rpc(Bench),
+    /// In front of an application, against other proxies.
+    Proxy(Bench),
     /// Memory, idle and with idle connections.
     Memory(Bench),
     /// Handshakes and calls of a node whose token is slow.
     SlowHsm(slow::Slow),
+    /// CPU with and without the system call filters.
+    Filters(Bench),
 }
 
 /// What every benchmark needs.
@@ -54,13 +60,16 @@ struct Bench {
     /// The product, built in release.
     #[arg(long)]
     fastness: PathBuf,
+    /// The same, built without filters.
+    #[arg(long)]
+    unfiltered: Option<PathBuf>,
     /// PKCS#11 module.
     #[arg(long)]
     module: PathBuf,
     #[arg(long)]
     json: Option<PathBuf>,
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Handshakes, calls or connections in a round.
     #[arg(long)]
     count: Option<usize>,
@@ -76,6 +85,10 @@ struct Bench {
 }
 
 impl Bench {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(9)
+    }
+
     /// The cases to run, of `all`.
     fn chosen(&self, all: &[Case]) -> Vec<Case> {
         all.iter().copied().filter(|case| self.cases.is_empty() || self.cases.contains(case)).collect()
@@ -87,8 +100,10 @@ fn main() -> anyhow::Result<()> {
         Command::Software { dir } => software::serve(&dir),
         Command::Handshakes(bench) => measure(handshakes::run(&bench)),
         Command::Rpc(bench) => measure(rpc::run(&bench)),
+        Command::Proxy(bench) => measure(proxied::run(&bench)),
         Command::Memory(bench) => measure(memory::run(&bench)),
         Command::SlowHsm(slow) => spread(slow::run(&slow)),
+        Command::Filters(bench) => measure(filters::run(&bench)),
     }
 }
 
