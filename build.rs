@@ -1,6 +1,21 @@
 //! Generates the gRPC code without protoc.
 
+/// A build without filters must be wanted twice, so that no `--all-features` makes one.
+fn refuse_unfiltered() -> Result<(), &'static str> {
+    const WORD: &str = "FASTNESS_BUILD_WITHOUT_FILTERS";
+    println!("cargo::rerun-if-env-changed={WORD}");
+    let feature = std::env::var_os("CARGO_FEATURE_DANGEROUS_UNFILTERED_BENCH").is_some();
+    let said = std::env::var(WORD).is_ok_and(|said| said == "for benches/run filters");
+    match feature && !said {
+        true => {
+            Err("dangerous-unfiltered-bench is for `benches/run filters` alone: build without it")
+        }
+        false => Ok(()),
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    refuse_unfiltered()?;
     let files = [
         "proto/fastness/peer/v1/peer.proto",
         "proto/fastness/admin/v1/admin.proto",

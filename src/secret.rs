@@ -1,8 +1,9 @@
 //! The user PIN and the SO PIN, and where they come from.
 //!
-//! A PIN is read with read(2) into one fixed buffer that is wiped, becomes one exact allocation
-//! that is wiped when dropped, and is borrowed only for a login. It is never on a command line, in
-//! the environment or in a configuration file: those are readable by others, or stay in memory.
+//! A PIN is read with read(2) straight into a page of its own (memfd_secret(2), which not even root
+//! reads from outside), handed to the token from there, wiped and unmapped. No copy of it is made. It
+//! is never on a command line, in the environment or in a configuration file: those are readable by
+//! others, or stay in memory.
 
 mod fault;
 mod read;
@@ -11,7 +12,7 @@ mod source;
 use std::fmt;
 use std::os::fd::AsFd;
 
-use secrecy::{ExposeSecret, SecretString};
+use fastness_secret_page::Page;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
@@ -34,14 +35,27 @@ pub enum PinKind {
 }
 
 /// The PIN of a token's user. Shows nothing, is not copied, is wiped when dropped.
-pub struct UserPin(SecretString);
+pub struct UserPin(Line);
 
 /// The PIN of a token's security officer, needed only to initialise a token. Like [`UserPin`].
-pub struct SoPin(SecretString);
+pub struct SoPin(Line);
+
+/// One line in a page of its own.
+struct Line {
+    page: Page,
+    length: usize,
+}
+
+impl Line {
+    fn bytes(&self) -> &[u8] {
+        &self.page.bytes()[..self.length]
+    }
+}
 
 impl UserPin {
     /// Reads the user PIN from `fd`: at most [`LONGEST_PIN`] bytes of UTF-8 without NUL, one final
-    /// line end removed. A regular file is read from its start, so it can be read again.
+    /// line end removed. A regular file is read from its start, so it can be read again. Where there
+    /// is no memfd_secret(2), the log says so, and the PIN is in memory that is locked.
     ///
     /// # Errors
     /// [`PinError`]; it never holds what was read.
@@ -55,9 +69,9 @@ impl UserPin {
         same(&self.0, &other.0)
     }
 
-    /// Hands the PIN over for a login. The token room is the only caller.
-    pub(crate) fn expose_for_login(self) -> SecretString {
-        self.0
+    /// The PIN, for a login. The token room is the only caller.
+    pub(crate) fn expose_for_login(&self) -> &[u8] {
+        self.0.bytes()
     }
 }
 
@@ -75,9 +89,9 @@ impl SoPin {
         same(&self.0, &other.0)
     }
 
-    /// Hands the PIN over for a login. The token room is the only caller.
-    pub(crate) fn expose_for_login(self) -> SecretString {
-        self.0
+    /// The PIN, for a login. The token room is the only caller.
+    pub(crate) fn expose_for_login(&self) -> &[u8] {
+        self.0.bytes()
     }
 }
 
@@ -93,9 +107,6 @@ impl fmt::Debug for SoPin {
     }
 }
 
-fn same(one: &SecretString, other: &SecretString) -> bool {
-    one.expose_secret()
-        .as_bytes()
-        .ct_eq(other.expose_secret().as_bytes())
-        .into()
+fn same(one: &Line, other: &Line) -> bool {
+    one.bytes().ct_eq(other.bytes()).into()
 }

@@ -17,10 +17,18 @@
     reason = "a panic is how a test fails"
 )]
 
+#[path = "attacks/exact.rs"]
+mod exact;
+#[path = "attacks/rules.rs"]
+mod rules;
 mod support;
+#[path = "attacks/used.rs"]
+mod used;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fastness_attack::{CATALOGUE, ENDS};
 
@@ -43,66 +51,70 @@ enum End {
 
 const KILLED: End = End::Signal(31);
 
-/// Runs a node whose `role` makes the attempt `name` when it serves; says how that ended, and the
-/// number of the call that the kernel's log names, if it can be read.
-fn attempt(mesh: &Mesh, role: &str, name: &str) -> (End, Option<i64>) {
-    let environment = vec![("FASTNESS_ATTACK".to_owned(), format!("{role}:{name}"))];
-    let begins = std::fs::metadata(mesh.path("a/log")).map_or(0, |log| log.len());
-    let begins = usize::try_from(begins).expect("small");
+/// What came of a role's attempts, in their order: those that returned, then the one that ended it.
+struct Ends {
+    ends: Vec<End>,
+    /// The call that the kernel's log says the process was killed for, if it can be read.
+    number: Option<i64>,
+}
+
+/// Runs a node whose `role` makes the attempts `names` when all of it was attested and serves.
+fn attempts(mesh: &Mesh, role: &str, names: &[&str]) -> Ends {
+    attempts_of(mesh, role, names, None).0
+}
+
+/// The same with another binary; and the log, and the supervisor's process.
+fn attempts_of(
+    mesh: &Mesh,
+    role: &str,
+    names: &[&str],
+    binary: Option<PathBuf>,
+) -> (Ends, String, u32) {
+    let told = format!("{role}:{}", names.join(";"));
     let mut node = support::Node::spawn(
         "a",
         &mesh.path("a"),
         mesh.ports["a"],
         Options {
-            environment,
+            environment: vec![("FASTNESS_ATTACK".to_owned(), told)],
+            binary,
             ..Options::default()
         },
     );
     let supervisor = node.supervisor();
-    let end = eventually(&format!("{role} attempts {name}"), || {
+    let (returned, signal) = eventually(&format!("{role} attempts {names:?}"), || {
+        // Before the log is read: what it said last is then in there.
+        let ended = node.has_ended();
         let log = node.log();
-        let said = log.get(begins..)?;
-        let told = said
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("attack {name:?}: ")));
-        if let Some(told) = told {
-            return Some(match told.strip_prefix("errno ") {
-                Some(errno) => End::Errno(errno.parse().expect("a number")),
+        let whole = log.rfind('\n').map_or("", |end| &log[..=end]);
+        let lines = || whole.lines();
+        let returned: Vec<End> = lines()
+            .filter_map(|line| line.strip_prefix("attack "))
+            .map(|told| match told.rsplit_once(": errno ") {
+                Some((_, errno)) => End::Errno(errno.parse().expect("a number")),
                 None => End::Returned,
-            });
+            })
+            .collect();
+        if returned.len() >= names.len() {
+            return Some((returned, None));
         }
         if role == "supervisor" {
             use std::os::unix::process::ExitStatusExt;
-            return node
-                .has_ended()
-                .map(|status| End::Signal(status.signal().expect("it was killed")));
+            let signal = ended?.signal().unwrap_or_else(|| panic!("{log}"));
+            return Some((returned, Some(signal)));
         }
-        let gone = said
-            .lines()
-            .find(|line| line.contains("status=") && line.contains(role))?;
+        let gone = lines().find(|line| line.contains("status=") && line.contains(role))?;
         let signal = gone
             .split_once("signal: ")
-            .unwrap_or_else(|| panic!("{gone}"))
+            .unwrap_or_else(|| panic!("{log}"))
             .1;
-        Some(End::Signal(
-            signal.split(' ').next()?.parse().expect("a number"),
-        ))
+        let signal = signal.split(' ').next()?.parse().expect("a number");
+        Some((returned, Some(signal)))
     });
     let log = node.log();
     let pid = match role {
-        "supervisor" => Some(supervisor.to_string()),
-        _ => log[begins..]
-            .lines()
-            .find(|line| line.contains("attested") && line.contains(&format!("role=\"{role}\"")))
-            .map(|line| {
-                line.split_once(" pid=")
-                    .expect("a pid")
-                    .1
-                    .split(' ')
-                    .next()
-                    .expect("a pid")
-                    .to_owned()
-            }),
+        "supervisor" => supervisor.to_string(),
+        _ => attested_pid(&log, role),
     };
     let address = node.address();
     drop(node);
@@ -110,8 +122,26 @@ fn attempt(mesh: &Mesh, role: &str, name: &str) -> (End, Option<i64>) {
     eventually("the port is free", || {
         std::net::TcpListener::bind(address).ok()
     });
-    let number = pid.filter(|_| end == KILLED).and_then(|pid| logged(&pid));
-    (end, number)
+    let ends = Ends {
+        ends: returned
+            .into_iter()
+            .chain(signal.map(End::Signal))
+            .collect(),
+        number: signal
+            .filter(|signal| End::Signal(*signal) == KILLED)
+            .and_then(|_| logged(&pid)),
+    };
+    (ends, log, supervisor)
+}
+
+/// The first process of `role` that was attested: none makes an attempt before.
+fn attested_pid(log: &str, role: &str) -> String {
+    let line = log
+        .lines()
+        .find(|line| line.contains("attested") && line.contains(&format!("role=\"{role}\"")))
+        .unwrap_or_else(|| panic!("{role} was not attested: {log}"));
+    let (_, pid) = line.split_once(" pid=").expect("a pid");
+    pid.split(' ').next().expect("a pid").to_owned()
 }
 
 /// The call that the kernel's log says this process was killed for. The kernel leaves lines out when
@@ -131,17 +161,51 @@ fn logged(pid: &str) -> Option<i64> {
         .ok()
 }
 
+/// As many nodes at once.
+const AT_ONCE: usize = 3;
+
+/// Calls `work` on each of `items`, several at a time; the results are in their order.
+fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut mine = Vec::new();
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(index) else {
+                            return mine;
+                        };
+                        mine.push((index, work(item)));
+                    }
+                })
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 /// Makes every attempt in `role`: what `declared` names ends so, all else with SIGSYS.
 fn catalogue(role: &str, names: &[&str], declared: &[(&str, End)]) {
+    assert!(names.len() >= 60, "{role}: {} attempts", names.len());
     let declared: BTreeMap<_, _> = declared.iter().cloned().collect();
     for name in declared.keys() {
         assert!(names.contains(name), "{name} is not attempted");
     }
+    // A keeper that is killed in C_Login leaves SoftHSM's token torn: each attempt has its own.
+    let found = side_by_side(names, |name| {
+        let Ends { ends, number } = attempts(&Mesh::new(), role, &[name]);
+        (ends.into_iter().next().expect("one end"), number)
+    });
     let (mut wrong, mut numbers) = (Vec::new(), 0);
-    for name in names {
+    for (name, (end, number)) in names.iter().zip(found) {
         let wanted = declared.get(name).unwrap_or(&KILLED);
-        // A keeper that is killed in C_Login leaves SoftHSM's token torn: each attempt has its own.
-        let (end, number) = attempt(&Mesh::new(), role, name);
         let known = CATALOGUE
             .iter()
             .find(|one| one.name == *name)
@@ -174,7 +238,6 @@ fn all() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     names.extend(["x32 getpid", "i386 getpid"]);
     names.extend(ENDS.iter().map(|(name, _)| *name));
-    assert!(names.len() >= 60);
     names
 }
 
@@ -266,17 +329,49 @@ fn the_supervisor_starts_nothing_but_itself() {
         "kexec_load",
         "reboot",
         "syslog",
+        "clock_settime",
+        "adjtimex",
+        "sethostname",
+        "swapon",
+        "acct",
+        "quotactl",
+        "vhangup",
+        "delete_module",
+        "request_key",
+        "fsopen",
+        "open_tree",
+        "move_mount",
+        "mount_setattr",
+        "fanotify_init",
+        "io_setup",
+        "io_uring_enter",
+        "set_mempolicy",
+        "move_pages",
+        "ioprio_set",
+        "sched_setscheduler",
+        "rt_sigqueueinfo",
+        "pkey_alloc",
+        "setxattr",
+        "setfsuid",
+        "setreuid",
+        "prlimit of parent",
+        "tkill",
+        "tgkill parent",
+        "tgkill abort parent",
+        "name_to_handle_at",
         "x32 getpid",
         "i386 getpid",
         "panic",
         "segfault",
+        "out of memory",
     ];
     let denied = [
         ("execve", End::Errno(EACCES)),
-        ("execveat", End::Errno(EACCES)),
         ("clone3", End::Errno(ENOSYS)),
         ("kill parent", End::Errno(EPERM)),
         ("kill init", End::Errno(EPERM)),
+        ("tgkill parent", End::Errno(EPERM)),
+        ("tgkill abort parent", End::Errno(EPERM)),
         ("bind a TCP port", End::Errno(EACCES)),
     ];
     catalogue(
@@ -286,9 +381,37 @@ fn the_supervisor_starts_nothing_but_itself() {
     );
 }
 
-/// The positive control of `confinement::the_binary_holds_no_attack`.
+/// What a panic says is dropped where the log takes nothing; the end does not wait for it.
+#[test]
+fn a_panic_with_a_full_log_ends_all_the_same() {
+    for role in ["node", "keeper"] {
+        let mesh = Mesh::new();
+        let (_unread, log) = support::full_pipe();
+        let node = support::Node::spawn(
+            "a",
+            &mesh.path("a"),
+            mesh.ports["a"],
+            Options {
+                environment: vec![("FASTNESS_ATTACK".to_owned(), format!("{role}:panic"))],
+                log: Some(log),
+                ..Options::default()
+            },
+        );
+        eventually("it is started again", || {
+            let status = node.ask(&["status"]).ok()?;
+            let processes = status["processes"].as_array()?.clone();
+            let one = processes.iter().find(|one| one["role"] == role)?;
+            (one["restarts"].as_u64()? >= 1).then_some(())
+        });
+    }
+}
+
+/// The positive control of `confinement::only_a_binary_for_attacks_holds_the_trigger`.
 #[test]
 fn this_build_holds_the_trigger() {
     let binary = std::fs::read(support::FASTNESS).expect("the binary");
-    assert!(binary.windows(15).any(|bytes| bytes == b"FASTNESS_ATTACK"));
+    for mark in fastness_attack::MARKS {
+        let mut windows = binary.windows(mark.len());
+        assert!(windows.any(|bytes| bytes == mark.as_bytes()), "{mark}");
+    }
 }

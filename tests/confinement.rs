@@ -2,15 +2,14 @@
 //! `attacks.rs` is what a compromised role can do.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::Value;
 
 use crate::support::node::{self, Node};
-use crate::support::{FASTNESS, Mesh, Options, eventually, json, run};
+use crate::support::{FASTNESS, Mesh, Options, eventually, full_pipe, json, run};
 
 /// A field of a task's status (proc(5)).
 fn field(status: &str, name: &str) -> String {
@@ -220,19 +219,9 @@ fn the_profiles_are_shown_and_are_those_of_the_running_processes() {
     for one in attestations(&a) {
         let declared = of(one["role"].as_str().expect("text"));
         assert_eq!(one["profile_sha256"], declared["sha256"], "{one}");
-        assert_eq!(one["landlock"], declared["landlock"], "{one}");
+        assert_eq!(one["landlock"], declared["landlock"]["summary"], "{one}");
     }
     assert!(show("human").contains(&format!("{} system calls", count("node"))));
-}
-
-/// A pipe that takes no byte more.
-fn full_pipe() -> (std::io::PipeReader, Stdio) {
-    let (unread, log) = std::io::pipe().expect("a pipe");
-    let flags = rustix::fs::fcntl_getfl(&log).expect("its flags");
-    rustix::fs::fcntl_setfl(&log, flags | OFlags::NONBLOCK).expect("its flags");
-    while rustix::io::write(&log, &[b'.'; 4096]).is_ok() {}
-    rustix::fs::fcntl_setfl(&log, flags).expect("its flags");
-    (unread, log.into())
 }
 
 #[test]
@@ -259,14 +248,70 @@ fn a_log_that_nobody_reads_stalls_no_role() {
     assert_all_confined(&a);
 }
 
-/// The positive control is in `attacks.rs`.
+/// `attacks.rs` shows how a role ends that gets no memory. The kernel's own end for want of it is a
+/// SIGKILL, as above.
 #[test]
-fn the_binary_holds_no_attack() {
-    if cfg!(feature = "attack-trigger") {
-        return;
+fn roles_that_get_no_more_memory_break_no_rule() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    a.ping("b");
+    for role in ["keeper", "node"] {
+        let old = a.pid(role);
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        let pid = Pid::from_raw(i32::try_from(old).expect("a process id"));
+        rustix::process::prlimit(pid, Resource::As, none).expect("a process of ours");
+        // New handshakes, and more bytes than the node has room for.
+        let other = b.pid("node");
+        node::signal(other, Signal::KILL);
+        b.wait_replaced("node", other);
+        let _ = b.ask(&["ping", "a", "--transfer", "64MiB"]);
+        eventually("a serves", || b.ask(&["ping", "a"]).ok());
     }
+    // Who had enough goes on, and who had not ends as an abort.
+    let log = a.log();
+    for gone in log.lines().filter(|line| line.contains("status=")) {
+        assert!(gone.contains("signal: 6"), "{gone}");
+    }
+    assert_all_confined(&a);
+    assert_no_violation(&a);
+}
+
+/// The positive control is in `attacks.rs`, which has a binary with that feature.
+#[test]
+fn only_a_binary_for_attacks_holds_the_trigger() {
     let binary = fs::read(FASTNESS).expect("the binary");
-    for word in [&b"FASTNESS_ATTACK"[..], b"this role was told to"] {
+    for mark in fastness_attack::MARKS {
+        let held = binary
+            .windows(mark.len())
+            .any(|bytes| bytes == mark.as_bytes());
+        assert_eq!(held, cfg!(feature = "attack-trigger"), "{mark}");
+    }
+}
+
+#[test]
+fn a_build_without_filters_is_refused_unless_it_is_wanted_twice_and_this_is_none() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(crate::support::root()).args([
+        "build",
+        "--locked",
+        "--features",
+        "dangerous-unfiltered-bench",
+    ]);
+    let output = cargo.output().expect("cargo starts");
+    let said = crate::support::said(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("is for `benches/run filters` alone"),
+        "{said}"
+    );
+    let binary = fs::read(FASTNESS).expect("the binary");
+    for word in [
+        &b"NO SYSTEM CALL FILTERS"[..],
+        b"without system call filters",
+    ] {
         assert!(!binary.windows(word.len()).any(|bytes| bytes == word));
     }
 }

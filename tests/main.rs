@@ -22,15 +22,21 @@ mod confinement; // Every process is confined, and the mesh does its work so.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod greeter; // The library: a service of one's own behind all of this.
 mod hsm_outage; // A slow, hung or dying HSM.
+mod hsm_table; // Every return code from every call.
 mod judges; // grpcio, openssl and python-pkcs11 agree.
 mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.
+mod memory; // Where secrets are in memory, and where not.
 mod mesh; // Two nodes, and what they survive.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
-mod proxy;
+mod profiles; // What is shown is what is loaded; an administrator's own profiles.
+mod proxy; // An unchanged application beside each node.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
+mod soak; // Faults in any order leave nothing behind.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
+mod unechoed; // A secret in a wrong place is not repeated.
+mod users; // Each role a user of its own.

@@ -129,7 +129,7 @@ impl Gate {
     /// Lets in a connection from `address`, which the policy lists or not.
     ///
     /// When it is full, a listed address takes the place of the oldest stranger, or of the oldest
-    /// silent connection of a listed address that holds more than itself; a stranger takes the place
+    /// silent connection of its own or of a listed address that holds more; a stranger takes the place
     /// of the oldest silent stranger. Silent is what has sent no whole ClientHello yet: what has, has
     /// cost us something already.
     ///
@@ -229,7 +229,8 @@ impl Inside {
         true
     }
 
-    /// Sends the oldest silent connection away whose address holds more than `newcomer` would.
+    /// Sends the oldest silent connection away that is `newcomer`'s own, or whose address holds more than
+    /// `newcomer` would. Who means to speak has done so before most of those who do not have gone.
     fn displace_listed(&mut self, newcomer: IpAddr) -> bool {
         let held = |address| self.held.get(&address).copied().unwrap_or_default();
         let more = held(newcomer) + 1;
@@ -237,7 +238,7 @@ impl Inside {
             .listed
             .silent
             .iter()
-            .find(|(_, place)| held(place.address) > more);
+            .find(|(_, place)| place.address == newcomer || held(place.address) > more);
         let Some(number) = found.map(|(number, _)| *number) else {
             return false;
         };
@@ -382,6 +383,9 @@ mod tests {
             }
         );
         assert!(is_out(&all[99]).await);
+        for entry in listed.iter().chain(&more) {
+            entry.heard(now).unwrap();
+        }
         assert_eq!(gate.enter(ip(LISTED), true, now).err(), Some(Turned::Busy));
         assert_eq!(
             gate.enter(stranger(500), false, now).err(),
@@ -423,12 +427,14 @@ mod tests {
             .collect();
         assert!(!is_out(&hogs[0]).await && is_out(&hogs[1]).await && is_out(&hogs[4]).await);
         assert!(!is_out(&hogs[5]).await);
-        assert_eq!(
-            gate.enter(ip(LISTED), true, now).err(),
-            Some(Turned::Busy),
-            "half each"
-        );
-        drop((hogs, other));
+        // Half each: from now on an address displaces its own.
+        let one_more = gate.enter(ip(LISTED), true, now).unwrap();
+        assert!(is_out(&other[0]).await && !is_out(&hogs[5]).await);
+        for entry in other[1..].iter().chain([&one_more]) {
+            entry.heard(now).unwrap();
+        }
+        assert_eq!(gate.enter(ip(LISTED), true, now).err(), Some(Turned::Busy));
+        drop((hogs, other, one_more));
         assert_eq!(gate.sizes().listed, 0);
     }
 

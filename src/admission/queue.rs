@@ -195,12 +195,12 @@ impl<T> Queue<T> {
         self.classes[class.index()].running
     }
 
-    /// Threads that `class` may have at once. A quarter, at least one, is out of the strangers' reach;
+    /// Threads that `class` may have at once. A quarter, rounded up, is out of the strangers' reach;
     /// where there is only one thread they share it by turns.
     fn threads_for(&self, class: Class) -> usize {
         match class {
             Class::Own | Class::Listed => self.threads,
-            Class::Stranger => (self.threads - (self.threads / 4).max(1)).max(1),
+            Class::Stranger => (self.threads - self.threads.div_ceil(4)).max(1),
         }
     }
 

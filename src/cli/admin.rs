@@ -39,6 +39,14 @@ pub(super) struct PingArgs {
 }
 
 impl SocketArgs {
+    /// The socket that `config` names.
+    pub(super) fn of(config: &Path) -> Self {
+        Self {
+            admin: None,
+            config: config.to_owned(),
+        }
+    }
+
     /// The socket's path: as given, else as the configuration says.
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
         match &self.admin {
@@ -94,10 +102,14 @@ async fn connect(path: &Path) -> Result<Channel, std::io::Error> {
         .map_err(std::io::Error::other)
 }
 
+/// The running node's status.
+pub(super) fn ask_status(socket: &SocketArgs) -> Result<StatusResponse, Failure> {
+    Ok(with_node(socket, async |mut node| node.status(StatusRequest {}).await)?.into_inner())
+}
+
 /// `fastness status`
 pub(super) fn status(socket: &SocketArgs, format: Format) -> Result<(), Failure> {
-    let status =
-        with_node(socket, async |mut node| node.status(StatusRequest {}).await)?.into_inner();
+    let status = ask_status(socket)?;
     if format == Format::Json {
         return output::json(&status);
     }

@@ -29,11 +29,19 @@ pub use error::CommandError;
 pub use exit::Exit;
 pub(crate) use output::Failure;
 
+#[cfg(not(feature = "dangerous-unfiltered-bench"))]
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+#[cfg(feature = "dangerous-unfiltered-bench")]
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " DANGEROUS: without system call filters"
+);
+
 /// A hardened node: mutual-TLS gRPC between peers, every private key inside a PKCS#11 token.
 #[derive(Debug, Parser)]
 #[command(
     name = "fastness",
-    version,
+    version = VERSION,
     propagate_version = true,
     arg_required_else_help = true,
     after_long_help = "\
@@ -139,6 +147,8 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
         Some(role) if role == Role::Node.argument() => return crate::node::role::main(services),
         _ => {}
     }
+    #[cfg(feature = "dangerous-unfiltered-bench")]
+    eprintln!("fastness: {}", crate::sandbox::UNFILTERED);
     let cli = Cli::parse();
     match dispatch(cli.command, cli.format) {
         Ok(()) => Exit::Done.into(),

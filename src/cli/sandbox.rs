@@ -1,22 +1,32 @@
-//! `fastness sandbox`: what each role may do, from the profiles that are part of this binary.
+//! `fastness sandbox`: what each role may do, from the profiles in force, and what the running
+//! processes are.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Failure, Format, output};
+use super::admin::{SocketArgs, ask_status};
+use super::{Exit, Failure, Format, output};
 use crate::config::Config;
 use crate::fault::{Fault, chain};
-use crate::sandbox::{NEEDS, Profile, ProfileError, Role, Walls};
+use crate::rpc::admin::Attestation;
+use crate::sandbox::{
+    Maker, NEEDS, OwnProfile, Profile, ProfileError, Reach, Role, Rule, User, Walls,
+};
 
 /// `fastness sandbox …`
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum SandboxCommand {
-    /// Show what each role of a node may do: system calls, Landlock, digests of the profiles.
+    /// Show what each role of a node may do: system calls, Landlock, digests of the profiles, users.
     ///
-    /// With a configuration, for its tokens. `fastness status` shows what the running processes really
-    /// are.
+    /// With a configuration: for its tokens, its users and its own profiles (`profile` in [[token]],
+    /// `node_profile` and `supervisor_profile` in [sandbox]); and when its node runs, what each process
+    /// really is, read from /proc for this answer.
+    ///
+    /// In JSON: `roles[]` with `role`, `token`, `profile`, `sha256`, `allowed`, `argument_checked`,
+    /// `answered`, `rules`, `landlock`, `uid`, and of a running one `pid`, `threads`, `filters`,
+    /// `mismatches`; `running` says whether a node answered.
     Show(ShowArgs),
 }
 
@@ -28,9 +38,6 @@ pub(super) struct ShowArgs {
     config: Option<PathBuf>,
 }
 
-/// What SoftHSM's tokens say of their maker.
-const SOFTHSM: &str = "SoftHSM project";
-
 /// What one role may do.
 #[derive(Debug, Serialize)]
 struct Shown {
@@ -38,27 +45,78 @@ struct Shown {
     /// Its token, for a keeper.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
-    profile: &'static str,
+    profile: String,
+    sha256: String,
     allowed: Vec<String>,
     argument_checked: Vec<String>,
     /// Calls that fail with an error; any other call ends the process.
     answered: BTreeMap<String, String>,
-    landlock: String,
-    sha256: String,
+    rules: Vec<Rule>,
+    landlock: Reach,
+    /// The user that it runs as; `null`: that of whoever starts the node.
+    uid: Option<u32>,
+    #[serde(flatten)]
+    running: Option<Running>,
+}
+
+/// What its process is.
+#[derive(Debug, Serialize)]
+struct Running {
+    pid: u32,
+    threads: u32,
+    /// Filters on each of them, those of its parents included.
+    filters: u32,
+    /// What is not as it must be; empty is good.
+    mismatches: Vec<String>,
 }
 
 impl Shown {
-    fn new(role: Role, token: Option<String>, profile: Profile, walls: &Walls) -> Self {
+    fn new(role: Role, profile: Profile, walls: &Walls, user: Option<User>) -> Self {
+        let owned = |calls: std::collections::BTreeSet<&str>| {
+            calls.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let answered = profile.answered().into_iter();
         Self {
             role: role.name(),
-            token,
+            token: None,
+            allowed: owned(profile.allowed()),
+            argument_checked: owned(profile.argument_checked()),
+            answered: answered
+                .map(|(call, error)| (call.to_owned(), error.to_owned()))
+                .collect(),
+            landlock: walls.reach(),
+            uid: user.map(|user| user.uid),
+            running: None,
             profile: profile.name,
-            allowed: profile.allowed.into_iter().collect(),
-            argument_checked: profile.argument_checked.into_iter().collect(),
-            answered: profile.answered,
-            landlock: walls.to_string(),
             sha256: profile.sha256,
+            rules: profile.rules,
         }
+    }
+
+    /// Whether `found` is its process.
+    fn is(&self, found: &Attestation) -> bool {
+        self.role == found.role && self.token.as_deref().unwrap_or_default() == found.token
+    }
+
+    /// Adds what the process is, which may be of another release or have read other files.
+    fn seen(&mut self, found: &Attestation) {
+        let mut mismatches = found.mismatches.clone();
+        let mut same = |what: &str, declared: &str, found: &str| {
+            if declared != found {
+                mismatches.push(format!(
+                    "its {what} is {found:?}; shown here is {declared:?}"
+                ));
+            }
+        };
+        same("profile", &self.sha256, &found.profile_sha256);
+        same("Landlock", &self.landlock.summary, &found.landlock);
+        self.uid = Some(found.uid);
+        self.running = Some(Running {
+            pid: found.pid,
+            threads: found.tasks,
+            filters: found.seccomp_filters,
+            mismatches,
+        });
     }
 
     fn describe(&self) -> String {
@@ -79,6 +137,22 @@ impl Shown {
             .iter()
             .map(|(call, error)| format!("{call} ({error})"))
             .collect();
+        let user = match self.uid {
+            Some(uid) => format!("uid {uid}"),
+            None => "the user that starts the node".to_owned(),
+        };
+        let running = match &self.running {
+            None => String::new(),
+            Some(running) if running.mismatches.is_empty() => format!(
+                "\n  process {}: {} threads, {} filters on each, confined as declared",
+                running.pid, running.threads, running.filters
+            ),
+            Some(running) => format!(
+                "\n  process {}: NOT AS DECLARED: {}",
+                running.pid,
+                running.mismatches.join("; ")
+            ),
+        };
         [
             format!(
                 "{}{of}: profile {}, SHA-256 {}",
@@ -92,7 +166,8 @@ impl Shown {
             format!("    {}", allowed.join(" ")),
             format!("  refused with an error: {}", answered.join(", ")),
             "  any other ends the process".to_owned(),
-            format!("  Landlock: {}", self.landlock),
+            format!("  Landlock: {}", self.landlock.summary),
+            format!("  runs as {user}{running}"),
         ]
         .join("\n")
     }
@@ -102,67 +177,96 @@ pub(super) fn run(command: &SandboxCommand, format: Format) -> Result<(), Failur
     let SandboxCommand::Show(args) = command;
     let config = args.config.as_deref().map(Config::load).transpose();
     let config = config.map_err(|faults| Failure::faults("mend the faults above", faults))?;
-    let shown = roles(config.as_ref()).map_err(|error| {
+    let asked = args
+        .config
+        .as_deref()
+        .map(|config| ask_status(&SocketArgs::of(config)));
+    let (found, unseen) = match asked {
+        Some(Ok(status)) => (status.attestations, None),
+        Some(Err(failure)) if failure.exit == Exit::NoNode => (Vec::new(), Some(failure.message)),
+        Some(Err(failure)) => return Err(failure),
+        None => (Vec::new(), None),
+    };
+    let mut shown = roles(config.as_ref(), &found).map_err(|error| {
         Failure::faults(
             "this binary cannot confine",
             vec![Fault::new("sandbox", chain(&*error), "")],
         )
     })?;
+    for one in &mut shown {
+        if let Some(found) = found.iter().find(|found| one.is(found)) {
+            one.seen(found);
+        }
+    }
+    let running = !found.is_empty();
     if format == Format::Json {
-        return output::json(&serde_json::json!({ "roles": shown }));
+        return output::json(&serde_json::json!({ "running": running, "roles": shown }));
     }
     let mut text: Vec<String> = shown.iter().map(Shown::describe).collect();
     text.push(format!("needs {NEEDS}"));
+    text.extend(unseen.map(|why| format!("of no running node: {why}")));
     output::text(&text.join("\n\n"))
 }
 
-fn roles(config: Option<&Config>) -> Result<Vec<Shown>, Box<dyn std::error::Error>> {
+fn roles(
+    config: Option<&Config>,
+    found: &[Attestation],
+) -> Result<Vec<Shown>, Box<dyn std::error::Error>> {
+    let users = config.map(Config::users).unwrap_or_default();
+    let own = config.and_then(|config| config.profile.as_ref());
+    let supervisor = Profile::supervisor(own, &users)?;
     let programs = Walls::own_program()?;
-    let mut shown = vec![Shown::new(
-        Role::Supervisor,
-        None,
-        Profile::supervisor()?,
-        &programs,
-    )];
+    let mut shown = vec![Shown::new(Role::Supervisor, supervisor, &programs, None)];
     match config {
         Some(config) => {
             for token in &config.tokens {
-                // A keeper asks its token who made it. Here nobody logs in: the module's name must do.
-                let name = token
-                    .module
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy();
-                let maker = if name.contains("softhsm") {
-                    SOFTHSM
-                } else {
-                    ""
-                };
                 let environment = |name: &str| token.environment.get(name).map(PathBuf::from);
-                shown.push(keeper(maker, Some(token.uri.to_string()), environment)?);
+                let own = token.profile.as_ref();
+                let uri = token.uri.to_string();
+                let running = found.iter().find(|found| found.token == uri);
+                let maker = maker(token.module.as_path(), running)?;
+                let keeper = keeper(maker, own, token.user, environment)?;
+                shown.push(Shown {
+                    token: Some(uri),
+                    ..keeper
+                });
             }
         }
         None => {
-            for maker in [SOFTHSM, ""] {
-                shown.push(keeper(maker, None, |_| None)?);
+            for maker in [Maker::SoftHsm, Maker::Other] {
+                shown.push(keeper(maker, None, None, |_| None)?);
             }
         }
     }
-    shown.push(Shown::new(
-        Role::Node,
-        None,
-        Profile::node()?,
-        &Walls::Nothing,
-    ));
+    let given = config.map(|config| config.node.clone()).unwrap_or_default();
+    let node = Profile::node(given.profile.as_ref())?;
+    shown.push(Shown::new(Role::Node, node, &Walls::Nothing, given.user));
     Ok(shown)
 }
 
+/// A keeper asks its token who made it. Here nobody logs in: what the running one says must do, or
+/// the module's name.
+fn maker(module: &Path, running: Option<&Attestation>) -> Result<Maker, ProfileError> {
+    for maker in [Maker::SoftHsm, Maker::Other] {
+        let profile = Profile::keeper(maker, None)?;
+        if running.is_some_and(|running| running.profile_sha256 == profile.sha256) {
+            return Ok(maker);
+        }
+    }
+    let name = module.file_name().unwrap_or_default().to_string_lossy();
+    Ok(match name.contains("softhsm") {
+        true => Maker::SoftHsm,
+        false => Maker::Other,
+    })
+}
+
 fn keeper(
-    maker: &str,
-    token: Option<String>,
+    maker: Maker,
+    own: Option<&OwnProfile>,
+    user: Option<User>,
     environment: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<Shown, ProfileError> {
-    let profile = Profile::keeper(maker)?;
-    let walls = Walls::of_module(profile.name, environment);
-    Ok(Shown::new(Role::Keeper, token, profile, &walls))
+    let profile = Profile::keeper(maker, own)?;
+    let walls = Walls::of_module(maker, environment);
+    Ok(Shown::new(Role::Keeper, profile, &walls, user))
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::fault::Fault;
 
@@ -29,12 +29,7 @@ pub(super) fn read(
 ) -> Result<String, Fault> {
     let shown = path.display();
     let fault = |problem: String, mend: String| Fault::new(key, problem, mend);
-    let mut file = std::fs::File::open(path).map_err(|error| {
-        fault(
-            format!("cannot open {shown}: {error}"),
-            "name an existing file that this user can read".into(),
-        )
-    })?;
+    let mut file = std::fs::File::open(path).map_err(|error| cannot_open(path, key, &error))?;
     let metadata = file
         .metadata()
         .map_err(|error| fault(format!("cannot look at {shown}: {error}"), String::new()))?;
@@ -77,4 +72,50 @@ pub(super) fn read(
         .read_to_string(&mut text)
         .map_err(|error| fault(format!("cannot read {shown}: {error}"), String::new()))?;
     Ok(text)
+}
+
+/// The same of a file that decides what the roles may do, and its whole path: nobody but root and we
+/// may change it or a folder on the way to it, so nobody can put another in its place.
+pub(super) fn read_administrators(
+    path: &Path,
+    key: &str,
+    faults: &mut Vec<Fault>,
+) -> Result<(PathBuf, String), Fault> {
+    let path = path
+        .canonicalize()
+        .map_err(|error| cannot_open(path, key, &error))?;
+    let ourselves = rustix::process::geteuid().as_raw();
+    for folder in path.ancestors().skip(1) {
+        let shown = folder.display();
+        let metadata =
+            std::fs::metadata(folder).map_err(|error| cannot_open(folder, key, &error))?;
+        // In a sticky folder, such as /tmp, others cannot move what is ours (chmod(1)).
+        let (open, sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
+        if metadata.uid() != 0 && metadata.uid() != ourselves {
+            faults.push(Fault::new(
+                key,
+                format!("the folder {shown} belongs to user {}", metadata.uid()),
+                "put the file where only root or this user can replace it",
+            ));
+        } else if open && !sticky {
+            faults.push(Fault::new(
+                key,
+                format!(
+                    "the folder {shown} has mode {:04o}: others may put another file there",
+                    metadata.mode() & 0o7777
+                ),
+                format!("chmod go-w {shown}"),
+            ));
+        }
+    }
+    let text = read(&path, Privacy::Public, key, faults)?;
+    Ok((path, text))
+}
+
+fn cannot_open(path: &Path, key: &str, error: &std::io::Error) -> Fault {
+    Fault::new(
+        key,
+        format!("cannot open {}: {error}", path.display()),
+        "name an existing file that this user can read",
+    )
 }

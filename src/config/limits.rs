@@ -117,7 +117,7 @@ macro_rules! limits {
 
 limits! {
     handshake_deadline_ms: 10000, 100 ..= 120000;
-    pending_handshakes: 512, 1 ..= 65536;
+    pending_handshakes: 1024, 1 ..= 65536;
     source_pending: 16, 1 ..= 65536;
     source_signatures_per_second: 20, 1 ..= 1000000;
     stranger_signatures_per_second: 200, 0 ..= 1000000;

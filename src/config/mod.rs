@@ -5,6 +5,7 @@ mod application;
 mod certificate;
 mod files;
 mod limits;
+mod sandbox;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use toml::Spanned;
 use crate::fault::Fault;
 use crate::policy::{PeerId, PeerPolicy, ResolvedHosts, SpkiPin};
 use crate::role::TlsRole;
+use crate::sandbox::{OwnProfile, Role, User};
 use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
 use crate::tls::TrustAnchors;
@@ -29,6 +31,7 @@ pub(crate) use application::{Application, Kind, Place};
 pub(crate) use application::{Egress, Mode};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
+pub(crate) use sandbox::NodeSandbox;
 
 use application::ApplicationSpec;
 use certificate::OwnChain;
@@ -63,6 +66,9 @@ pub struct Config {
     pub(crate) resolved: ResolvedHosts,
     pub(crate) limits: Limits,
     pub(crate) log: LogSetup,
+    /// The administrator's profile for the supervisor.
+    pub(crate) profile: Option<OwnProfile>,
+    pub(crate) node: NodeSandbox,
 }
 
 /// One token and the keys in it.
@@ -75,6 +81,10 @@ pub(crate) struct TokenConfig {
     pub(crate) sessions: u8,
     /// The server key, then the client key.
     pub(crate) keys: Vec<KeyConfig>,
+    /// The user that its keeper runs as.
+    pub(crate) user: Option<User>,
+    /// The administrator's profile for its keeper.
+    pub(crate) profile: Option<OwnProfile>,
 }
 
 impl TokenConfig {
@@ -85,6 +95,8 @@ impl TokenConfig {
             && self.pin == other.pin
             && self.environment == other.environment
             && self.sessions == other.sessions
+            && self.user == other.user
+            && self.profile == other.profile
             && self.keys.len() == other.keys.len()
             && self
                 .keys
@@ -215,9 +227,18 @@ impl Reader<'_> {
             .metrics
             .as_ref()
             .and_then(|address| self.metrics(address));
+        let profile = self.own_profile(
+            Role::Supervisor,
+            spec.sandbox.supervisor_profile.as_ref(),
+            "sandbox.supervisor_profile",
+        );
+        let node = self.node_sandbox(&spec.sandbox);
+        self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
         let (peers, policy, resolved) = peers?;
         let application = spec.application.map(|spec| self.application(spec, &policy));
         Some(Config {
+            profile,
+            node,
             file,
             id: id?,
             listen,
@@ -397,7 +418,15 @@ impl Reader<'_> {
             };
             (name, value)
         });
+        let user = self.user(spec.user.as_ref(), &format!("{place}.user"));
+        let profile = self.own_profile(
+            Role::Keeper,
+            spec.profile.as_ref(),
+            &format!("{place}.profile"),
+        );
         Some(TokenConfig {
+            user,
+            profile,
             module: spec.module.into_inner(),
             uri: uri?,
             pin: pin?,

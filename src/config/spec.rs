@@ -34,6 +34,19 @@ pub(super) struct Spec {
     pub(super) limits: LimitsSpec,
     #[serde(default)]
     pub(super) log: LogSpec,
+    #[serde(default)]
+    pub(super) sandbox: SandboxSpec,
+}
+
+/// `[sandbox]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SandboxSpec {
+    /// The user that the node runs as.
+    pub(super) node_user: Option<Spanned<String>>,
+    /// Files with other profiles than those in the binary.
+    pub(super) node_profile: Option<Spanned<PathBuf>>,
+    pub(super) supervisor_profile: Option<Spanned<PathBuf>>,
 }
 
 /// One `[[token]]`.
@@ -51,6 +64,10 @@ pub(super) struct TokenSpec {
     pub(super) environment: BTreeMap<String, String>,
     /// Sessions to sign with.
     pub(super) sessions: Option<Spanned<u8>>,
+    /// The user that its keeper runs as.
+    pub(super) user: Option<Spanned<String>>,
+    /// A file with another profile for its keeper than those in the binary.
+    pub(super) profile: Option<Spanned<PathBuf>>,
     pub(super) server: Spanned<KeySpec>,
     pub(super) client: Spanned<KeySpec>,
 }

@@ -21,6 +21,8 @@ pub(crate) enum ToKeeper {
     Poll,
     /// Let running signatures end, then exit.
     Stop,
+    #[cfg(feature = "attack-trigger")]
+    Attack(sandbox::attack::Attack),
 }
 
 /// What a keeper is to do.
@@ -33,10 +35,15 @@ pub(crate) struct KeeperSetup {
     /// RFC 7512 URI of the token.
     pub(crate) token: String,
     pub(crate) pin: PinKind,
+    /// Whether an operator asked for this start; if not, a token that remembers a wrong PIN is not logged
+    /// in to.
+    pub(crate) attended: bool,
     /// Sessions to hold; at most one for each channel.
     pub(crate) sessions: usize,
     /// In the order of their [`crate::keeper::message::KeyIndex`].
     pub(crate) keys: Vec<KeySetup>,
+    /// The administrator's own, instead of the one for its token.
+    pub(crate) profile: Option<sandbox::OwnProfile>,
 }
 
 /// One key and what it is for.

@@ -31,6 +31,8 @@ pub(crate) enum ToNode {
     Metrics(String),
     /// Stop accepting, let calls end, then exit.
     Drain,
+    #[cfg(feature = "attack-trigger")]
+    Attack(sandbox::attack::Attack),
 }
 
 /// What a node is to do.
@@ -47,6 +49,8 @@ pub(crate) struct NodeSetup {
     pub(crate) application: Option<Application>,
     pub(crate) tokens: Vec<TokenSetup>,
     pub(crate) limits: Limits,
+    /// The administrator's own, instead of the one in the binary.
+    pub(crate) profile: Option<sandbox::OwnProfile>,
     pub(crate) generation: Generation,
 }
 
@@ -56,6 +60,8 @@ pub(crate) struct TokenSetup {
     pub(crate) label: String,
     /// Number of channels that came along.
     pub(crate) channels: usize,
+    /// How many signatures it is asked for at once.
+    pub(crate) sessions: usize,
 }
 
 /// Everything that a reload replaces, as one whole.

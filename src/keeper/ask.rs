@@ -1,9 +1,10 @@
 //! The node's side of the boundary: asks a keeper for one signature and waits for it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, sockopt};
@@ -18,24 +19,24 @@ use crate::token::Scheme;
 /// The channels to one keeper: one for each of its signing threads.
 ///
 /// A channel carries one request at a time, so a keeper thread is never asked for two signatures
-/// at once and a caller waits for a free channel, in the order that the lane's permits give.
+/// at once, and a caller waits for a free channel: first come first served.
 #[derive(Debug)]
 pub struct Asker {
     free: Mutex<Free>,
     returned: Condvar,
     next_id: AtomicU64,
     deadline: Duration,
-    sessions: usize,
     breaker: Breaker,
     times: Histogram,
     failures: Tally,
 }
 
-/// The channels that carry no request, and how many wait for one.
-#[derive(Debug)]
+/// The channels that carry no request, and who waits for one.
+#[derive(Debug, Default)]
 struct Free {
     channels: Vec<OwnedFd>,
-    waiting: usize,
+    next: u64,
+    waiting: VecDeque<u64>,
 }
 
 /// A signature and who made it.
@@ -89,10 +90,9 @@ impl Asker {
             }
         }
         Ok(Self {
-            sessions: channels.len(),
             free: Mutex::new(Free {
                 channels,
-                waiting: 0,
+                ..Free::default()
             }),
             returned: Condvar::new(),
             next_id: AtomicU64::new(1),
@@ -101,11 +101,6 @@ impl Asker {
             times: Histogram::default(),
             failures: Tally::default(),
         })
-    }
-
-    /// How many signatures can be under way at once.
-    pub fn sessions(&self) -> usize {
-        self.sessions
     }
 
     /// Whether this token is worth asking now; when none is, asking is still allowed.
@@ -182,31 +177,43 @@ impl Asker {
 
     fn take(&self, until: Instant) -> Result<OwnedFd, AskError> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = free.next;
+        free.next += 1;
+        free.waiting.push_back(ours);
         loop {
-            if let Some(channel) = free.channels.pop() {
+            if free.waiting.front() == Some(&ours)
+                && let Some(channel) = free.channels.pop()
+            {
+                free.waiting.pop_front();
+                self.wake(free);
                 return Ok(channel);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                free.waiting.retain(|waiting| *waiting != ours);
+                self.wake(free);
                 return Err(AskError::Deadline(self.deadline));
             }
-            free.waiting += 1;
             (free, _) = self
                 .returned
                 .wait_timeout(free, left)
                 .unwrap_or_else(PoisonError::into_inner);
-            free.waiting -= 1;
         }
     }
 
     fn give_back(&self, channel: OwnedFd) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.channels.push(channel);
-        let wanted = free.waiting > 0;
+        self.wake(free);
+    }
+
+    /// Lets those who wait look whose turn it is; they are few.
+    fn wake(&self, free: MutexGuard<'_, Free>) {
+        let wanted = !free.waiting.is_empty() && !free.channels.is_empty();
         drop(free);
         // Waking nobody is a system call too.
         if wanted {
-            self.returned.notify_one();
+            self.returned.notify_all();
         }
     }
 

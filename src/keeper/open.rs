@@ -6,7 +6,7 @@ use crate::control::{KeeperReady, KeeperSetup, KeyReady, KeySetup};
 use crate::fault::Fault;
 use crate::role::TlsRole;
 use crate::secret::UserPin;
-use crate::token::{self, KeyKind, KeyUri, Module, Scheme, Token, TokenError, TokenUri};
+use crate::token::{self, KeyKind, KeyUri, Module, Scheme, Session, Token, TokenError, TokenUri};
 
 /// One key that passed: its address and what it is for.
 pub(super) struct Purpose {
@@ -24,18 +24,28 @@ pub(super) struct Refused {
     pub(super) latch: bool,
 }
 
-/// Sessions of the token that are left to others: the one that holds the login and the health
-/// probe's.
+/// Sessions of a token that says how many it has which are not for signatures: the one that holds the
+/// login and the health probe's. Where there are fewer, they share: a token with two sessions signs and
+/// probes in one, a token with one does everything in it.
 const RESERVE: u64 = 2;
 
 /// Loads the module, logs in with `pin` and checks every key of `setup`.
 pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperReady), Refused> {
     let token = log_in(setup, pin)?;
+    let no_session = |error: TokenError| Refused {
+        faults: vec![Fault::new(
+            format!("{}.sessions", setup.place),
+            error.to_string(),
+            "free sessions of this token, or lower `sessions`",
+        )],
+        latch: false,
+    };
+    let session = token.session_or_the_login_s().map_err(no_session)?;
     let mut faults = Vec::new();
     let mut keys = Vec::new();
     let mut ready = Vec::new();
     for key in &setup.keys {
-        match check_key(&token, key) {
+        match check_key(&session, key) {
             Ok((purpose, found)) => {
                 keys.push(purpose);
                 ready.push(found);
@@ -56,14 +66,7 @@ pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperRe
     let wanted = setup
         .sessions
         .min(usize::try_from(most).unwrap_or(usize::MAX));
-    let vault = Vault::new(token, keys, wanted).map_err(|error| Refused {
-        faults: vec![Fault::new(
-            format!("{}.sessions", setup.place),
-            error.to_string(),
-            "free sessions of this token, or lower `sessions`",
-        )],
-        latch: false,
-    })?;
+    let vault = Vault::new(token, session, keys, wanted).map_err(no_session)?;
     let found = KeeperReady {
         label: info.label,
         serial: info.serial,
@@ -95,7 +98,12 @@ fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
     })?;
     let module = Module::load(&setup.module).map_err(refuse)?;
     let token = module.token(&uri).map_err(refuse)?;
-    token.login(pin).map_err(refuse)?;
+    let login = if setup.attended {
+        token.login(pin)
+    } else {
+        token.login_by_itself(pin)
+    };
+    login.map_err(refuse)?;
     Ok(token)
 }
 
@@ -109,7 +117,7 @@ fn key_of(error: &TokenError) -> &'static str {
 }
 
 /// One object, not readable, matching its certificate, and able to sign with each of its schemes.
-fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec<Fault>> {
+fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec<Fault>> {
     let one = |error: TokenError| vec![Fault::new(&*setup.place, error.to_string(), error.mend())];
     let uri: KeyUri = setup.uri.parse().map_err(|error| {
         vec![Fault::new(
@@ -118,7 +126,6 @@ fn check_key(token: &Token, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec
             "mend the URI",
         )]
     })?;
-    let session = token.session().map_err(one)?;
     let key = session.locate(&uri).map_err(one)?;
     if key.spki_der() != setup.spki {
         return Err(vec![other_key(setup, "they have different public keys")]);

@@ -93,12 +93,12 @@ fn run() -> io::Result<()> {
     let vault = Arc::new(vault);
 
     // 4. Landlock: from now on nothing is written, and only the token is read.
-    let sealed = sandbox::Profile::keeper(&ready.manufacturer)
+    let maker = sandbox::Maker::of(&ready.manufacturer);
+    let sealed = sandbox::Profile::keeper(maker, setup.profile.as_ref())
         .map_err(sandbox::SandboxError::from)
         .and_then(|profile| {
-            let walls = sandbox::Walls::of_module(profile.name, |name| {
-                std::env::var_os(name).map(PathBuf::from)
-            });
+            let walls =
+                sandbox::Walls::of_module(maker, |name| std::env::var_os(name).map(PathBuf::from));
             Ok((entered.wall(&walls)?, profile))
         });
     let (walled, profile) = match sealed {
@@ -121,8 +121,6 @@ fn run() -> io::Result<()> {
     signers.serve(confined);
     probe.serve(confined);
     supervisor.tell(&FromKeeper::Ready(Box::new(ready)));
-    #[cfg(feature = "attack-trigger")]
-    sandbox::attack::begin(sandbox::Role::Keeper);
     while let Some(order) = frame::receive::<ToKeeper>(&control)? {
         match order {
             ToKeeper::Poll => supervisor.tell(&FromKeeper::Vitals(Box::new(Vitals {
@@ -134,6 +132,8 @@ fn run() -> io::Result<()> {
                 trouble: probe.health().trouble(),
             }))),
             ToKeeper::Stop => break,
+            #[cfg(feature = "attack-trigger")]
+            ToKeeper::Attack(attack) => attack.run(None),
             ToKeeper::Setup(_) => tracing::error!("a second setup: ignored"),
         }
     }

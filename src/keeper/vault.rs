@@ -3,10 +3,10 @@
 //! One session is used by one thread at a time (SoftHSM crashes otherwise), and is closed after any
 //! error (a failed C_Sign leaves many modules with an operation that never ends).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::calls::Calls;
 use super::message::{Refusal, Request};
@@ -31,8 +31,9 @@ struct Pool {
     /// Places of sessions that were closed after an error and may be opened again.
     vacant: Vec<Place>,
     borrowed: usize,
-    /// Threads that wait for a session, or for the others to be done.
-    waiting: usize,
+    /// Threads that wait for a session, in the order of their coming.
+    waiting: VecDeque<u64>,
+    next: u64,
     /// Threads that call the module in a session that is not the pool's.
     inside: usize,
     closed: bool,
@@ -63,9 +64,14 @@ pub(super) enum SignError {
 const SESSION_WAIT: Duration = Duration::from_secs(30);
 
 impl Vault {
-    /// A vault over a token that is logged in and whose keys were checked, with at most `wanted`
-    /// sessions, at least one.
-    pub(super) fn new(token: Token, keys: Vec<Purpose>, wanted: usize) -> Result<Self, TokenError> {
+    /// A vault over a token that is logged in and whose keys were checked in `session`, with at most
+    /// `wanted` sessions, that one included.
+    pub(super) fn new(
+        token: Token,
+        session: Session,
+        keys: Vec<Purpose>,
+        wanted: usize,
+    ) -> Result<Self, TokenError> {
         let vault = Self {
             token,
             keys,
@@ -73,7 +79,8 @@ impl Vault {
                 idle: Vec::new(),
                 vacant: Vec::new(),
                 borrowed: 0,
-                waiting: 0,
+                waiting: VecDeque::new(),
+                next: 0,
                 inside: 0,
                 closed: false,
             }),
@@ -83,11 +90,10 @@ impl Vault {
             signatures: AtomicU64::new(0),
             evictions: Mutex::default(),
         };
-        let mut idle = Vec::new();
+        let mut idle = vec![vault.find_keys(Place(0), session)?];
         while idle.len() < wanted {
             match vault.open_session(Place(idle.len())) {
                 Ok(live) => idle.push(live),
-                Err(error) if idle.is_empty() => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, wanted, sessions = idle.len(), "the token gives fewer sessions than configured");
                     break;
@@ -194,7 +200,10 @@ impl Vault {
     /// at start is no key of ours.
     fn open_session(&self, place: Place) -> Result<Live, TokenError> {
         let _inside = self.calls.enter(place.0);
-        let session = self.token.session()?;
+        self.find_keys(place, self.token.session()?)
+    }
+
+    fn find_keys(&self, place: Place, session: Session) -> Result<Live, TokenError> {
         let mut keys = Vec::with_capacity(self.keys.len());
         for purpose in &self.keys {
             let key = session.locate(&purpose.uri)?;
@@ -214,34 +223,43 @@ impl Vault {
     }
 
     fn borrow(&self) -> Result<Live, SignError> {
+        match self.take()? {
+            Ok(live) => Ok(live),
+            Err(place) => self.open_session(place).map_err(|error| {
+                self.note_eviction(&error);
+                self.give_back(Err(place));
+                fate(error)
+            }),
+        }
+    }
+
+    /// A session, or the place of one that is to be opened: first come first served.
+    fn take(&self) -> Result<Result<Live, Place>, SignError> {
+        let refused = Err(SignError::Refused(Refusal::Token));
         let mut pool = self.pool();
+        let ours = pool.next;
+        pool.next += 1;
+        pool.waiting.push_back(ours);
+        let until = Instant::now() + SESSION_WAIT;
         loop {
-            if pool.closed {
-                return Err(SignError::Refused(Refusal::Token));
+            let left = until.saturating_duration_since(Instant::now());
+            if pool.closed || left.is_zero() {
+                pool.waiting.retain(|waiting| *waiting != ours);
+                self.wake(pool);
+                return refused;
             }
-            if let Some(live) = pool.idle.pop() {
+            if pool.waiting.front() == Some(&ours)
+                && let Some(taken) = pool.spare()
+            {
+                pool.waiting.pop_front();
                 pool.borrowed += 1;
-                return Ok(live);
+                self.wake(pool);
+                return Ok(taken);
             }
-            if let Some(place) = pool.vacant.pop() {
-                pool.borrowed += 1;
-                drop(pool);
-                return self.open_session(place).map_err(|error| {
-                    self.note_eviction(&error);
-                    self.give_back(Err(place));
-                    fate(error)
-                });
-            }
-            pool.waiting += 1;
-            let waited;
-            (pool, waited) = self
+            (pool, _) = self
                 .returned
-                .wait_timeout(pool, SESSION_WAIT)
+                .wait_timeout(pool, left)
                 .unwrap_or_else(PoisonError::into_inner);
-            pool.waiting -= 1;
-            if waited.timed_out() {
-                return Err(SignError::Refused(Refusal::Token));
-            }
         }
     }
 
@@ -253,13 +271,17 @@ impl Vault {
             Ok(live) => pool.idle.push(live),
             Err(place) => pool.vacant.push(place),
         }
-        let (closing, wanted) = (pool.closed, pool.waiting > 0);
+        self.wake(pool);
+    }
+
+    /// Lets those who wait look whose turn it is; they are few.
+    fn wake(&self, pool: MutexGuard<'_, Pool>) {
+        let spare = !pool.idle.is_empty() || !pool.vacant.is_empty();
+        let wanted = pool.closed || (spare && !pool.waiting.is_empty());
         drop(pool);
         // Waking nobody is a system call too.
-        match (closing, wanted) {
-            (true, _) => self.returned.notify_all(),
-            (false, true) => self.returned.notify_one(),
-            (false, false) => {}
+        if wanted {
+            self.returned.notify_all();
         }
     }
 
@@ -360,6 +382,14 @@ impl Vault {
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    /// A session that nobody uses, or a place for one.
+    fn spare(&mut self) -> Option<Result<Live, Place>> {
+        let idle = self.idle.pop().map(Ok);
+        idle.or_else(|| self.vacant.pop().map(Err))
     }
 }
 

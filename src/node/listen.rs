@@ -60,10 +60,9 @@ pub(super) async fn accept(
                 .count(entry.class().name(), "connections-full");
             continue;
         }
-        let _ = tcp.set_nodelay(true);
         let (node, accepted) = (node.clone(), accepted.clone());
         tokio::spawn(async move {
-            match node.0.handshakes.accept(tcp, &entry).await {
+            match node.0.handshakes.accept(tcp, address, &entry).await {
                 Ok(connection) => establish(&node, connection, entry, &accepted).await,
                 Err(error) => refuse(&node, &error, entry.class(), address),
             }

@@ -96,9 +96,9 @@ impl Node {
         text.family(
             "fastness_lane_threads",
             Kind::Gauge,
-            "Threads of the lane: handshakes that may wait for a token at once.",
+            "Threads of the lane: handshakes that compute or are signed at once.",
         )
-        .sample(&[], lane.sessions() as u64);
+        .sample(&[], lane.threads() as u64);
         let mut family = text.family(
             "fastness_lane_waiting",
             Kind::Gauge,

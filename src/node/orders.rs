@@ -81,9 +81,9 @@ impl Orders {
                 ToNode::Serve => {
                     let _ = begin.send(true);
                     let _ = answers.send(FromNode::Ready);
-                    #[cfg(feature = "attack-trigger")]
-                    sandbox::attack::begin(sandbox::Role::Node);
                 }
+                #[cfg(feature = "attack-trigger")]
+                ToNode::Attack(attack) => attack.run(None),
                 ToNode::Setup(_) => tracing::error!("a second setup: ignored"),
             }
         }

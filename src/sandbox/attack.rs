@@ -1,4 +1,6 @@
-//! For tests alone (feature `attack-trigger`): a sealed role makes one attempt of a compromised one.
+//! For tests alone (feature `attack-trigger`): a sealed role makes the attempts of a compromised one.
+//!
+//! The supervisor tells it to, once the node is ready: by then every role was attested and serves.
 
 use super::Role;
 use crate::telemetry;
@@ -6,32 +8,37 @@ use crate::telemetry;
 #[cfg(not(debug_assertions))]
 compile_error!("the feature `attack-trigger` is for tests: build without it, or without --release");
 
-/// `ROLE:ATTEMPT`, in the supervisor's environment and handed on to its roles.
-pub(crate) const VARIABLE: &str = "FASTNESS_ATTACK";
+/// `ROLE:ATTEMPT;ATTEMPT…`, in the supervisor's environment.
+const VARIABLE: &str = "FASTNESS_ATTACK";
 
-/// Process id of the supervisor, for its roles: asking for it would be a call too.
-pub(crate) const PARENT: &str = "FASTNESS_ATTACK_PARENT";
+/// What one role is to attempt, in this order.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Attack {
+    attempts: Vec<String>,
+    /// Process id of the supervisor: asking for it would be a call too.
+    supervisor: u32,
+}
 
-/// Makes the attempt, if it is this role that was told to, and writes what came of it.
-pub(crate) fn begin(role: Role) {
-    let Ok(told) = std::env::var(VARIABLE) else {
-        return;
-    };
-    let Some(name) = told
-        .strip_prefix(role.name())
-        .and_then(|rest| rest.strip_prefix(':'))
-    else {
-        return;
-    };
-    // The supervisor attests us meanwhile. A pause that every profile allows.
-    std::thread::park_timeout(std::time::Duration::from_millis(100));
-    let parent = std::env::var(PARENT).ok().and_then(|pid| pid.parse().ok());
-    let outcome = match fastness_attack::attempt(
-        name,
-        parent.unwrap_or_else(std::os::unix::process::parent_id),
-    ) {
-        Ok(returned) => format!("it returned {returned}"),
-        Err(errno) => format!("errno {errno}"),
-    };
-    let _ = telemetry::write_or_drop(format!("attack {name:?}: {outcome}\n").into_bytes());
+impl Attack {
+    /// What the environment says that `role` is to attempt.
+    pub(crate) fn on(role: Role) -> Option<Self> {
+        let told = std::env::var(VARIABLE).ok()?;
+        let attempts = told.strip_prefix(role.name())?.strip_prefix(':')?;
+        Some(Self {
+            attempts: attempts.split(';').map(str::to_owned).collect(),
+            supervisor: std::process::id(),
+        })
+    }
+
+    /// Makes the attempts and writes what came of each. `parent`: whom to harm instead of the
+    /// supervisor, for the supervisor itself.
+    pub(crate) fn run(&self, parent: Option<u32>) {
+        for name in &self.attempts {
+            let outcome = match fastness_attack::attempt(name, parent.unwrap_or(self.supervisor)) {
+                Ok(returned) => format!("it returned {returned}"),
+                Err(errno) => format!("errno {errno}"),
+            };
+            let _ = telemetry::write_or_drop(format!("attack {name:?}: {outcome}\n").into_bytes());
+        }
+    }
 }

@@ -2,15 +2,22 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Report, Role};
+use super::{OwnProfile, Report, Role, SECCOMP, User, embedded};
 
 /// What a process must be.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
     pub(crate) role: Role,
     pub(crate) pid: u32,
+    /// The user of its own, if it has one; without, it is this process's.
+    pub(crate) user: Option<User>,
+    /// Whether it starts roles as users of their own.
+    pub(crate) keeps_rights: bool,
+    /// The profile of the administrator's that it was given, if it was given one.
+    pub(crate) own_profile: Option<OwnProfile>,
     /// What it said of itself.
     pub(crate) report: Report,
 }
@@ -21,6 +28,8 @@ pub(crate) struct Attestation {
     pub(crate) role: Role,
     pub(crate) pid: u32,
     pub(crate) uid: u32,
+    /// Its effective capabilities.
+    pub(crate) capabilities: u64,
     /// Threads that were read.
     pub(crate) tasks: usize,
     /// Filters on each of them, those of its parents included.
@@ -37,6 +46,7 @@ impl Attestation {
             role,
             pid,
             uid,
+            capabilities,
             tasks,
             filters,
             report,
@@ -58,9 +68,9 @@ impl Attestation {
                 profile,
                 sha256,
                 landlock,
-                seccomp = 2,
+                seccomp = SECCOMP,
                 no_new_privs = 1,
-                capabilities = 0,
+                capabilities = format!("{capabilities:x}"),
                 dumpable = 0,
                 descriptors = report.descriptors,
                 outside_landlock = report.outside_landlock,
@@ -89,6 +99,7 @@ pub(crate) fn attest(expected: &Expected) -> Attestation {
         role: expected.role,
         pid: expected.pid,
         uid: 0,
+        capabilities: 0,
         tasks: 0,
         filters: 0,
         report: expected.report.clone(),
@@ -97,7 +108,7 @@ pub(crate) fn attest(expected: &Expected) -> Attestation {
     if let Err(error) = read(expected, &mut found) {
         found
             .mismatches
-            .push(format!("/proc cannot be read: {error}"));
+            .push(format!("its /proc cannot be read ({error}): it is gone, or /proc hides it (proc(5), hidepid; systemd: ProtectProc=default)"));
     }
     found.mismatches.sort();
     found.mismatches.dedup();
@@ -108,6 +119,20 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
     let own = Task::read(Path::new("/proc/self"))?;
     let process = Path::new("/proc").join(expected.pid.to_string());
     let ours = expected.pid == std::process::id();
+    let declared_profiles = embedded::digests(expected.role, expected.own_profile.as_ref());
+    if !declared_profiles.contains(&expected.report.sha256) {
+        found.mismatches.push(format!(
+            "its profile is {:?} and none of {declared_profiles:?}",
+            expected.report.sha256
+        ));
+    }
+    // Only the supervisor keeps any, and only when it starts roles as other users.
+    let rights = if ours && expected.keeps_rights {
+        super::users::rights().bits()
+    } else {
+        0
+    };
+    let uid = expected.user.map_or(own.uids[1], |user| user.uid);
     for entry in fs::read_dir(process.join("task"))? {
         let task = match Task::read(&entry?.path()) {
             Ok(task) => task,
@@ -122,6 +147,7 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
         found.tasks += 1;
         found.filters = task.filters;
         found.uid = task.uids[0];
+        found.capabilities = task.capabilities[2];
         let declared = own.filters + if ours { 0 } else { expected.report.filters };
         let mut must = |holds: bool, what: String| {
             if !holds {
@@ -129,8 +155,8 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
             }
         };
         must(
-            task.seccomp == 2,
-            format!("Seccomp is {} and not 2", task.seccomp),
+            task.seccomp == SECCOMP,
+            format!("Seccomp is {} and not {SECCOMP}", task.seccomp),
         );
         must(
             task.filters >= declared,
@@ -138,15 +164,37 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
         );
         must(task.no_new_privs == 1, "NoNewPrivs is not set".into());
         must(
-            task.uids.iter().all(|uid| *uid == own.uids[1]),
-            format!("uids are {:?} and not {}", task.uids, own.uids[1]),
+            task.uids.iter().all(|found| *found == uid),
+            format!("uids are {:?} and not {uid}", task.uids),
         );
-        for (name, set) in ["CapInh", "CapPrm", "CapEff", "CapAmb"]
-            .into_iter()
-            .zip(task.capabilities)
-        {
-            must(set == 0, format!("{name} is {set:x} and not 0"));
+        if let Some(User { gid, .. }) = expected.user {
+            must(
+                task.gids.iter().all(|found| *found == gid),
+                format!("gids are {:?} and not {gid}", task.gids),
+            );
+            must(
+                task.groups.is_empty(),
+                format!("it is in the groups {:?}", task.groups),
+            );
         }
+        for ((name, declared), set) in [
+            ("CapInh", 0),
+            ("CapPrm", rights),
+            ("CapEff", rights),
+            ("CapAmb", 0),
+        ]
+        .into_iter()
+        .zip(task.capabilities)
+        {
+            must(
+                set == declared,
+                format!("{name} is {set:x} and not {declared:x}"),
+            );
+        }
+        must(
+            task.tracer == 0,
+            format!("process {} traces it", task.tracer),
+        );
         // Without the right to empty it, it is what we were started with, and worth nothing.
         must(
             task.bounding == own.bounding,
@@ -159,9 +207,10 @@ fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
     if ours {
         return Ok(());
     }
-    // Of a child of our own user and rights we could follow this, unless it is not dumpable (proc(5),
-    // ptrace(2) "PTRACE_MODE_READ_FSCREDS").
-    if fs::read_link(process.join("exe")).is_ok() {
+    // What is not dumpable belongs to root here (proc(5), "/proc/pid"). Of a child of our own user and
+    // rights we could also follow `exe` (ptrace(2), "PTRACE_MODE_READ_FSCREDS").
+    let belongs_to = fs::metadata(process.join("status"))?.uid();
+    if (belongs_to == uid && uid != 0) || fs::read_link(process.join("exe")).is_ok() {
         found.mismatches.push("it is dumpable".into());
     }
     Ok(())
@@ -175,6 +224,11 @@ struct Task {
     no_new_privs: u32,
     /// Real, effective, saved, of the file system.
     uids: Vec<u32>,
+    gids: Vec<u32>,
+    /// The others that it is in.
+    groups: Vec<u32>,
+    /// Process id of a debugger; 0 without one.
+    tracer: u32,
     /// Inheritable, permitted, effective, ambient.
     capabilities: [u64; 4],
     bounding: u64,
@@ -195,16 +249,22 @@ impl Task {
         };
         let number = |name: &str| field(name)?.parse().map_err(io::Error::other);
         let set = |name: &str| u64::from_str_radix(field(name)?, 16).map_err(io::Error::other);
-        let uids: Result<Vec<u32>, _> = field("Uid")?.split_whitespace().map(str::parse).collect();
-        let uids = uids.map_err(io::Error::other)?;
-        if uids.len() != 4 {
-            return Err(io::Error::other("not four Uids in status"));
+        let numbers = |name: &str| -> io::Result<Vec<u32>> {
+            let words = field(name)?.split_whitespace().map(str::parse);
+            words.collect::<Result<_, _>>().map_err(io::Error::other)
+        };
+        let (uids, gids) = (numbers("Uid")?, numbers("Gid")?);
+        if uids.len() != 4 || gids.len() != 4 {
+            return Err(io::Error::other("not four Uids and Gids in status"));
         }
         Ok(Self {
             seccomp: number("Seccomp")?,
             filters: number("Seccomp_filters")?,
             no_new_privs: number("NoNewPrivs")?,
             uids,
+            gids,
+            groups: numbers("Groups")?,
+            tracer: number("TracerPid")?,
             capabilities: [
                 set("CapInh")?,
                 set("CapPrm")?,
@@ -229,6 +289,9 @@ mod tests {
         let found = attest(&Expected {
             role: Role::Node,
             pid: std::process::id(),
+            user: None,
+            keeps_rights: false,
+            own_profile: None,
             report,
         });
         assert!(found.tasks > 0);
@@ -246,6 +309,13 @@ mod tests {
                 .any(|what| what.starts_with("NoNewPrivs")),
             "{found:?}"
         );
+        assert!(
+            found
+                .mismatches
+                .iter()
+                .any(|what| what.starts_with("its profile is")),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -253,6 +323,9 @@ mod tests {
         let found = attest(&Expected {
             role: Role::Node,
             pid: u32::MAX,
+            user: None,
+            keeps_rights: false,
+            own_profile: None,
             report: Report::default(),
         });
         assert!(!found.mismatches.is_empty());

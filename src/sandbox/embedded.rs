@@ -1,7 +1,12 @@
 //! The profiles that are part of the binary.
 
+use std::env::consts::ARCH;
+
+use serde::{Deserialize, Serialize};
+
 use super::Role;
-use super::profile::{Profile, ProfileError};
+use super::profile::{Profile, ProfileError, sha256};
+use super::users::User;
 
 /// One profile's file for one kind of machine.
 struct Embedded {
@@ -27,32 +32,101 @@ const ALL: [Embedded; 8] = embedded! {
     "aarch64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "node" for Node;
 };
 
+/// What SoftHSM's tokens say of their maker (CK_TOKEN_INFO `manufacturerID`).
+const SOFTHSM: &str = "SoftHSM project";
+
+/// A profile in a file of the administrator's, in the place of the one that is part of the binary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnProfile {
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+impl OwnProfile {
+    /// What is wrong with it as the profile of `role` on this machine.
+    pub(crate) fn check(&self, role: Role) -> Result<(), ProfileError> {
+        self.profile(role, &[]).map(drop)
+    }
+
+    /// Digest of the file, hexadecimal.
+    pub(crate) fn sha256(&self) -> String {
+        sha256(&self.text)
+    }
+
+    fn profile(&self, role: Role, users: &[User]) -> Result<Profile, ProfileError> {
+        Profile::parse(&self.path, role, ARCH, &self.text, users)
+    }
+}
+
+/// A keeper's token, by what it says of its maker (CK_TOKEN_INFO `manufacturerID`). One that lies gets
+/// a profile that is too narrow for its module, and its keeper is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maker {
+    SoftHsm,
+    /// Kryoptic, modules with sockets or threads of their own, and all that we have not tried.
+    Other,
+}
+
+impl Maker {
+    pub(crate) fn of(manufacturer: &str) -> Self {
+        match manufacturer {
+            SOFTHSM => Self::SoftHsm,
+            _ => Self::Other,
+        }
+    }
+
+    fn profile(self) -> &'static str {
+        match self {
+            Self::SoftHsm => "keeper-softhsm",
+            Self::Other => "keeper",
+        }
+    }
+}
+
 impl Profile {
-    /// The supervisor's.
-    pub(crate) fn supervisor() -> Result<Self, ProfileError> {
-        Self::embedded("supervisor")
+    /// The supervisor's; it may start roles as `users`.
+    pub(crate) fn supervisor(
+        own: Option<&OwnProfile>,
+        users: &[User],
+    ) -> Result<Self, ProfileError> {
+        Self::chosen("supervisor", Role::Supervisor, own, users)
     }
 
     /// The node's.
-    pub(crate) fn node() -> Result<Self, ProfileError> {
-        Self::embedded("node")
+    pub(crate) fn node(own: Option<&OwnProfile>) -> Result<Self, ProfileError> {
+        Self::chosen("node", Role::Node, own, &[])
     }
 
-    /// A keeper's, by what its token says of its maker (CK_TOKEN_INFO `manufacturerID`). A token that
-    /// lies gets a profile that is too narrow for its module, and its keeper is killed.
-    pub(crate) fn keeper(manufacturer: &str) -> Result<Self, ProfileError> {
-        Self::embedded(match manufacturer {
-            "SoftHSM project" => "keeper-softhsm",
-            _ => "keeper",
-        })
+    /// A keeper's.
+    pub(crate) fn keeper(maker: Maker, own: Option<&OwnProfile>) -> Result<Self, ProfileError> {
+        Self::chosen(maker.profile(), Role::Keeper, own, &[])
     }
 
-    fn embedded(name: &'static str) -> Result<Self, ProfileError> {
-        let arch = std::env::consts::ARCH;
-        let found = ALL.iter().find(|one| one.name == name && one.arch == arch);
-        let found = found.ok_or_else(|| ProfileError::missing(name, arch))?;
-        Self::parse(found.name, found.role, found.arch, found.text)
+    fn chosen(
+        name: &str,
+        role: Role,
+        own: Option<&OwnProfile>,
+        users: &[User],
+    ) -> Result<Self, ProfileError> {
+        if let Some(own) = own {
+            return own.profile(role, users);
+        }
+        let found = ALL.iter().find(|one| one.name == name && one.arch == ARCH);
+        let found = found.ok_or_else(|| ProfileError::missing(name, ARCH))?;
+        Self::parse(found.name, found.role, found.arch, found.text, users)
     }
+}
+
+/// Digests that a process of `role` may report: of the administrator's profile if there is one, else
+/// of those in the binary.
+pub(super) fn digests(role: Role, own: Option<&OwnProfile>) -> Vec<String> {
+    if let Some(own) = own {
+        return vec![own.sha256()];
+    }
+    ALL.iter()
+        .filter(|one| one.role == role && one.arch == ARCH)
+        .map(|one| sha256(one.text))
+        .collect()
 }
 
 #[cfg(test)]
@@ -62,23 +136,47 @@ mod tests {
     #[test]
     fn every_profile_of_every_machine_is_sound() {
         for one in &ALL {
-            let profile = Profile::parse(one.name, one.role, one.arch, one.text).unwrap();
+            let profile = Profile::parse(one.name, one.role, one.arch, one.text, &[]).unwrap();
             assert!(!profile.filters.is_empty());
         }
     }
 
     #[test]
     fn the_sealed_roles_stay_as_narrow_as_they_were_measured() {
-        assert!(Profile::node().unwrap().allowed.len() <= 36);
-        assert!(Profile::keeper("SoftHSM project").unwrap().allowed.len() <= 28);
-        assert_eq!(Profile::keeper("another").unwrap().name, "keeper");
+        assert!(Profile::node(None).unwrap().allowed().len() <= 36);
+        let softhsm = Profile::keeper(Maker::of("SoftHSM project"), None).unwrap();
+        assert!(softhsm.allowed().len() <= 28);
+        assert_eq!(
+            Profile::keeper(Maker::of("another"), None).unwrap().name,
+            "keeper"
+        );
+    }
+
+    /// A role's filters are stacked on the supervisor's, which it was started under.
+    #[test]
+    fn no_rule_of_a_role_is_dead_because_the_supervisors_kills_first() {
+        for one in &ALL {
+            let profile = Profile::parse(one.name, one.role, one.arch, one.text, &[]).unwrap();
+            let above = ALL
+                .iter()
+                .find(|above| above.role == Role::Supervisor && above.arch == one.arch)
+                .unwrap();
+            let above =
+                Profile::parse(above.name, above.role, above.arch, above.text, &[]).unwrap();
+            let dead: Vec<_> = profile
+                .allowed()
+                .into_iter()
+                .filter(|call| !above.allowed().contains(call))
+                .collect();
+            assert!(dead.is_empty(), "{} for {}: {dead:?}", one.name, one.arch);
+        }
     }
 
     #[test]
     fn a_faulty_profile_is_refused_with_its_fault() {
         let good = ALL[3].text;
         let refused = |text: &str, fault: &str| {
-            let error = Profile::parse("node", Role::Node, "x86_64", text)
+            let error = Profile::parse("node", Role::Node, "x86_64", text, &[])
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(fault), "{error}");
@@ -126,6 +224,10 @@ mod tests {
         refused(&good.replacen("kill_process", "allow", 1), "default");
         refused(&good.replacen("\"node\"", "\"keeper\"", 1), "role");
         refused(ALL[7].text, "aarch64");
+        refused(
+            &with(r#"{"calls": ["recvmsg"], "why": "x", "untried": " "},"#),
+            "no reason",
+        );
         refused("{", "EOF");
         refused(&good.replacen("\"why\"", "\"reason\"", 1), "unknown field");
         let index = r#"[{"index": 7, "type": "dword", "op": "eq", "val": 1, "means": "x"}]"#;

@@ -12,6 +12,8 @@ mod embedded;
 mod panic;
 mod privileges;
 mod profile;
+mod rules;
+mod users;
 mod walls;
 
 use std::io;
@@ -21,11 +23,26 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, chain};
 
 pub(crate) use attest::{Attestation, Expected, attest};
+pub(crate) use embedded::{Maker, OwnProfile};
 pub(crate) use profile::{Profile, ProfileError};
-pub(crate) use walls::Walls;
+pub(crate) use rules::Rule;
+pub(crate) use users::{User, may_change_users};
+pub(crate) use walls::{Reach, Walls};
+
+use rustix::thread::CapabilitySet;
 
 /// The kernel that everything here is in: Landlock's scopes (ABI 6) are the newest part.
 pub(crate) const NEEDS: &str = "Linux 6.12 with CONFIG_SECURITY_LANDLOCK, `landlock` in its list of security modules, and CONFIG_SECCOMP_FILTER";
+
+/// What a build for `benches/run filters` says of itself, wherever it can.
+#[cfg(feature = "dangerous-unfiltered-bench")]
+pub(crate) const UNFILTERED: &str = "DANGEROUS: this build has NO SYSTEM CALL FILTERS; it is for `benches/run filters` alone, never for keys that matter";
+
+/// proc(5) `Seccomp` of a task of ours.
+#[cfg(not(feature = "dangerous-unfiltered-bench"))]
+const SECCOMP: u32 = 2;
+#[cfg(feature = "dangerous-unfiltered-bench")]
+const SECCOMP: u32 = 0;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,15 +120,40 @@ pub(crate) struct Walled {
     report: Report,
 }
 
-/// The supervisor's three steps: it has one thread and has bound its sockets.
-pub(crate) fn confine_supervisor() -> Result<(Confined, Report), SandboxError> {
+/// The supervisor's three steps: it has one thread and has bound its sockets. `users`: those that roles
+/// are started as, none when they run as the supervisor's.
+pub(crate) fn confine_supervisor(
+    own: Option<&OwnProfile>,
+    users: &[User],
+) -> Result<(Confined, Report), Vec<Fault>> {
+    if !users.is_empty()
+        && let Some(fault) = users::missing()
+    {
+        return Err(vec![fault]);
+    }
+    confine(own, users).map_err(|error| {
+        let mut faults = missing();
+        faults.push(error.into());
+        faults
+    })
+}
+
+fn confine(own: Option<&OwnProfile>, users: &[User]) -> Result<(Confined, Report), SandboxError> {
     let programs = Walls::own_program().map_err(|cause| SandboxError::Refused {
         step: "reading our own binary (/proc/self/exe)",
         since: "2.2",
         cause: Box::new(cause),
     })?;
-    let profile = Profile::supervisor()?;
-    enter(Role::Supervisor)?.wall(&programs)?.seal(&profile)
+    let profile = Profile::supervisor(own, users)?;
+    let kept = if users.is_empty() {
+        CapabilitySet::empty()
+    } else {
+        privileges::leave_groups()?;
+        users::rights()
+    };
+    enter_with(Role::Supervisor, kept)?
+        .wall(&programs)?
+        .seal(&profile)
 }
 
 /// Proof that this process is confined. Serving cannot be started without it; made by
@@ -137,11 +179,15 @@ pub(crate) struct Report {
 
 /// First step, before anything is read: inherited descriptors, panics, rights.
 pub(crate) fn enter(role: Role) -> Result<Entered, SandboxError> {
+    enter_with(role, CapabilitySet::empty())
+}
+
+fn enter_with(role: Role, kept: CapabilitySet) -> Result<Entered, SandboxError> {
     if role != Role::Supervisor {
         privileges::close_foreign_descriptors()?;
     }
     panic::abort_on_panic();
-    privileges::give_up(role)?;
+    privileges::give_up(role, kept)?;
     Ok(Entered { role })
 }
 
@@ -179,7 +225,7 @@ impl Walled {
     /// `SECCOMP_FILTER_FLAG_TSYNC`).
     pub(crate) fn seal(self, profile: &Profile) -> Result<(Confined, Report), SandboxError> {
         let Self { role, mut report } = self;
-        report.profile = profile.name.to_owned();
+        report.profile.clone_from(&profile.name);
         report.sha256.clone_from(&profile.sha256);
         report.filters = u32::try_from(profile.filters.len()).unwrap_or(u32::MAX);
         tracing::debug!(
@@ -188,6 +234,12 @@ impl Walled {
             sha256 = report.sha256,
             "sealing"
         );
+        #[cfg(feature = "dangerous-unfiltered-bench")]
+        {
+            tracing::error!(role = role.name(), "{UNFILTERED}");
+            report.filters = 0;
+        }
+        #[cfg(not(feature = "dangerous-unfiltered-bench"))]
         for filter in &profile.filters {
             seccompiler::apply_filter_all_threads(filter).map_err(|error| {
                 SandboxError::Refused {
@@ -202,6 +254,6 @@ impl Walled {
 }
 
 /// What this system lacks for any role to start. Nothing is applied.
-pub(crate) fn missing() -> Vec<Fault> {
+fn missing() -> Vec<Fault> {
     walls::missing().into_iter().collect()
 }

@@ -8,8 +8,8 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::{Role, SandboxError};
 
-/// Gives up every right; a role other than the supervisor also ends with its parent.
-pub(super) fn give_up(role: Role) -> Result<(), SandboxError> {
+/// Gives up every right but `kept`; a role other than the supervisor also ends with its parent.
+pub(super) fn give_up(role: Role, kept: CapabilitySet) -> Result<(), SandboxError> {
     let refused = SandboxError::refused;
     let none = Rlimit {
         current: Some(0),
@@ -17,7 +17,7 @@ pub(super) fn give_up(role: Role) -> Result<(), SandboxError> {
     };
     rustix::process::setrlimit(Resource::Core, none).map_err(refused("RLIMIT_CORE 0", "1.0"))?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    give_up_capabilities()?;
+    give_up_capabilities(kept)?;
     rustix::thread::set_no_new_privs(true).map_err(refused("no_new_privs", "3.5"))?;
     // No ptrace, no core, no /proc/PID/{mem,fd,environ,maps} for others of our user.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -31,7 +31,7 @@ pub(super) fn give_up(role: Role) -> Result<(), SandboxError> {
 
 /// The bounding set and securebits take `CAP_SETPCAP`: who lacks it has nothing to bound, as
 /// no_new_privs keeps any program from giving it more.
-fn give_up_capabilities() -> Result<(), SandboxError> {
+fn give_up_capabilities(kept: CapabilitySet) -> Result<(), SandboxError> {
     let refused = SandboxError::refused;
     let held = rustix::thread::capabilities(None).map_err(refused("capget", "2.2"))?;
     if held.effective.contains(CapabilitySet::SETPCAP) {
@@ -57,12 +57,17 @@ fn give_up_capabilities() -> Result<(), SandboxError> {
     }
     rustix::thread::clear_ambient_capability_set()
         .map_err(refused("an empty ambient set", "4.3"))?;
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
+    let left = CapabilitySets {
+        effective: kept,
+        permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
-    rustix::thread::set_capabilities(None, none).map_err(refused("empty capability sets", "2.2"))
+    rustix::thread::set_capabilities(None, left).map_err(refused("empty capability sets", "2.2"))
+}
+
+/// Leaves every group but the primary one: what this process starts would be in them too.
+pub(super) fn leave_groups() -> Result<(), SandboxError> {
+    rustix::thread::set_thread_groups(&[]).map_err(SandboxError::refused("no other groups", "1.0"))
 }
 
 /// At most `most` descriptors, or what is allowed if that is less.

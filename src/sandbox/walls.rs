@@ -11,7 +11,9 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-use super::{NEEDS, SandboxError};
+use serde::Serialize;
+
+use super::{Maker, NEEDS, SandboxError};
 use crate::fault::Fault;
 
 /// The version that everything asked for is in (Linux 6.12).
@@ -29,6 +31,21 @@ pub(crate) enum Walls {
     Nothing,
 }
 
+/// What is left of the system behind walls.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reach {
+    /// Files, and all beneath folders.
+    read: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+    execute: Vec<PathBuf>,
+    /// Ports.
+    bind_tcp: Vec<u16>,
+    signals_outside: bool,
+    abstract_sockets_outside: bool,
+    /// For people, as attestations have it.
+    pub(crate) summary: String,
+}
+
 impl Walls {
     /// The supervisor's: our own binary, and the loader that the kernel runs it with.
     pub(crate) fn own_program() -> io::Result<Self> {
@@ -39,13 +56,32 @@ impl Walls {
         ))
     }
 
-    /// A keeper's, by its profile and its module's environment. SoftHSM reads its own folder alone;
+    /// A keeper's, by its token's maker and its module's environment. SoftHSM reads its own folder alone;
     /// of other modules we do not know which files they read again, so they may read any.
-    pub(crate) fn of_module(profile: &str, environment: impl Fn(&str) -> Option<PathBuf>) -> Self {
-        Self::ReadOnly(match profile {
-            "keeper-softhsm" => softhsm_folders(environment),
-            _ => vec!["/".into()],
+    pub(crate) fn of_module(maker: Maker, environment: impl Fn(&str) -> Option<PathBuf>) -> Self {
+        Self::ReadOnly(match maker {
+            Maker::SoftHsm => softhsm_folders(environment),
+            Maker::Other => vec!["/".into()],
         })
+    }
+
+    /// What they leave, for programs.
+    pub(crate) fn reach(&self) -> Reach {
+        let everything = || vec![PathBuf::from("/")];
+        let (read, write, execute) = match self {
+            Self::Programs(programs) => (everything(), everything(), programs.clone()),
+            Self::ReadOnly(folders) => (folders.clone(), Vec::new(), Vec::new()),
+            Self::Nothing => (Vec::new(), Vec::new(), Vec::new()),
+        };
+        Reach {
+            read,
+            write,
+            execute,
+            bind_tcp: Vec::new(),
+            signals_outside: false,
+            abstract_sockets_outside: matches!(self, Self::Programs(_)),
+            summary: self.to_string(),
+        }
     }
 
     /// Raises them around this thread and those that it will start.
@@ -229,10 +265,10 @@ mod tests {
             ),
         )
         .unwrap();
-        let walls = Walls::of_module("keeper-softhsm", |_| Some(settings.clone()));
+        let walls = Walls::of_module(Maker::SoftHsm, |_| Some(settings.clone()));
         assert_eq!(walls, Walls::ReadOnly(vec![tokens, settings]));
         assert_eq!(
-            Walls::of_module("keeper", |_| None),
+            Walls::of_module(Maker::Other, |_| None),
             Walls::ReadOnly(vec!["/".into()])
         );
     }

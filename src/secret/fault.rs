@@ -82,6 +82,11 @@ pub enum PinError {
     /// A terminal was expected.
     #[error("the PIN was to be typed, but this is not a terminal ({0})")]
     NotATerminal(io::Error),
+    /// No page of memory for it: memfd_secret(2) and mlock(2) were refused.
+    #[error(
+        "no memory that is kept from others and from swap: {0}. Mend: let it lock 64 KiB (ulimit -l; LimitMEMLOCK= of a systemd unit)"
+    )]
+    Memory(io::Error),
     /// read(2) or write(2) failed.
     #[error("cannot read the PIN: {0}")]
     Read(io::Error),

@@ -3,13 +3,12 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use fastness_secret_page::{Kind, Page};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
-use secrecy::SecretString;
-use zeroize::Zeroizing;
 
-use super::{PinError, PinKind};
+use super::{Line, PinError, PinKind};
 
 /// The longest PIN in bytes. Tokens state 4 … 255 (SoftHSM: 255); vendors' password files are
 /// shorter.
@@ -21,21 +20,27 @@ const BUFFER: usize = LONGEST_PIN + 3;
 /// What Ctrl-C sends.
 const INTERRUPT: u8 = 0x03;
 
-pub(super) fn pin(
-    fd: BorrowedFd<'_>,
-    kind: &PinKind,
-    what: &str,
-) -> Result<SecretString, PinError> {
-    let mut buffer = Zeroizing::new([0; BUFFER]);
-    let length = match kind {
-        PinKind::Stream => stream(fd, &mut buffer)?,
-        PinKind::Terminal { token } => terminal(fd, &mut buffer, what, token)?,
+pub(super) fn pin(fd: BorrowedFd<'_>, kind: &PinKind, what: &str) -> Result<Line, PinError> {
+    let mut page = Page::new().map_err(PinError::Memory)?;
+    match page.kind() {
+        Kind::Secret => tracing::debug!(pin = what, "read into memory that nobody else can read"),
+        Kind::Locked(reason) => tracing::warn!(
+            pin = what,
+            %reason,
+            "no memfd_secret(2) here: read into locked memory, which root can read until the login"
+        ),
+    }
+    let buffer = &mut page.bytes_mut()[..BUFFER];
+    let read = match kind {
+        PinKind::Stream => stream(fd, buffer)?,
+        PinKind::Terminal { token } => terminal(fd, buffer, what, token)?,
     };
-    exact(&buffer[..length])
+    let length = checked(&buffer[..read])?;
+    Ok(Line { page, length })
 }
 
-/// The bytes as a PIN: line end removed, checked, in one allocation of its exact size.
-fn exact(bytes: &[u8]) -> Result<SecretString, PinError> {
+/// The length of the PIN that these bytes begin with: the rest is one line end at most.
+fn checked(bytes: &[u8]) -> Result<usize, PinError> {
     let line = match bytes.strip_suffix(b"\n") {
         Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
         None => bytes,
@@ -46,23 +51,20 @@ fn exact(bytes: &[u8]) -> Result<SecretString, PinError> {
     if line.len() > LONGEST_PIN {
         return Err(PinError::TooLong);
     }
-    if line.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+    let control = line.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'));
+    if control || std::str::from_utf8(line).is_err() {
         return Err(PinError::NotText);
     }
-    // The error's position says nothing that would need wiping, but it is of no use either.
-    let Ok(text) = std::str::from_utf8(line) else {
-        return Err(PinError::NotText);
-    };
-    Ok(SecretString::from(Box::<str>::from(text)))
+    Ok(line.len())
 }
 
 /// Reads to the end, or until the buffer is full. A regular file is read from its start whatever
 /// its offset, as several processes may share it.
-fn stream(fd: BorrowedFd<'_>, buffer: &mut [u8; BUFFER]) -> Result<usize, PinError> {
+fn stream(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, PinError> {
     let stat = rustix::fs::fstat(fd).map_err(failed)?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     let mut length = 0;
-    while length < BUFFER {
+    while length < buffer.len() {
         let rest = &mut buffer[length..];
         let read = if is_file {
             rustix::io::pread(fd, rest, length as u64)
@@ -82,7 +84,7 @@ fn stream(fd: BorrowedFd<'_>, buffer: &mut [u8; BUFFER]) -> Result<usize, PinErr
 /// Asks on the terminal, echo off, and reads one line.
 fn terminal(
     fd: BorrowedFd<'_>,
-    buffer: &mut [u8; BUFFER],
+    buffer: &mut [u8],
     what: &str,
     token: &str,
 ) -> Result<usize, PinError> {
@@ -111,9 +113,9 @@ fn quiet(mut termios: Termios) -> Termios {
     termios
 }
 
-fn line(fd: BorrowedFd<'_>, buffer: &mut [u8; BUFFER]) -> Result<usize, PinError> {
+fn line(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, PinError> {
     let mut length = 0;
-    while length < BUFFER {
+    while length < buffer.len() {
         match rustix::io::read(fd, &mut buffer[length..]) {
             Ok(0) => break,
             Ok(count) => length += count,
@@ -161,15 +163,17 @@ mod tests {
     use std::io::{Seek, Write};
     use std::os::fd::AsFd;
 
-    use secrecy::ExposeSecret;
-
     use super::*;
+
+    fn text(pin: &Line) -> &str {
+        std::str::from_utf8(pin.bytes()).unwrap()
+    }
 
     fn read_back(bytes: &[u8]) -> Result<String, PinError> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
-        pin(file.as_fd(), &PinKind::Stream, "PIN").map(|pin| pin.expose_secret().to_owned())
+        pin(file.as_fd(), &PinKind::Stream, "PIN").map(|pin| text(&pin).to_owned())
     }
 
     #[test]
@@ -232,13 +236,13 @@ mod tests {
             }
         });
         let read = pin(reader.as_fd(), &PinKind::Stream, "PIN").unwrap();
-        assert_eq!(read.expose_secret(), "1234");
+        assert_eq!(text(&read), "1234");
 
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"5678\n").unwrap();
         for _ in 0..2 {
             let read = pin(file.as_fd(), &PinKind::Stream, "PIN").unwrap();
-            assert_eq!(read.expose_secret(), "5678");
+            assert_eq!(text(&read), "5678");
         }
     }
 

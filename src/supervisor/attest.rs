@@ -22,19 +22,33 @@ pub(super) fn fault(attestation: &Attestation) -> Fault {
 impl Supervisor {
     /// Reads this process back and says what it is.
     pub(super) fn attest_ourselves(&self) -> Attestation {
-        let (role, pid, report) = (Role::Supervisor, std::process::id(), self.report.clone());
-        let attestation = sandbox::attest(&Expected { role, pid, report });
+        let attestation = self.read_ourselves();
         attestation.log();
         attestation
     }
 
+    fn read_ourselves(&self) -> Attestation {
+        sandbox::attest(&Expected {
+            role: Role::Supervisor,
+            pid: std::process::id(),
+            user: None,
+            keeps_rights: !self.config.users().is_empty(),
+            own_profile: self.config.profile.clone(),
+            report: self.report.clone(),
+        })
+    }
+
     /// Every process as it is now; a role that is not what it must be is ended.
     pub(super) fn attest_all(&mut self) -> Vec<admin::Attestation> {
-        let (role, pid, report) = (Role::Supervisor, std::process::id(), self.report.clone());
-        let mut all = vec![sandbox::attest(&Expected { role, pid, report })];
-        all.extend(self.keepers.iter_mut().filter_map(super::Keeper::attest));
-        all.extend(self.node.attest());
-        all.into_iter().map(describe).collect()
+        let mut all = vec![describe(self.read_ourselves())];
+        for (keeper, token) in self.keepers.iter_mut().zip(&self.config.tokens) {
+            all.extend(keeper.attest().map(|attestation| admin::Attestation {
+                token: token.uri.to_string(),
+                ..describe(attestation)
+            }));
+        }
+        all.extend(self.node.attest().map(describe));
+        all
     }
 }
 
@@ -52,8 +66,14 @@ impl Node {
 
     /// What the running one is now; `None` while it is not sealed.
     fn attest(&mut self) -> Option<Attestation> {
-        let (role, pid, report) = (Role::Node, self.pid()?, self.sandbox.clone()?);
-        let attestation = sandbox::attest(&Expected { role, pid, report });
+        let attestation = sandbox::attest(&Expected {
+            role: Role::Node,
+            pid: self.pid()?,
+            user: self.given.user,
+            keeps_rights: false,
+            own_profile: self.given.profile.clone(),
+            report: self.sandbox.clone()?,
+        });
         if !attestation.mismatches.is_empty() {
             attestation.log();
             self.faults = vec![fault(&attestation)];
@@ -68,6 +88,7 @@ fn describe(attestation: Attestation) -> admin::Attestation {
         role,
         pid,
         uid,
+        capabilities: _,
         tasks,
         filters,
         report,
@@ -85,5 +106,6 @@ fn describe(attestation: Attestation) -> admin::Attestation {
         landlock: report.landlock,
         tasks_outside_landlock: number(report.outside_landlock),
         mismatches,
+        token: String::new(),
     }
 }

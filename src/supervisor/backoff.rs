@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// At once the first time, then doubling from 100 ms to 1 s; a minute of service starts it over.
+/// At once the first time, then doubling from 100 ms to half a second, so that a token that is back is
+/// in use within two; a minute of service starts it over.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -10,7 +11,7 @@ pub(super) struct Backoff {
 }
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_millis(500);
 const SETTLED: Duration = Duration::from_secs(60);
 
 impl Backoff {

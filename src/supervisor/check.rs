@@ -20,11 +20,10 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);
     }
-    let confined = match sandbox::confine_supervisor() {
+    let confined = match sandbox::confine_supervisor(config.profile.as_ref(), &config.users()) {
         Ok(confined) => confined,
-        Err(error) => {
-            faults.extend(sandbox::missing());
-            faults.push(error.into());
+        Err(found) => {
+            faults.extend(found);
             return Err(SupervisorError::Faults(faults));
         }
     };

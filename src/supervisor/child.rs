@@ -14,6 +14,7 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::frame;
+use crate::sandbox::User;
 
 /// The role a process plays; its hidden command on our own command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub(super) struct Child {
 /// How a child is started.
 pub(super) struct Start<'a, S> {
     pub(super) role: Role,
+    /// The user that it runs as; ours without one.
+    pub(super) user: Option<User>,
     pub(super) environment: &'a BTreeMap<String, String>,
     /// In the terminal's foreground group, so that it can prompt for a PIN.
     pub(super) interactive: bool,
@@ -61,20 +64,6 @@ pub(super) struct Start<'a, S> {
 const QUEUED_FRAMES: usize = 64;
 /// How long what an ended child said last may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-#[cfg(not(feature = "attack-trigger"))]
-fn told_to_attack() -> [(&'static str, String); 0] {
-    []
-}
-
-#[cfg(feature = "attack-trigger")]
-fn told_to_attack() -> [(&'static str, String); 2] {
-    use crate::sandbox::attack::{PARENT, VARIABLE};
-    [
-        (VARIABLE, std::env::var(VARIABLE).unwrap_or_default()),
-        (PARENT, std::process::id().to_string()),
-    ]
-}
 
 impl Child {
     /// Starts our own binary again in a role, gives it its setup and descriptors, and reports all
@@ -96,10 +85,14 @@ impl Child {
             .arg(start.role.argument())
             .env_clear()
             .envs(start.environment)
-            .envs(told_to_attack())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .kill_on_drop(true);
+        if let Some(User { uid, gid }) = start.user {
+            // The standard library sets the group first, and empties the list of others when we are
+            // root; who we are otherwise has emptied it before.
+            command.uid(uid).gid(gid);
+        }
         if !start.interactive {
             // Ctrl-C reaches us alone: we drain, then end them.
             command.process_group(0);

@@ -64,6 +64,8 @@ pub(super) struct Keeper {
     pub(super) unlocking: Option<Waiting>,
     pub(super) restarts: u32,
     backoff: Backoff,
+    /// Whether an operator asked for the last start.
+    attended: bool,
 }
 
 /// What keepers count.
@@ -81,6 +83,9 @@ struct Channel {
     keeper: OwnedFd,
 }
 
+/// Channels beside those for the sessions: the next request waits in the keeper already when a session
+/// becomes free, so that no session waits for the node.
+const AHEAD: usize = 1;
 /// How long module, login and key checks may take before the keeper counts as hung.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// A keeper answers a poll from a thread that never calls the module; one that does not within this
@@ -95,7 +100,7 @@ impl Keeper {
         log: LogSetup,
         sign_deadline: Duration,
     ) -> io::Result<Self> {
-        let channels = (0..config.sessions)
+        let channels = (0..usize::from(config.sessions) + AHEAD)
             .map(|_| Channel::new())
             .collect::<io::Result<_>>()?;
         Ok(Self {
@@ -115,12 +120,18 @@ impl Keeper {
             unlocking: None,
             restarts: 0,
             backoff: Backoff::default(),
+            attended: false,
         })
     }
 
     /// The node's ends of the channels.
     pub(super) fn node_ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.channels.iter().map(|channel| channel.node.as_fd())
+    }
+
+    /// Sessions that are wanted of its token.
+    pub(super) fn sessions(&self) -> usize {
+        usize::from(self.config.sessions)
     }
 
     /// Process id, when it runs.
@@ -193,8 +204,20 @@ impl Keeper {
         }
     }
 
-    /// Takes the PIN's source again and starts a process.
+    /// Takes the PIN's source and starts a process because an operator wants it.
     pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
+        self.attended = true;
+        self.start_from_source(events)
+    }
+
+    /// The same again because the one before is gone.
+    pub(super) fn restart(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
+        // Until a first start has shown that the PIN is right, the operator is still there.
+        self.attended = self.known.is_none();
+        self.start_from_source(events)
+    }
+
+    fn start_from_source(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
         let pin = self.config.pin.open().map_err(|error| {
             Fault::new(
                 format!("token[{}].pin", self.index),
@@ -203,11 +226,21 @@ impl Keeper {
             )
         })?;
         let kind = self.config.pin.kind(&self.config.uri.to_string());
-        self.start_with(&pin, kind, events)
+        self.start_process(&pin, kind, events)
     }
 
-    /// Starts a process that reads its PIN from `pin`.
+    /// Starts a process that reads its PIN from `pin`, which an operator has sent.
     pub(super) fn start_with(
+        &mut self,
+        pin: &OwnedFd,
+        kind: PinKind,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        self.attended = true;
+        self.start_process(pin, kind, events)
+    }
+
+    fn start_process(
         &mut self,
         pin: &OwnedFd,
         kind: PinKind,
@@ -223,6 +256,7 @@ impl Keeper {
         let child = Child::start(
             &Start {
                 role: Role::Keeper,
+                user: self.config.user,
                 environment: &self.config.environment,
                 interactive: prompting && self.known.is_none(),
                 setup: &setup,
@@ -258,8 +292,10 @@ impl Keeper {
             module: self.config.module.clone(),
             token: self.config.uri.to_string(),
             pin,
-            sessions: self.channels.len(),
+            attended: self.attended,
+            sessions: self.sessions(),
             keys: keys.collect(),
+            profile: self.config.profile.clone(),
         }
     }
 
@@ -338,11 +374,7 @@ impl Keeper {
     /// Whether the process is what it says of its confinement; if not, it is replaced.
     fn is_attested(&mut self, report: &sandbox::Report) -> bool {
         let Some(pid) = self.pid() else { return false };
-        let attestation = sandbox::attest(&sandbox::Expected {
-            role: sandbox::Role::Keeper,
-            pid,
-            report: report.clone(),
-        });
+        let attestation = sandbox::attest(&self.expected(pid, report.clone()));
         attestation.log();
         if !attestation.mismatches.is_empty() {
             self.note(vec![super::attest::fault(&attestation)]);
@@ -351,17 +383,24 @@ impl Keeper {
         attestation.mismatches.is_empty()
     }
 
+    fn expected(&self, pid: u32, report: sandbox::Report) -> sandbox::Expected {
+        sandbox::Expected {
+            role: sandbox::Role::Keeper,
+            pid,
+            user: self.config.user,
+            keeps_rights: false,
+            own_profile: self.config.profile.clone(),
+            report,
+        }
+    }
+
     /// What it is now, of the one that is ready; replaced when it is not what it must be.
     pub(super) fn attest(&mut self) -> Option<sandbox::Attestation> {
         let report = self
             .is_open()
             .then_some(self.known.as_ref()?.sandbox.clone())?;
         let pid = self.pid()?;
-        let attestation = sandbox::attest(&sandbox::Expected {
-            role: sandbox::Role::Keeper,
-            pid,
-            report,
-        });
+        let attestation = sandbox::attest(&self.expected(pid, report));
         if !attestation.mismatches.is_empty() {
             attestation.log();
             self.replace("it is not confined as declared");
@@ -453,6 +492,15 @@ impl Keeper {
             }
             State::Starting { .. } | State::Waiting | State::Latched | State::Locked => {}
         }
+    }
+
+    #[cfg(feature = "attack-trigger")]
+    pub(super) fn attack(&self, attack: sandbox::attack::Attack) {
+        let told = self
+            .child
+            .as_ref()
+            .map(|child| child.tell(&ToKeeper::Attack(attack)));
+        assert_eq!(told, Some(true), "the keeper hears its attack");
     }
 
     /// Asks it to let running signatures end and to exit.

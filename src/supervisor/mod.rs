@@ -2,6 +2,8 @@
 //! and answers the administrator. It never loads a PKCS#11 module and never reads a PIN.
 
 mod admin;
+#[cfg(feature = "attack-trigger")]
+mod attack;
 mod attest;
 mod backoff;
 mod calls;
@@ -102,12 +104,35 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     if let Some(listener) = unlocking.listener() {
         tokio::spawn(unlock::listen(listener, sender.clone()));
     }
-    let confined = sandbox::confine_supervisor().map_err(Fault::from)?;
+    say_what_is_given(&config);
+    let confined = sandbox::confine_supervisor(config.profile.as_ref(), &config.users())?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
     supervisor.drain(&mut events).await;
     outcome
+}
+
+/// Writes what of the confinement the configuration decides.
+fn say_what_is_given(config: &Config) {
+    let tokens = config.tokens.iter().map(|token| token.profile.as_ref());
+    let profiles = [config.profile.as_ref(), config.node.profile.as_ref()];
+    for own in profiles.into_iter().chain(tokens).flatten() {
+        tracing::warn!(
+            profile = own.path,
+            sha256 = own.sha256(),
+            "a profile of the administrator's is in force, not the reviewed one"
+        );
+    }
+    if config.users().is_empty() {
+        let uid = rustix::process::geteuid().as_raw();
+        let mend = if sandbox::may_change_users() {
+            "name `node_user` in [sandbox] and `user` in each [[token]]"
+        } else {
+            "see hsm-setup/systemd/users.conf"
+        };
+        tracing::warn!(uid, mend, "all roles run as one user");
+    }
 }
 
 /// The signals that we act on.
@@ -158,7 +183,7 @@ impl Supervisor {
             generation: 1,
             listeners,
             keepers,
-            node: Node::new(),
+            node: Node::new(config.node.clone()),
             events,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -193,9 +218,11 @@ impl Supervisor {
                 .map(|keeper| TokenSetup {
                     label: keeper.label(),
                     channels: keeper.node_ends().count(),
+                    sessions: keeper.sessions(),
                 })
                 .collect(),
             limits: self.config.limits.clone(),
+            profile: self.config.node.profile.clone(),
             generation: self.generation(&self.config, self.generation),
         };
         self.node
@@ -309,7 +336,7 @@ impl Supervisor {
         if keeper.prompts() {
             return keeper.lock();
         }
-        if let Err(fault) = keeper.start(&self.events) {
+        if let Err(fault) = keeper.restart(&self.events) {
             keeper.start_failed(fault);
             let at = keeper.retry_at();
             self.later(at, Event::StartKeeper(index));
@@ -339,7 +366,7 @@ impl Supervisor {
                 let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
                 tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
                 #[cfg(feature = "attack-trigger")]
-                sandbox::attack::begin(sandbox::Role::Supervisor);
+                self.attack();
             }
             NodeEvent::Gone if self.draining => {}
             NodeEvent::Gone if !self.served => {

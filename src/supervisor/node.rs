@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::child::{Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
 use super::sockets::Listeners;
+use crate::config::NodeSandbox;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
 use crate::fault::Fault;
 use crate::sandbox;
@@ -26,6 +27,8 @@ pub(super) struct Node {
     pub(super) application_well: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) restarts: u32,
+    /// What the configuration says of it.
+    pub(super) given: NodeSandbox,
     /// What the running one said of its confinement.
     pub(super) sandbox: Option<sandbox::Report>,
     backoff: Backoff,
@@ -37,8 +40,9 @@ pub(super) struct Node {
 
 impl Node {
     /// The node, not yet started.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(given: NodeSandbox) -> Self {
         Self {
+            given,
             child: None,
             incarnation: 0,
             ready: false,
@@ -76,6 +80,7 @@ impl Node {
         self.child = Some(Child::start(
             &Start {
                 role: Role::Node,
+                user: self.given.user,
                 environment: &BTreeMap::new(),
                 interactive: false,
                 setup: &ToNode::Setup(Box::new(setup)),
@@ -144,6 +149,15 @@ impl Node {
         {
             child.kill();
         }
+    }
+
+    #[cfg(feature = "attack-trigger")]
+    pub(super) fn attack(&self, attack: sandbox::attack::Attack) {
+        let told = self
+            .child
+            .as_ref()
+            .map(|child| child.tell(&ToNode::Attack(attack)));
+        assert_eq!(told, Some(true), "the node hears its attack");
     }
 
     /// Tells it which tokens sign.

@@ -113,6 +113,8 @@ impl Supervisor {
         differs("application", new.application != self.config.application);
         differs("limits", new.limits != self.config.limits);
         differs("log", new.log != self.config.log);
+        let sandboxes = new.profile != self.config.profile || new.node != self.config.node;
+        differs("sandbox", sandboxes);
         let old_tokens = &self.config.tokens;
         let same_tokens = new.tokens.len() == old_tokens.len()
             && new

@@ -91,6 +91,8 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, Vec<Fault>> {
         };
         let listening = listener.and_then(|listener| {
             listener.set_nonblocking(true)?;
+            // Accepted sockets inherit it, which saves a call for each of them.
+            rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
             // A second listen(2) only changes the backlog.
             rustix::net::listen(&listener, BACKLOG)?;
             Ok(listener)
@@ -129,4 +131,21 @@ fn inherited() -> io::Result<Vec<(SocketAddr, TcpListener)>> {
         }
     }
     Ok(listeners)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn an_accepted_socket_does_not_delay_small_frames() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for nodelay in [false, true] {
+            rustix::net::sockopt::set_tcp_nodelay(&listener, nodelay).unwrap();
+            let _dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert_eq!(listener.accept().unwrap().0.nodelay().unwrap(), nodelay);
+        }
+    }
 }

@@ -96,12 +96,7 @@ impl Generation {
             .build()
             .map_err(GenerationError::Verifier)?;
         let algorithms = provider.signature_verification_algorithms;
-        let judge = Arc::new(Judge {
-            policy,
-            roots,
-            clients: peers,
-            algorithms,
-        });
+        let judge = Arc::new(Judge::new(policy, roots, peers, algorithms));
         Ok(Self {
             accepting: server_config(&provider, &judge).map_err(GenerationError::Configuration)?,
             dialling: client_config(&provider).map_err(GenerationError::Configuration)?,
@@ -113,7 +108,7 @@ impl Generation {
 
     /// The peer policy.
     pub fn policy(&self) -> &PeerPolicy {
-        &self.judge.policy
+        self.judge.policy()
     }
 
     /// What we present to those who dial us.

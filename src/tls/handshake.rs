@@ -77,18 +77,19 @@ impl Handshakes {
         self.generations.borrow().clone()
     }
 
-    /// Shakes hands with somebody who dialled us and was let in as `entry`.
+    /// Shakes hands with somebody at `remote` who dialled us and was let in as `entry`.
     ///
     /// # Errors
     /// [`HandshakeError`]; the socket is closed.
     pub async fn accept(
         &self,
         tcp: TcpStream,
+        remote: SocketAddr,
         entry: &Entry,
     ) -> Result<Connection, HandshakeError> {
         let until = Instant::now() + self.deadline;
         tokio::select! {
-            outcome = self.in_time(Box::pin(self.accepted(tcp, entry, until))) => outcome,
+            outcome = self.in_time(Box::pin(self.accepted(tcp, remote, entry, until))) => outcome,
             () = entry.displaced() => Err(HandshakeError::Turned(Turned::Displaced)),
         }
     }
@@ -130,6 +131,7 @@ impl Handshakes {
     async fn accepted(
         &self,
         tcp: TcpStream,
+        remote: SocketAddr,
         entry: &Entry,
         until: Instant,
     ) -> Result<Connection, HandshakeError> {
@@ -170,21 +172,24 @@ impl Handshakes {
         let missing = HandshakeError::NoCredential(TlsRole::Server);
         let config = generation.accepting(&record).ok_or(missing)?;
         let answering = config.clone();
-        let step = self
-            .lane
-            .run(ticket, move || exchange::answer(hello, answering))
-            .await?;
+        // The lane sends the answer itself, which saves two changes of threads: until the peer has
+        // heard it and spoken again there is nothing to do here.
+        let sending = wire.sending();
+        let answer = move || sending.send(exchange::answer(hello, answering));
+        let step = self.lane.run_until(ticket, answer, wire.news()).await?;
         let state = wire.send(step).await?;
         let ticket = Ticket {
             step: Progress::Next,
             ..ticket
         };
         let state = self.finish(&mut wire, state, &record, ticket).await?;
-        let facts = self.facts(&wire.tcp, &state, &record, &generation, None)?;
+        let ends = (wire.tcp().local_addr()?, remote);
+        let facts = self.facts(ends, &state, &record, &generation, None)?;
         let TlsState::Server(state) = *state else {
             return Err(HandshakeError::Bug("a server became a client"));
         };
-        let stream = self.wrapping.server(wire.tcp, config, state).await?;
+        let tcp = wire.into_tcp()?;
+        let stream = self.wrapping.server(tcp, config, state).await?;
         Ok(Connection { stream, facts })
     }
 
@@ -215,11 +220,13 @@ impl Handshakes {
             })
             .await?;
         let state = self.finish(&mut wire, state, &record, ticket).await?;
-        let facts = self.facts(&wire.tcp, &state, &record, &generation, Some(&dialled))?;
+        let ends = (wire.tcp().local_addr()?, dialled.address);
+        let facts = self.facts(ends, &state, &record, &generation, Some(&dialled))?;
         let TlsState::Client(state) = *state else {
             return Err(HandshakeError::Bug("a client became a server"));
         };
-        let stream = self.wrapping.client(wire.tcp, name, state).await?;
+        let tcp = wire.into_tcp()?;
+        let stream = self.wrapping.client(tcp, name, state).await?;
         Ok(Connection { stream, facts })
     }
 
@@ -257,7 +264,7 @@ impl Handshakes {
 
     fn facts(
         &self,
-        tcp: &TcpStream,
+        (local, remote): (SocketAddr, SocketAddr),
         state: &TlsState,
         record: &SignatureRecord,
         generation: &Arc<Generation>,
@@ -284,8 +291,8 @@ impl Handshakes {
                 .signed_by()
                 .cloned()
                 .ok_or(HandshakeError::NotMutual)?,
-            local: tcp.local_addr()?,
-            remote: tcp.peer_addr()?,
+            local,
+            remote,
             at: SystemTime::now(),
         })
     }

@@ -1,9 +1,11 @@
 //! The lane: the few threads on which handshakes compute and wait for the token, so that no thread
 //! that serves ever does.
 //!
-//! As wide as the token has sessions, in the order of [`admission`](crate::admission), and of lower
-//! priority than the threads that serve. Only bytes and TLS state go in and out; sockets, timers and
-//! futures stay with the caller's runtime, so a caller may give up at any time. All threads exist
+//! As wide as the tokens have sessions and one more, which computes what is to be signed next while
+//! every session signs, in the order of [`admission`](crate::admission), and of lower
+//! priority than the threads that serve. Bytes and TLS state go in and out; timers and futures stay
+//! with the caller's runtime, so a caller may give up at any time, and so do sockets, but for an
+//! answer that is sent from here when the socket takes it without waiting. All threads exist
 //! from the start: a process that is sealed afterwards needs no `clone(2)`.
 
 use std::fmt;
@@ -23,7 +25,7 @@ const NICE: i32 = 10;
 /// The threads of handshakes. Dropping it ends them after the work that is queued.
 pub struct Lane {
     shared: Arc<Shared>,
-    sessions: usize,
+    threads: usize,
 }
 
 /// Why work was not done.
@@ -57,25 +59,25 @@ struct State {
 }
 
 impl Lane {
-    /// Starts `sessions` threads, at least one, each at lower priority.
+    /// Starts so many `threads`, at least one, each at lower priority.
     ///
     /// # Errors
     /// When a thread cannot be started or its priority not be lowered.
-    pub fn start(sessions: usize) -> io::Result<Self> {
-        let sessions = sessions.max(1);
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let threads = threads.max(1);
         let lane = Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
-                    queue: Queue::new(sessions),
+                    queue: Queue::new(threads),
                     idle: Vec::new(),
                     closed: false,
                 }),
                 waits: Default::default(),
             }),
-            sessions,
+            threads,
         };
         let (started, outcomes) = mpsc::channel();
-        for number in 0..sessions {
+        for number in 0..threads {
             let (shared, started) = (lane.shared.clone(), started.clone());
             thread::Builder::new()
                 .name(format!("lane-{number}"))
@@ -96,9 +98,9 @@ impl Lane {
         Ok(lane)
     }
 
-    /// How many signatures can be waited for at once.
-    pub fn sessions(&self) -> usize {
-        self.sessions
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// How many of a class wait for a thread.
@@ -134,18 +136,52 @@ impl Lane {
         ticket: Ticket,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LaneError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Box::new(move || {
-            // Nobody hears it when the caller gave up meanwhile.
-            drop(reply.send(work()));
+        let loud = || Outcome::Loud(work());
+        self.run_until(ticket, loud, std::future::pending()).await
+    }
+
+    /// The same, for work after which there may be nothing to do before `news`: a result that is
+    /// [`Outcome::Quiet`] is not worth a change of threads, and waits until then.
+    ///
+    /// # Errors
+    /// [`LaneError`].
+    pub(super) async fn run_until<T: Send + 'static>(
+        &self,
+        ticket: Ticket,
+        work: impl FnOnce() -> Outcome<T> + Send + 'static,
+        news: impl Future<Output = ()>,
+    ) -> Result<T, LaneError> {
+        let (loud, mut heard) = oneshot::channel();
+        let (quiet, found) = oneshot::channel();
+        // Nobody hears it when the caller gave up meanwhile.
+        let job = Box::new(move || match work() {
+            Outcome::Loud(result) => drop(loud.send(result)),
+            // The sender goes with the result: dropping it would wake the caller.
+            Outcome::Quiet(result) => drop(quiet.send((result, loud))),
         });
         let number = self.shared.push(ticket, job)?;
         let _withdrawing = Withdrawing {
             shared: &self.shared,
             number,
         };
-        answer.await.or(Err(LaneError::Gone))
+        tokio::select! {
+            biased;
+            result = &mut heard => return result.or(Err(LaneError::Gone)),
+            () = news => {}
+        }
+        match found.await {
+            Ok((result, _)) => Ok(result),
+            Err(_) => heard.await.or(Err(LaneError::Gone)),
+        }
     }
+}
+
+/// Whether the caller is woken for a result.
+pub(super) enum Outcome<T> {
+    /// At once.
+    Loud(T),
+    /// Not before the news that it waits for.
+    Quiet(T),
 }
 
 impl Drop for Lane {
@@ -234,12 +270,15 @@ impl fmt::Debug for Lane {
             .into_iter()
             .map(|class| self.waiting(class))
             .sum();
-        write!(f, "Lane({} sessions, {waiting} waiting)", self.sessions)
+        write!(f, "Lane({} threads, {waiting} waiting)", self.threads)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
     use std::time::Duration;
 
     use super::*;
@@ -356,6 +395,49 @@ mod tests {
         };
         let mut late = Box::pin(lane.run(soon, || ()));
         assert_eq!(polled_once(&mut late).await, Some(Err(LaneError::TooLate)));
+    }
+
+    #[tokio::test]
+    async fn a_quiet_result_wakes_nobody_before_the_news_and_a_loud_one_does() {
+        #[derive(Default)]
+        struct Woken(AtomicUsize);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let lane = Lane::start(1).unwrap();
+        for (quiet, wakes) in [(true, 0), (false, 1)] {
+            let outcome = if quiet { Outcome::Quiet } else { Outcome::Loud };
+            let (tell, told) = oneshot::channel::<()>();
+            let news = async { drop(told.await) };
+            let mut work = pin!(lane.run_until(ticket(LISTED), move || outcome(7), news));
+            let woken = Arc::new(Woken::default());
+            let waker = Waker::from(woken.clone());
+            let polled = work.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            // The lane has one thread: when the next work is done, this one is.
+            lane.run(ticket(LISTED), || ()).await.unwrap();
+            assert_eq!(woken.0.load(Ordering::SeqCst), wakes, "quiet: {quiet}");
+            tell.send(()).unwrap();
+            assert_eq!(work.await, Ok(7));
+        }
+    }
+
+    #[tokio::test]
+    async fn news_before_the_work_is_done_lose_no_result() {
+        let lane = Lane::start(1).unwrap();
+        for outcome in [Outcome::Quiet, Outcome::Loud] {
+            let (release, held) = mpsc::channel::<()>();
+            let work = move || {
+                held.recv().unwrap();
+                outcome(7)
+            };
+            let mut work = Box::pin(lane.run_until(ticket(LISTED), work, async {}));
+            assert!(polled_once(&mut work).await.is_none());
+            release.send(()).unwrap();
+            assert_eq!(work.await, Ok(7));
+        }
     }
 
     async fn polled_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {

@@ -1,8 +1,9 @@
 //! Whom we accept: WebPKI first, then the peer policy. WebPKI is wrapped and never replaced, so
 //! the policy can only narrow.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -18,14 +19,20 @@ use rustls::{
 use crate::policy::{Decision, Grant, PeerId, PeerPolicy, Presented, Reason};
 use crate::role::TlsRole;
 
+/// Certificates of clients that are kept in mind, more than most policies have peers.
+const REMEMBERED: usize = 256;
+
 /// Everything that a certificate is judged by.
 #[derive(Debug)]
 pub(super) struct Judge {
-    pub(super) policy: PeerPolicy,
-    pub(super) roots: Arc<RootCertStore>,
+    policy: PeerPolicy,
+    roots: Arc<RootCertStore>,
     /// WebPKI for certificates of clients, over the same roots.
-    pub(super) clients: Arc<dyn ClientCertVerifier>,
-    pub(super) algorithms: WebPkiSupportedAlgorithms,
+    clients: Arc<dyn ClientCertVerifier>,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// What this policy granted to clients, by the bytes of their certificates: the next decision
+    /// need not read them again.
+    granted: Mutex<HashMap<Box<[u8]>, Grant>>,
 }
 
 /// What a peer presented, before anybody believes it.
@@ -45,6 +52,26 @@ pub(super) struct Dialled {
 }
 
 impl Judge {
+    pub(super) fn new(
+        policy: PeerPolicy,
+        roots: Arc<RootCertStore>,
+        clients: Arc<dyn ClientCertVerifier>,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        Self {
+            policy,
+            roots,
+            clients,
+            algorithms,
+            granted: Mutex::default(),
+        }
+    }
+
+    /// The peer policy.
+    pub(super) fn policy(&self) -> &PeerPolicy {
+        &self.policy
+    }
+
     /// WebPKI and policy.
     pub(super) fn judge(&self, chain: Chain<'_>, now: UnixTime) -> Result<Grant, Error> {
         let Chain {
@@ -72,18 +99,41 @@ impl Judge {
 
     /// The policy alone.
     pub(super) fn decide(&self, chain: Chain<'_>) -> Decision {
-        let role = if chain.dialled.is_some() {
-            TlsRole::Server
-        } else {
-            TlsRole::Client
-        };
-        self.policy.decide(Presented {
-            end_entity: chain.end_entity,
-            role,
-            dialled: chain
-                .dialled
-                .map(|dialled| (&dialled.peer, dialled.address)),
-        })
+        match chain.dialled {
+            Some(dialled) => self.policy.decide(Presented {
+                end_entity: chain.end_entity,
+                role: TlsRole::Server,
+                dialled: Some((&dialled.peer, dialled.address)),
+            }),
+            None => self.decide_about_client(chain.end_entity),
+        }
+    }
+
+    /// A handshake asks twice, and a peer comes back with the same certificate: it is read once, and
+    /// decided about every time.
+    fn decide_about_client(&self, end_entity: &[u8]) -> Decision {
+        let known = self.granted().get(end_entity).cloned();
+        if let Some(grant) = known {
+            return self.policy.decide_again(&grant);
+        }
+        let decision = self.policy.decide(Presented {
+            end_entity,
+            role: TlsRole::Client,
+            dialled: None,
+        });
+        if let Decision::Allow(grant) = &decision {
+            let mut granted = self.granted();
+            // Each is of a peer whose key is pinned: nobody else can fill it.
+            if granted.len() >= REMEMBERED {
+                granted.clear();
+            }
+            granted.insert(end_entity.into(), grant.clone());
+        }
+        decision
+    }
+
+    fn granted(&self) -> std::sync::MutexGuard<'_, HashMap<Box<[u8]>, Grant>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

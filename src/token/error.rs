@@ -154,6 +154,9 @@ pub enum ModuleFault {
     /// A shared library without C_GetFunctionList.
     #[error("not a PKCS#11 module: it has no C_GetFunctionList")]
     NotPkcs11,
+    /// Its list of functions cannot be had a second time.
+    #[error("its C_Login cannot be found: {0}")]
+    NoPinCalls(io::Error),
     /// C_Initialize failed.
     #[error(
         "{0} from C_Initialize; check the module's own configuration (SoftHSM: SOFTHSM2_CONF and its token folder)"
@@ -188,6 +191,11 @@ pub enum LoginRefusal {
         "one more wrong PIN locks this token, so it is not tried here. Log in once with the vendor's tool, then start again"
     )]
     FinalTry,
+    /// CKF_USER_PIN_COUNT_LOW, and nobody is there who would notice another wrong try. Nothing was tried.
+    #[error(
+        "a wrong PIN was tried since the last login (CKF_USER_PIN_COUNT_LOW), so none is tried here by itself"
+    )]
+    WrongTryRecorded,
     /// CKR_PIN_EXPIRED, or the token wants the PIN changed.
     #[error("the PIN has expired; set a new one with the vendor's tool")]
     Expired,
@@ -250,6 +258,11 @@ impl TokenError {
         )
     }
 
+    /// Whether the token gives this process no further session.
+    pub fn is_session_shortage(&self) -> bool {
+        matches!(self, Self::Call { code, .. } if code.0 == RvError::SessionCount)
+    }
+
     /// Whether a PIN was tried and refused. Whoever sees this must not try again by itself.
     pub fn is_pin_verdict(&self) -> bool {
         matches!(
@@ -259,6 +272,7 @@ impl TokenError {
                     | LoginRefusal::ImpossiblePin(_)
                     | LoginRefusal::Locked
                     | LoginRefusal::FinalTry
+                    | LoginRefusal::WrongTryRecorded
                     | LoginRefusal::Expired,
                 ..
             }
@@ -278,7 +292,7 @@ impl TokenError {
                 ModuleFault::NotALibrary(_) | ModuleFault::NotPkcs11 => {
                     "name the vendor's PKCS#11 library, built for this machine's architecture"
                 }
-                ModuleFault::Initialise(_) | ModuleFault::Other(_) => {
+                ModuleFault::Initialise(_) | ModuleFault::NoPinCalls(_) | ModuleFault::Other(_) => {
                     "check the module's own configuration and log (SoftHSM: SOFTHSM2_CONF, and that its token folder can be read and written)"
                 }
                 ModuleFault::InUse => "use the module once in a process",
@@ -353,6 +367,9 @@ impl LoginRefusal {
                 "have the security officer set a user PIN (C_InitPIN) with the vendor's tool"
             }
             Self::FinalTry => "log in once by hand with the vendor's tool: that resets the counter",
+            Self::WrongTryRecorded => {
+                "find out who tried a wrong PIN, see that the PIN's source is right, then `fastness unlock`"
+            }
             Self::Expired => "set a new PIN with the vendor's tool",
             Self::NotInitialised => "initialise it with fastness token init",
             Self::Keypad => {

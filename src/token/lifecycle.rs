@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use cryptoki::error::{Error, RvError};
+use cryptoki::context::Function;
+use cryptoki::error::{Error, Rv, RvError};
 use cryptoki::object::{Attribute, ObjectClass};
-use cryptoki::session::{Session as Raw, UserType};
+use cryptoki::session::Session as Raw;
 use cryptoki::slot::Slot;
-use secrecy::{ExposeSecret, SecretString};
+use fastness_secret_page::User;
 
 use super::error::{LoginRefusal, ReturnCode, TokenError};
 use super::info::TokenInfo;
@@ -47,15 +48,15 @@ impl Token {
         so_pin: SoPin,
         user_pin: UserPin,
     ) -> Result<Self, TokenError> {
-        let (so_pin, user_pin) = (so_pin.expose_for_login(), user_pin.expose_for_login());
+        let (so, user) = (so_pin.expose_for_login(), user_pin.expose_for_login());
         let loaded = &module.loaded;
         let slot = free_slot(loaded, label, serial)?;
-        check_lengths(loaded, slot, [("SO PIN", &so_pin), ("user PIN", &user_pin)])?;
-        loaded
-            .pkcs11
-            .init_token(slot, &so_pin, label.as_str())
+        check_lengths(loaded, slot, [("SO PIN", so), ("user PIN", user)])?;
+        let code = loaded.pin_calls.init_token(slot.id(), so, label.padded());
+        Rv::from(code)
+            .into_result(Function::InitToken)
             .map_err(|error| blame(label, error))?;
-        set_user_pin(loaded, slot, &so_pin, &user_pin).map_err(|error| TokenError::Partly {
+        set_user_pin(loaded, slot, so, user).map_err(|error| TokenError::Partly {
             done: format!("token \"{label}\" is initialised, but has no user PIN yet"),
             cause: Box::new(blame(label, error)),
         })?;
@@ -164,18 +165,14 @@ fn free_slot(
 }
 
 /// Before C_InitToken, so that no half-made token is left behind.
-fn check_lengths(
-    loaded: &Loaded,
-    slot: Slot,
-    pins: [(&str, &SecretString); 2],
-) -> Result<(), TokenError> {
+fn check_lengths(loaded: &Loaded, slot: Slot, pins: [(&str, &[u8]); 2]) -> Result<(), TokenError> {
     let info = loaded
         .pkcs11
         .get_token_info(slot)
         .map_err(TokenError::call(INITIALISING))?;
     let (shortest, longest) = (info.min_pin_length(), info.max_pin_length());
     for (name, pin) in pins {
-        let length = pin.expose_secret().len();
+        let length = pin.len();
         // Some modules report 0 for "no bound".
         if length < shortest || (longest != 0 && length > longest) {
             return Err(TokenError::CannotInitialise(format!(
@@ -186,15 +183,11 @@ fn check_lengths(
     Ok(())
 }
 
-fn set_user_pin(
-    loaded: &Loaded,
-    slot: Slot,
-    so_pin: &SecretString,
-    user_pin: &SecretString,
-) -> Result<(), Error> {
+fn set_user_pin(loaded: &Loaded, slot: Slot, so_pin: &[u8], user_pin: &[u8]) -> Result<(), Error> {
     let session = loaded.pkcs11.open_rw_session(slot)?;
-    session.login(UserType::So, Some(so_pin))?;
-    session.init_pin(user_pin)?;
+    let calls = &loaded.pin_calls;
+    Rv::from(calls.log_in(session.handle(), User::So, so_pin)).into_result(Function::Login)?;
+    Rv::from(calls.init_pin(session.handle(), user_pin)).into_result(Function::InitPIN)?;
     session.logout()
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::slot::Slot;
+use fastness_secret_page::PinCalls;
 
 use super::error::{ModuleFault, ReturnCode, TokenError};
 use super::info::TokenInfo;
@@ -31,6 +32,8 @@ pub struct Module {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) pkcs11: Pkcs11,
+    /// The calls that take a PIN: cryptoki's would need a copy of it.
+    pub(super) pin_calls: PinCalls,
     path: PathBuf,
     /// How many sessions are open. Held while one is opened and while the module is restarted, so
     /// that it is never finalised under a session: another thread may be signing in it.
@@ -81,8 +84,11 @@ impl Module {
                 other => ModuleFault::Other(other),
             })
         })?;
+        let pin_calls =
+            PinCalls::of(path).map_err(|error| blame(ModuleFault::NoPinCalls(error)))?;
         let loaded = Loaded {
             pkcs11,
+            pin_calls,
             path: path.to_owned(),
             sessions: Mutex::new(0),
         };

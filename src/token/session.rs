@@ -4,16 +4,15 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error, RvError};
+use cryptoki::context::{Function, Pkcs11};
+use cryptoki::error::{Error, Rv, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
-use secrecy::SecretString;
+use fastness_secret_page::User;
 
 use super::Scheme;
 use super::error::{LoginRefusal, ReturnCode, TokenError};
-use super::info::TokenInfo;
+use super::info::{PinState, TokenInfo};
 use super::key::Key;
 use super::mechanism;
 use super::module::{Access, Loaded, Open, RESTARTS};
@@ -35,6 +34,13 @@ struct Place {
     slot: Slot,
     /// Keeps the login alive, which ends with the last session of the process.
     login: Option<Open>,
+}
+
+/// Who wants a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ByOperator,
+    ByItself,
 }
 
 /// A session: used by one thread at a time. It makes no more calls after the first error.
@@ -80,12 +86,24 @@ impl Token {
     /// # Errors
     /// [`TokenError::Login`] with the verdict, or [`TokenError::Call`].
     pub fn login(&self, pin: UserPin) -> Result<(), TokenError> {
-        let pin = pin.expose_for_login();
+        self.login_as(pin, Asked::ByOperator)
+    }
+
+    /// The same for a login that nobody asked for: none is tried when the token remembers a wrong PIN
+    /// since the last login (CKF_USER_PIN_COUNT_LOW), because ours may be the one.
+    ///
+    /// # Errors
+    /// As [`Token::login`].
+    pub fn login_by_itself(&self, pin: UserPin) -> Result<(), TokenError> {
+        self.login_as(pin, Asked::ByItself)
+    }
+
+    fn login_as(&self, pin: UserPin, asked: Asked) -> Result<(), TokenError> {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if place.login.is_some() {
             return Err(self.refused(LoginRefusal::AlreadyLoggedIn));
         }
-        let mut outcome = self.try_login(place.slot, &pin);
+        let mut outcome = self.try_login(place.slot, &pin, asked);
         for _ in 0..RESTARTS {
             let again = outcome.as_ref().is_err_and(may_pass);
             if !again || !self.loaded.restart()? {
@@ -93,14 +111,14 @@ impl Token {
             }
             outcome = self.loaded.find(&self.uri()?).and_then(|(slot, _)| {
                 place.slot = slot;
-                self.try_login(slot, &pin)
+                self.try_login(slot, &pin, asked)
             });
         }
         place.login = Some(outcome?);
         Ok(())
     }
 
-    fn try_login(&self, slot: Slot, pin: &SecretString) -> Result<Open, TokenError> {
+    fn try_login(&self, slot: Slot, pin: &UserPin, asked: Asked) -> Result<Open, TokenError> {
         let info = self
             .loaded
             .pkcs11
@@ -117,10 +135,17 @@ impl Token {
         if let Some(refusal) = info.login_refusal() {
             return Err(self.refused(refusal));
         }
+        if asked == Asked::ByItself && info.pin == PinState::WrongTryRecorded {
+            return Err(self.refused(LoginRefusal::WrongTryRecorded));
+        }
         let session = Open::new(&self.loaded, slot, Access::ReadOnly)?;
-        session
-            .raw()
-            .login(UserType::User, Some(pin))
+        let code = self.loaded.pin_calls.log_in(
+            session.raw().handle(),
+            User::User,
+            pin.expose_for_login(),
+        );
+        Rv::from(code)
+            .into_result(Function::Login)
             .map_err(|error| self.verdict(error))?;
         Ok(session)
     }
@@ -160,6 +185,22 @@ impl Token {
         self.open(Access::ReadOnly)
     }
 
+    /// Opens a read-only session; where the token gives no other than the one that holds the login, that
+    /// one: the login then lasts as long as it does.
+    ///
+    /// # Errors
+    /// As [`Token::session`].
+    pub fn session_or_the_login_s(&self) -> Result<Session, TokenError> {
+        match self.session() {
+            Err(error) if error.is_session_shortage() => {
+                let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = place.login.take().ok_or(error)?;
+                Ok(Session::with(open, place.slot, self.uri()?))
+            }
+            outcome => outcome,
+        }
+    }
+
     pub(super) fn open(&self, access: Access) -> Result<Session, TokenError> {
         let slot = self
             .place
@@ -177,22 +218,30 @@ impl Session {
         token: TokenUri,
         access: Access,
     ) -> Result<Self, TokenError> {
-        Ok(Self {
-            open: Open::new(loaded, slot, access)?,
+        Ok(Self::with(Open::new(loaded, slot, access)?, slot, token))
+    }
+
+    fn with(open: Open, slot: Slot, token: TokenUri) -> Self {
+        Self {
+            open,
             dead: Cell::new(false),
             slot,
             token,
-        })
+        }
     }
 
-    /// Another read-only session on the same token, for tries that may fail.
-    pub(super) fn sibling(&self) -> Result<Self, TokenError> {
-        Self::open(
-            &self.open.loaded,
-            self.slot,
-            self.token.clone(),
-            Access::ReadOnly,
-        )
+    /// Tries what may fail in another read-only session on the same token, or in this one where the
+    /// token has no other.
+    pub(super) fn aside<T>(
+        &self,
+        tries: impl FnOnce(&Self) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        let token = self.token.clone();
+        match Self::open(&self.open.loaded, self.slot, token, Access::ReadOnly) {
+            Ok(sibling) => tries(&sibling),
+            Err(error) if error.is_session_shortage() => tries(self),
+            Err(error) => Err(error),
+        }
     }
 
     /// The mechanisms that the token offers.

@@ -80,6 +80,14 @@ impl FaultModule {
         Counts(serde_json::from_str(&counts).expect("fault-ctl prints JSON"))
     }
 
+    /// Sessions that the process `pid` has open in the module; `None` when it never initialised it.
+    #[track_caller]
+    pub fn sessions(&self, pid: u32) -> Option<u64> {
+        let counts = self.counts();
+        let mut processes = counts.0["processes"].as_array()?.iter().rev();
+        processes.find(|process| process["pid"] == pid)?["sessions"].as_u64()
+    }
+
     /// Waits until `counter` of `function` is at least `value`; for a hung call, `hung`.
     #[track_caller]
     pub fn await_count(&self, function: &str, counter: &str, value: u64) {

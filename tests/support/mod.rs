@@ -10,13 +10,15 @@ pub mod learner;
 pub mod network;
 pub mod node;
 pub mod python;
+pub mod rehearsal;
+pub mod scalar;
 pub mod shaker;
 pub mod token;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -81,6 +83,16 @@ pub fn said(output: &Output) -> String {
 #[track_caller]
 pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// A pipe that takes no byte more.
+pub fn full_pipe() -> (std::io::PipeReader, Stdio) {
+    let (unread, log) = std::io::pipe().expect("a pipe");
+    let flags = rustix::fs::fcntl_getfl(&log).expect("its flags");
+    rustix::fs::fcntl_setfl(&log, flags | rustix::fs::OFlags::NONBLOCK).expect("its flags");
+    while rustix::io::write(&log, &[b'.'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&log, flags).expect("its flags");
+    (unread, log.into())
 }
 
 /// A port that is free now, below those that the kernel gives to outgoing connections.
@@ -259,6 +271,31 @@ impl Mesh {
             .chain(self.others.iter().cloned())
             .collect::<String>();
         self.write(&format!("{name}/peers.toml"), &text);
+    }
+
+    /// Gives the roles of `a` users of their own; the token is its keeper's, as far as we may give it.
+    pub fn name_users(&self, keeper: &str, node: &str) {
+        self.edit(
+            "a/node.toml",
+            "pin = ",
+            &format!("user = {keeper:?}\npin = "),
+        );
+        let text = self.read("a/node.toml") + &format!("\n[sandbox]\nnode_user = {node:?}\n");
+        self.write("a/node.toml", &text);
+        if rustix::process::geteuid().is_root() {
+            run(Command::new("chmod").arg("0711").args([
+                self.path(""),
+                self.path("a"),
+                self.path("a/token"),
+            ]));
+            run(Command::new("chown")
+                .args(["-R", keeper])
+                .arg(self.path("a/token")));
+            // The PIN is the supervisor's to open; it has to come by the token's folder.
+            run(Command::new("chown")
+                .arg("root")
+                .arg(self.path("a/token/pin")));
+        }
     }
 
     /// The folder that everything is in.

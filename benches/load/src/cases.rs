@@ -18,8 +18,16 @@ pub enum Case {
     Software,
     /// The product as shipped, key in SoftHSM.
     Fastness,
+    /// The product without its system call filters.
+    Unfiltered,
     /// nginx with OpenSSL's PKCS#11 engine, key in SoftHSM.
     NginxPkcs11,
+    /// The product in front of an application.
+    FastnessProxy,
+    /// Envoy in front of it, key in a file.
+    Envoy,
+    /// nginx in front of it, key in a file.
+    NginxProxy,
 }
 
 impl Case {
@@ -28,7 +36,11 @@ impl Case {
         match self {
             Self::Software => "software",
             Self::Fastness => "fastness",
+            Self::Unfiltered => "unfiltered",
             Self::NginxPkcs11 => "nginx-pkcs11",
+            Self::FastnessProxy => "fastness-proxy",
+            Self::Envoy => "envoy",
+            Self::NginxProxy => "nginx-proxy",
         }
     }
 }
@@ -85,6 +97,34 @@ fn launch(case: Case, bench: &Bench, address: SocketAddr, log: &Path) -> anyhow:
             let config = dir.join("node.toml");
             fill(&dir.join("node.toml.in"), &config, &[("PORT", &port)])?;
             Server::start(&bench.fastness, &["run", "--config", text(&config)?], &[], log)
+        }
+        Case::FastnessProxy => {
+            let config = dir.join("node-proxy.toml");
+            fill(&dir.join("node-proxy.toml.in"), &config, &[("PORT", &port)])?;
+            Server::start(&bench.fastness, &["run", "--config", text(&config)?], &[], log)
+        }
+        Case::Envoy => {
+            let config = dir.join("envoy.yaml");
+            fill(&dir.join("envoy.yaml.in"), &config, &[("PORT", &port)])?;
+            let envoy = std::env::var_os("ENVOY").context("benches/run says where Envoy is")?;
+            let arguments = ["-c", text(&config)?, "--concurrency", "1", "--log-level", "warn", "--use-dynamic-base-id"];
+            Server::start(Path::new(&envoy), &arguments, &[], log)
+        }
+        Case::NginxProxy => {
+            let config = dir.join("nginx-proxy.conf");
+            fill(&dir.join("nginx-proxy.conf.in"), &config, &[("PORT", &port)])?;
+            let error_log = dir.join("nginx.log");
+            let arguments = ["-p", text(dir)?, "-e", text(&error_log)?, "-c", text(&config)?];
+            Server::start(Path::new("nginx"), &arguments, &[], log)
+        }
+        Case::Unfiltered => {
+            let binary = bench.unfiltered.as_deref().context("--unfiltered names no binary")?;
+            let config = dir.join("unfiltered.toml");
+            fill(&dir.join("node.toml.in"), &config, &[("PORT", &port)])?;
+            // Both run at once, from one folder.
+            let apart = format!("admin = \"unfiltered.sock\"\n{}", fs::read_to_string(&config)?);
+            fs::write(&config, apart)?;
+            Server::start(binary, &["run", "--config", text(&config)?], &[], log)
         }
         Case::NginxPkcs11 => {
             let config = dir.join("nginx.conf");

@@ -25,8 +25,8 @@ struct Row {
 
 /// What the rounds of one case gave.
 #[derive(Default)]
-struct Figures {
-    cpu: Vec<f64>,
+pub struct Figures {
+    pub cpu: Vec<f64>,
     per_second: Vec<f64>,
     /// Of the last round, by process.
     split: Vec<(String, f64)>,
@@ -52,14 +52,14 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     if bench.hold {
         hold(&servers)?;
     }
-    for round in 1..=bench.rounds {
+    for round in 1..=bench.rounds() {
         for (running, figures) in &mut servers {
             measure(running, figures, count, bench.concurrency).await?;
             let (cpu, rate) = (figures.cpu.last().unwrap_or(&0.0), figures.per_second.last().unwrap_or(&0.0));
-            eprintln!("round {round}/{}  {:<13} {cpu:6.1} µs CPU  {rate:6.0}/s", bench.rounds, running.case.name());
+            eprintln!("round {round}/{}  {:<13} {cpu:6.1} µs CPU  {rate:6.0}/s", bench.rounds(), running.case.name());
         }
     }
-    print(&servers, count, bench.rounds);
+    print(&servers, count, bench.rounds());
     report::json(bench.json.as_deref(), &rows(&servers))
 }
 
@@ -86,7 +86,7 @@ pub async fn load(client: &Client, count: usize, concurrency: usize) -> anyhow::
     Ok(())
 }
 
-async fn measure(running: &mut Running, figures: &mut Figures, count: usize, concurrency: usize) -> anyhow::Result<()> {
+pub async fn measure(running: &mut Running, figures: &mut Figures, count: usize, concurrency: usize) -> anyhow::Result<()> {
     running.server.alive()?;
     let (before, since) = (running.server.cpu()?, Instant::now());
     load(&running.client, count, concurrency).await?;

@@ -42,6 +42,11 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     report::json(bench.json.as_deref(), &rows)
 }
 
+/// KiB that each idle connection costs a server, all its processes together.
+pub async fn per_connection(running: &mut Running, count: usize, concurrency: usize) -> anyhow::Result<f64> {
+    Ok(measure(running, count, concurrency).await?.kib_per_connection)
+}
+
 async fn measure(running: &mut Running, count: usize, concurrency: usize) -> anyhow::Result<Row> {
     let case = running.case.name();
     tokio::time::sleep(SETTLE).await;

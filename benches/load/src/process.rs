@@ -39,6 +39,19 @@ impl Server {
         Ok(Self { child })
     }
 
+    /// The same on any core.
+    pub fn start_anywhere(program: &Path, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
+        let output = File::options().create(true).append(true).open(log)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { child })
+    }
+
     /// The root of the tree; `taskset` has become the server by exec.
     pub fn pid(&self) -> u32 {
         self.child.id()

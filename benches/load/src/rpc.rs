@@ -47,7 +47,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         load(&channel, WARM_UP, bench.concurrency).await?;
         servers.push(Measured { running, channel, cpu: Vec::new(), per_second: Vec::new() });
     }
-    for round in 1..=bench.rounds {
+    for round in 1..=bench.rounds() {
         for server in &mut servers {
             server.running.server.alive()?;
             let (before, since) = (server.running.server.cpu()?, Instant::now());
@@ -55,7 +55,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
             #[expect(clippy::cast_precision_loss, reason = "counts are small")]
             let rate = count as f64 / since.elapsed().as_secs_f64();
             let cpu = micros(server.running.server.cpu()?.since(&before)?, count);
-            eprintln!("round {round}/{}  {:<9} {cpu:5.1} µs CPU  {rate:7.0}/s", bench.rounds, server.running.case.name());
+            eprintln!("round {round}/{}  {:<9} {cpu:5.1} µs CPU  {rate:7.0}/s", bench.rounds(), server.running.case.name());
             server.cpu.push(cpu);
             server.per_second.push(rate);
         }
@@ -65,7 +65,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     report::json(bench.json.as_deref(), &rows)
 }
 
-async fn channel(client: Client) -> anyhow::Result<Channel> {
+/// A gRPC channel over one connection of `client`.
+pub async fn channel(client: Client) -> anyhow::Result<Channel> {
     let connector = tower::service_fn(move |_: Uri| {
         let client = client.clone();
         async move { client.connect().await.map(TokioIo::new).map_err(std::io::Error::other) }
@@ -74,7 +75,7 @@ async fn channel(client: Client) -> anyhow::Result<Channel> {
 }
 
 /// `count` calls, `concurrency` at once.
-async fn load(channel: &Channel, count: usize, concurrency: usize) -> anyhow::Result<()> {
+pub async fn load(channel: &Channel, count: usize, concurrency: usize) -> anyhow::Result<()> {
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..concurrency {
         let mut client = PeerClient::new(channel.clone());
@@ -120,7 +121,7 @@ fn rows(servers: &[Measured]) -> Vec<Row> {
 fn print(rows: &[Row], count: usize, bench: &Bench) {
     println!(
         "\nUnary calls on one connection, {} at once; {} rounds of {count}; server on one core",
-        bench.concurrency, bench.rounds
+        bench.concurrency, bench.rounds()
     );
     println!("{:<10} {:>12} {:>8} {:>12} {:>16} {:>18}", "case", "CPU µs min", "median", "calls/s", "CPU to software", "calls/s to software");
     for row in rows {

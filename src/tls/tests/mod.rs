@@ -122,7 +122,7 @@ impl Node {
     ) -> Result<Connection, HandshakeError> {
         let entry = self.gate.enter(address.ip(), listed, Instant::now());
         let entry = entry.map_err(HandshakeError::Turned)?;
-        self.handshakes.accept(tcp, &entry).await
+        self.handshakes.accept(tcp, address, &entry).await
     }
 
     async fn dial(&self, id: &str, address: SocketAddr) -> Result<Connection, HandshakeError> {

@@ -294,3 +294,34 @@ async fn a_peer_that_stops_talking_meets_the_deadline() {
     }
     assert_eq!(node.keeper.asked(), 1);
 }
+
+#[tokio::test]
+async fn a_certificate_that_was_granted_before_is_decided_about_every_time() {
+    let authority = TestAuthority::new();
+    let node = Node::start(&authority, Options::default()).await;
+    let leaf = authority.issue(&Profile::of(TlsRole::Client, B));
+    node.lists(&lists_client(&leaf));
+    for _ in 0..2 {
+        let config = plain_client(provider(), Some(&leaf));
+        let (ours, theirs) = tokio::join!(node.accept(), connect(config, node.address()));
+        let granted = ours.unwrap().facts.peer;
+        assert_eq!(
+            (granted.id().as_str(), granted.end_entity().pin()),
+            (B, leaf.pin())
+        );
+        theirs.unwrap();
+    }
+    // Another key of the same peer is not taken for the one that was seen.
+    let other = authority.issue(&Profile::of(TlsRole::Client, B));
+    let (error, _) = met(&node, Some(&other)).await;
+    assert!(
+        matches!(error, HandshakeError::Refused(Reason::KeyNotPinned)),
+        "{error:?}"
+    );
+    node.lists("");
+    let (error, _) = met(&node, Some(&leaf)).await;
+    assert!(
+        matches!(error, HandshakeError::Refused(Reason::Unlisted)),
+        "{error:?}"
+    );
+}

@@ -1,6 +1,8 @@
 //! Trying to get the key out: reading its private values, and wrapping it with a fresh AES key.
 //!
-//! Each try has a session of its own, since a failed call may leave a session unusable.
+//! Each try has a session of its own, since a failed call may leave a session unusable. Where the token
+//! has no session to spare the tries share the one that is there: that it still works is shown by
+//! the signatures that are asked of it next.
 
 use cryptoki::error::Error;
 use cryptoki::mechanism::{Mechanism, MechanismType};
@@ -41,7 +43,7 @@ pub(super) fn run(
         KeyKind::P256 | KeyKind::P384 | KeyKind::Ed25519 => &EC_VALUES,
     };
     for &(attribute, name) in values {
-        let outcome = read(&session.sibling()?, key.handle(), attribute);
+        let outcome = session.aside(|session| Ok(read(session, key.handle(), attribute)))?;
         note(key, evidence, faults, format!("read {name}"), outcome);
     }
     let offered = session.mechanisms()?;
@@ -71,26 +73,41 @@ pub(super) fn run(
         if !offered.contains(&offer) {
             continue;
         }
-        let session = session.sibling()?;
-        let wrapping = match wrapping_key(&session) {
-            Ok(wrapping) => wrapping,
+        let outcome = session.aside(|session| wrap(session, key, &mechanism, evidence));
+        let outcome = match outcome? {
+            Ok(outcome) => outcome,
             Err(error) => {
-                let error = TokenError::call("making a key to wrap with")(error);
                 evidence
                     .notes
                     .push(format!("{name} was not tried: {error}"));
                 continue;
             }
         };
-        evidence.module_sets_local =
-            attribute::flag(session.raw(), wrapping, AttributeType::Local)?;
-        let outcome = match session.raw().wrap_key(&mechanism, wrapping, key.handle()) {
-            Ok(_) => None,
-            Err(error) => Some(refusal(error)),
-        };
         note(key, evidence, faults, format!("wrap with {name}"), outcome);
     }
     Ok(())
+}
+
+/// Tries to wrap the key with one that is made for it: `None` when it came out, and an error within when
+/// there is none to wrap with.
+fn wrap(
+    session: &Session,
+    key: &Key,
+    mechanism: &Mechanism<'_>,
+    evidence: &mut KeyEvidence,
+) -> Result<Result<Option<String>, TokenError>, TokenError> {
+    let wrapping = match wrapping_key(session) {
+        Ok(wrapping) => wrapping,
+        Err(error) => return Ok(Err(TokenError::call("making a key to wrap with")(error))),
+    };
+    evidence.module_sets_local = attribute::flag(session.raw(), wrapping, AttributeType::Local)?;
+    let wrapped = session.raw().wrap_key(mechanism, wrapping, key.handle());
+    // It goes with its session, which may be one that stays.
+    session
+        .raw()
+        .destroy_object(wrapping)
+        .map_err(TokenError::call("destroying a key to wrap with"))?;
+    Ok(Ok(wrapped.err().map(refusal)))
 }
 
 /// Tries to read a private value; `None` when it came out.
@@ -136,7 +153,7 @@ fn is_empty_once_wiped(value: &mut Attribute) -> bool {
     }
 }
 
-/// A session object that can wrap; it goes with its session.
+/// A session object that can wrap.
 fn wrapping_key(session: &Session) -> Result<ObjectHandle, Error> {
     session.raw().generate_key(
         &Mechanism::AesKeyGen,

@@ -315,6 +315,13 @@ impl TokenLabel {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// As tokens keep it: 32 bytes, padded with blanks (PKCS#11 v3.1 section 5.5.7).
+    pub(in crate::token) fn padded(&self) -> [u8; 32] {
+        let mut padded = [b' '; 32];
+        padded[..self.0.len()].copy_from_slice(self.0.as_bytes());
+        padded
+    }
 }
 
 impl FromStr for TokenLabel {

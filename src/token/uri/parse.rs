@@ -33,6 +33,9 @@ pub(super) fn uri(text: &str) -> Result<Pkcs11Uri, UriError> {
         return Err(UriError::Scheme);
     }
     let rest = &text[SCHEME.len()..];
+    if gives_pin(rest) {
+        return Err(UriError::PinValue);
+    }
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
@@ -90,31 +93,39 @@ fn known(part: Part, name: &str) -> Result<(&'static str, usize), UriError> {
         return Err(UriError::Slot(slot));
     }
     match name {
-        "pin-value" => Err(UriError::PinValue),
         "pin-source" => Err(UriError::PinSource),
         _ => Err(unknown(part, table, name)),
     }
 }
 
 fn unknown(part: Part, table: &[(&'static str, usize)], name: &str) -> UriError {
-    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    // What stands before the first `=` may be a value that lost its name: show plain names only.
-    let name = match name.len() <= 32 && name.bytes().all(sound) {
-        true => name.to_owned(),
-        false => if part == Part::Path {
-            "…"
-        } else {
-            "…, in the query"
-        }
-        .to_owned(),
-    };
     let nearest = table
         .iter()
-        .map(|&(known, _)| (strsim::damerau_levenshtein(known, &name), known))
+        .map(|&(known, _)| (strsim::damerau_levenshtein(known, name), known))
         .min()
         .filter(|&(distance, _)| distance <= 2)
         .map(|(_, known)| known);
-    UriError::Unknown { name, nearest }
+    // What stands before the first `=` may be a value that lost its name, such as a PIN: only what is
+    // nearly a name of ours is shown.
+    let name = match (nearest, part) {
+        (Some(_), _) => name,
+        (None, Part::Path) => "…",
+        (None, Part::Query) => "…, in the query",
+    };
+    UriError::Unknown {
+        name: name.to_owned(),
+        nearest,
+    }
+}
+
+/// Whether something in `text` is given as a PIN, under any spelling and in any place: it would end
+/// up in the value before it, and in messages with that.
+fn gives_pin(text: &str) -> bool {
+    text.split(['?', ';', '&']).any(|attribute| {
+        let (name, _) = attribute.split_once('=').unwrap_or((attribute, ""));
+        let name = name.trim().to_ascii_lowercase();
+        name.starts_with("pin") && name != "pin-source"
+    })
 }
 
 /// Percent-decodes `value`, which starts at byte `at` of the URI.

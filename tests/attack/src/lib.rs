@@ -62,7 +62,7 @@ const RX: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
 const ANONYMOUS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 
 /// The catalogue.
-pub static CATALOGUE: [Attempt; 92] = attempts! {
+pub static CATALOGUE: [Attempt; 117] = attempts! {
     // Other programs and processes.
     "execve": SYS_execve(t(c"/bin/sh"), n(0), n(0));
     "execveat": SYS_execveat(AT_FDCWD, t(c"/bin/sh"), n(0), n(0), n(0));
@@ -161,18 +161,59 @@ pub static CATALOGUE: [Attempt; 92] = attempts! {
     "kexec_load": SYS_kexec_load(n(0), n(0), n(0), n(0));
     "reboot": SYS_reboot(n(0));
     "syslog": SYS_syslog(n(3), Buffer, n(4096));
+    // The machine.
+    "clock_settime": SYS_clock_settime(n(0), Buffer);
+    "adjtimex": SYS_adjtimex(Buffer);
+    "sethostname": SYS_sethostname(t(c"x"), n(1));
+    "swapon": SYS_swapon(t(c"/nonexistent"), n(0));
+    "acct": SYS_acct(t(c"/nonexistent"));
+    "quotactl": SYS_quotactl(n(0), n(0), n(0), n(0));
+    "vhangup": SYS_vhangup();
+    "delete_module": SYS_delete_module(t(c"nonexistent"), n(0));
+    "request_key": SYS_request_key(t(c"user"), t(c"x"), n(0), n(0));
+    "fsopen": SYS_fsopen(t(c"tmpfs"), n(0));
+    "open_tree": SYS_open_tree(AT_FDCWD, t(c"/"), n(0));
+    "move_mount": SYS_move_mount(n(-1), t(c""), n(-1), t(c""), n(0));
+    "mount_setattr": SYS_mount_setattr(AT_FDCWD, t(c"/"), n(0), Buffer, n(32));
+    "fanotify_init": SYS_fanotify_init(n(0), n(0));
+    "io_setup": SYS_io_setup(n(1), Buffer);
+    "io_uring_enter": SYS_io_uring_enter(n(-1), n(1), n(0), n(0), n(0));
+    "set_mempolicy": SYS_set_mempolicy(n(0), n(0), n(0));
+    "move_pages": SYS_move_pages(Parent, n(0), n(0), n(0), n(0), n(0));
+    "ioprio_set": SYS_ioprio_set(n(1), n(0), n(0));
+    "sched_setscheduler": SYS_sched_setscheduler(n(0), n(1), Buffer);
+    "rt_sigqueueinfo": SYS_rt_sigqueueinfo(Parent, n(9), Buffer);
+    "pkey_alloc": SYS_pkey_alloc(n(0), n(0));
+    "setxattr": SYS_setxattr(t(c"/nonexistent"), t(c"user.x"), Buffer, n(1), n(0));
+    "setfsuid": SYS_setfsuid(n(0));
+    "setreuid": SYS_setreuid(n(0), n(0));
 };
 
 /// What happens beside the catalogue: not a call, but an end that must look as it should.
-pub const ENDS: [(&str, i32); 2] = [("panic", libc::SIGABRT), ("segfault", libc::SIGSEGV)];
+pub const ENDS: [(&str, i32); 3] = [
+    ("panic", libc::SIGABRT),
+    ("segfault", libc::SIGSEGV),
+    ("out of memory", libc::SIGABRT),
+];
 
-/// Makes the attempt `name`. `Err`: the error that the kernel answered with (errno(3)).
-/// `parent`: process id of the supervisor.
+/// Words that a binary with this in it holds, and no other binary does.
+pub const MARKS: [&str; 4] = [
+    "FASTNESS_ATTACK",
+    "this role was told to",
+    "no attempt is called",
+    "mmap writable and executable",
+];
+
+/// Makes the attempt `name`, or the call `raw NUMBER ARGUMENT…`, whose arguments are decimal numbers or
+/// `buffer`. `Err`: the error that the kernel answered with (errno(3)). `parent`: process id of the
+/// supervisor.
 pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
     match name {
         "panic" => panic!("this role was told to"),
         // SAFETY: none; the process is to end by it.
         "segfault" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
+        // More than any machine has.
+        "out of memory" => drop(std::hint::black_box(vec![0_u8; 1 << 60])),
         "bind a TCP port" => return bind_tcp(),
         #[cfg(target_arch = "x86_64")]
         // The same number in the x32 table (syscall(2), "Architecture-specific requirements").
@@ -181,10 +222,21 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "i386 getpid" => return i386_getpid(),
         _ => {}
     }
+    let mut buffer = vec![0_u8; 4096];
+    if let Some(raw) = name.strip_prefix("raw ") {
+        let mut words = [0; 7];
+        for (word, text) in words.iter_mut().zip(raw.split(' ')) {
+            *word = match text {
+                "buffer" => buffer.as_mut_ptr() as i64,
+                number => number.parse().expect("a number"),
+            };
+        }
+        let [number, arguments @ ..] = words;
+        return call(number, arguments);
+    }
     let Some(found) = CATALOGUE.iter().find(|one| one.name == name) else {
         panic!("no attempt is called {name:?}")
     };
-    let mut buffer = vec![0_u8; 4096];
     // 127.0.0.1:9, family AF_INET.
     let inet: [u8; 16] = [2, 0, 0, 9, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     let arguments = found.arguments.map(|argument| match argument {

@@ -1,0 +1,4 @@
+//! Generated from the product's `proto/`.
+#![allow(clippy::all)]
+
+tonic::include_proto!("fastness.admin.v1");

@@ -1,0 +1,9 @@
+//! The unsafe code that a PIN needs, behind a safe face: a [`Page`] to read it into, and
+//! [`PinCalls`], the three PKCS#11 calls that take it from there. cryptoki's own want the PIN in
+//! memory of the allocator.
+
+mod calls;
+mod page;
+
+pub use calls::{PinCalls, User};
+pub use page::{Kind, Page};

@@ -1,0 +1,128 @@
+//! `[sandbox]`, and what a `[[token]]` says of its keeper's confinement: users and profiles.
+
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::spec::SandboxSpec;
+use super::{Config, Reader, TokenConfig, files};
+use crate::fault::{Fault, chain};
+use crate::sandbox::{OwnProfile, Role, User};
+
+/// What the configuration says of the node's confinement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeSandbox {
+    /// The user that it runs as.
+    pub(crate) user: Option<User>,
+    /// The administrator's profile for it.
+    pub(crate) profile: Option<OwnProfile>,
+}
+
+impl Config {
+    /// The users that roles run as; none when they run as the supervisor's.
+    pub(crate) fn users(&self) -> Vec<User> {
+        let keepers = self.tokens.iter().filter_map(|token| token.user);
+        self.node.user.into_iter().chain(keepers).collect()
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn node_sandbox(&mut self, spec: &SandboxSpec) -> NodeSandbox {
+        NodeSandbox {
+            user: self.user(spec.node_user.as_ref(), "sandbox.node_user"),
+            profile: self.own_profile(
+                Role::Node,
+                spec.node_profile.as_ref(),
+                "sandbox.node_profile",
+            ),
+        }
+    }
+
+    pub(super) fn user(&mut self, name: Option<&Spanned<String>>, key: &str) -> Option<User> {
+        let name = name?;
+        let ourselves = rustix::process::geteuid().as_raw();
+        let found = User::named(name.get_ref()).and_then(|user| match user.uid {
+            uid if uid == ourselves => Err("it is the supervisor's own user".to_owned()),
+            _ => Ok(user),
+        });
+        let mend = "name a user made for this role alone: useradd --system --shell /usr/sbin/nologin fastness-node";
+        match found {
+            Ok(user) => Some(user),
+            Err(problem) => {
+                self.fault(name, Fault::new(key, problem, mend));
+                None
+            }
+        }
+    }
+
+    /// Either every role has a user of its own, or none has, and the node shares its with nobody.
+    pub(super) fn users(
+        &mut self,
+        tokens: &[TokenConfig],
+        node: &NodeSandbox,
+        stated: Option<&Spanned<String>>,
+    ) {
+        let without = tokens.iter().position(|token| token.user.is_none());
+        match (stated, without) {
+            (Some(_), Some(index)) => self.faults.push(Fault::new(
+                format!("token[{index}].user"),
+                "is missing, and the node has a user of its own",
+                "name the user that may read the token's files",
+            )),
+            (None, _) if tokens.iter().any(|token| token.user.is_some()) => {
+                self.faults.push(Fault::new(
+                    "sandbox.node_user",
+                    "is missing, and a keeper has a user of its own",
+                    "name a user that owns no file",
+                ));
+            }
+            _ => {}
+        }
+        let shared = |token: &TokenConfig| matches!((token.user, node.user), (Some(keeper), Some(node)) if keeper.uid == node.uid);
+        if let (Some(stated), true) = (stated, tokens.iter().any(shared)) {
+            self.fault(
+                stated,
+                Fault::new(
+                    "sandbox.node_user",
+                    "is a keeper's user: the node could read that token's files",
+                    "name another user",
+                ),
+            );
+        }
+    }
+
+    pub(super) fn own_profile(
+        &mut self,
+        role: Role,
+        path: Option<&Spanned<PathBuf>>,
+        key: &str,
+    ) -> Option<OwnProfile> {
+        let path = path?;
+        let mut faults = Vec::new();
+        let text = files::read_administrators(&self.folder.join(path.get_ref()), key, &mut faults);
+        let own = text.map(|(resolved, text)| OwnProfile {
+            path: resolved.display().to_string(),
+            text,
+        });
+        let own = match own {
+            Ok(own) => {
+                if let Err(error) = own.check(role) {
+                    faults.push(Fault::new(
+                        key,
+                        chain(&error),
+                        "start from the profile in policies/seccomp/ for this role",
+                    ));
+                }
+                Some(own)
+            }
+            Err(fault) => {
+                faults.push(fault);
+                None
+            }
+        };
+        for fault in faults {
+            self.fault(path, fault);
+        }
+        own
+    }
+}

@@ -1,0 +1,300 @@
+//! A profile's file: its rules, what is wrong with them, and the filters they become.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use seccompiler::{BpfProgram, TargetArch};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Role;
+use super::users::User;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    role: String,
+    arch: String,
+    /// What has run under it.
+    run: String,
+    default: String,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// What is done about some calls, and why.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    pub(super) calls: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) args: Option<Vec<Condition>>,
+    /// The calls fail with this error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) answer: Option<String>,
+    #[serde(default)]
+    why: String,
+    /// Why it is there although no test uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untried: Option<String>,
+}
+
+/// One condition on an argument; all of a rule's must hold.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Condition {
+    index: u8,
+    r#type: String,
+    op: Value,
+    val: Operand,
+    #[serde(default)]
+    means: String,
+}
+
+/// What an argument is compared with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Operand {
+    Number(u64),
+    Of(UserNumber),
+}
+
+/// A number that the configuration gives: a rule with it stands once for each role's user, and not at
+/// all when the roles have none of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum UserNumber {
+    #[serde(rename = "uid of a role")]
+    Uid,
+    #[serde(rename = "gid of a role")]
+    Gid,
+    #[serde(rename = "none")]
+    None,
+}
+
+/// Calls that a sealed role has no business with; a profile of a keeper or a node that allows one is
+/// a mistake or worse.
+const NEVER: [&str; 33] = [
+    "execve",
+    "execveat",
+    "fork",
+    "vfork",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "pidfd_getfd",
+    "kill",
+    "bpf",
+    "perf_event_open",
+    "userfaultfd",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "setns",
+    "unshare",
+    "init_module",
+    "finit_module",
+    "kexec_load",
+    "io_uring_setup",
+    "setuid",
+    "setresuid",
+    "memfd_create",
+    "pkey_mprotect",
+    "shmat",
+    "personality",
+    "listen",
+    "bind",
+];
+
+/// Errors that a rule may answer with (errno(3)).
+const ANSWERS: [(&str, u32); 3] = [("EPERM", 1), ("EACCES", 13), ("ENOSYS", 38)];
+
+impl File {
+    /// What is wrong with it, as the profile of `role` on `arch`.
+    pub(super) fn problems(&self, role: Role, arch: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.role != role.name() {
+            problems.push(format!(
+                "it is for role {:?}, not {:?}",
+                self.role,
+                role.name()
+            ));
+        }
+        if self.arch != arch {
+            problems.push(format!("it is for {}, not {arch}", self.arch));
+        }
+        if self.default != "kill_process" {
+            problems.push("its default is not kill_process".into());
+        }
+        if self.run.trim().is_empty() {
+            problems.push("it does not say what has run under it".into());
+        }
+        if !self.rules.iter().any(|rule| rule.answer.is_none()) {
+            problems.push("it allows nothing: an empty filter would be no filter".into());
+        }
+        for rule in &self.rules {
+            rule.problems(role, &mut problems);
+        }
+        let mut seen: BTreeMap<(&str, bool), (usize, usize)> = BTreeMap::new();
+        for rule in &self.rules {
+            for call in &rule.calls {
+                let (plain, conditional) = seen.entry((call, rule.answer.is_some())).or_default();
+                *if rule.args.is_some() {
+                    conditional
+                } else {
+                    plain
+                } += 1;
+            }
+        }
+        for ((call, answer), (plain, conditional)) in &seen {
+            if *plain > 1 {
+                problems.push(format!("{call} stands in two rules without conditions"));
+            }
+            if *plain > 0 && *conditional > 0 {
+                problems.push(format!("{call} stands in a rule without conditions beside one with: the first would be dropped"));
+            }
+            if *answer && *plain > 0 && seen.contains_key(&(*call, false)) {
+                problems.push(format!(
+                    "{call} is allowed and always answered with an error"
+                ));
+            }
+        }
+        problems
+    }
+
+    /// The same, with the numbers of `users` in the rules that speak of them.
+    pub(super) fn for_users(mut self, users: &[User]) -> Self {
+        self.rules = self
+            .rules
+            .into_iter()
+            .flat_map(|rule| rule.for_users(users))
+            .collect();
+        self
+    }
+
+    /// The filters, in the order in which they are installed.
+    pub(super) fn compile(&self, arch: TargetArch) -> Result<Vec<BpfProgram>, Vec<String>> {
+        // The first filter lets an answered call through: of several filters the most severe action
+        // counts, and killing is more severe than an error.
+        let mut first: Vec<Value> = Vec::new();
+        let mut errors: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
+        let plain: BTreeSet<&String> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.answer.is_none())
+            .flat_map(|rule| &rule.calls)
+            .collect();
+        for rule in &self.rules {
+            let args = rule.args.as_ref().map(|args| {
+                args.iter()
+                    .map(Condition::as_seccompiler)
+                    .collect::<Vec<_>>()
+            });
+            for call in &rule.calls {
+                let compiled = match &args {
+                    Some(args) => json!({ "syscall": call, "args": args }),
+                    None => json!({ "syscall": call }),
+                };
+                match &rule.answer {
+                    None => first.push(compiled),
+                    Some(answer) => {
+                        let number = ANSWERS.iter().find(|(name, _)| name == answer);
+                        let number = number
+                            .map(|(_, number)| *number)
+                            .ok_or_else(|| vec![format!("{call}: unknown answer {answer}")])?;
+                        errors.entry(number).or_default().push(compiled.clone());
+                        if !plain.contains(call) {
+                            first.push(compiled);
+                        }
+                    }
+                }
+            }
+        }
+        let compile = |default: Value, action: Value, rules: &[Value]| {
+            let filter = json!({ "filter": { "mismatch_action": default, "match_action": action, "filter": rules } });
+            let mut map = seccompiler::compile_from_json(filter.to_string().as_bytes(), arch)
+                .map_err(|error| vec![error.to_string()])?;
+            map.remove("filter")
+                .ok_or_else(|| vec!["it compiled to nothing".to_owned()])
+        };
+        let mut filters = Vec::new();
+        for (number, rules) in &errors {
+            filters.push(compile(json!("allow"), json!({ "errno": number }), rules)?);
+        }
+        // Last, because it may not allow seccomp(2) any more.
+        filters.push(compile(json!("kill_process"), json!("allow"), &first)?);
+        Ok(filters)
+    }
+}
+
+impl Rule {
+    fn for_users(self, users: &[User]) -> Vec<Self> {
+        let speaks = |condition: &Condition| matches!(condition.val, Operand::Of(_));
+        if !self.args.iter().flatten().any(speaks) {
+            return vec![self];
+        }
+        let mut rules: Vec<Self> = Vec::new();
+        let mut seen = BTreeSet::new();
+        for user in users {
+            let mut rule = self.clone();
+            let mut numbers = Vec::new();
+            for condition in rule.args.iter_mut().flatten() {
+                if let Operand::Of(what) = condition.val {
+                    let number = match what {
+                        UserNumber::Uid => user.uid,
+                        UserNumber::Gid => user.gid,
+                        UserNumber::None => 0,
+                    };
+                    condition.val = Operand::Number(number.into());
+                    numbers.push(number);
+                }
+            }
+            // Two tokens may have one user, and two users one group.
+            if seen.insert(numbers) {
+                rules.push(rule);
+            }
+        }
+        rules
+    }
+
+    fn problems(&self, role: Role, problems: &mut Vec<String>) {
+        let named = self.calls.join(", ");
+        if self.calls.is_empty() {
+            problems.push("a rule names no call".into());
+        }
+        if self.why.trim().is_empty() {
+            problems.push(format!("{named}: no reason (\"why\")"));
+        }
+        match self.args.as_deref() {
+            Some([]) => problems.push(format!("{named}: an empty list of conditions")),
+            Some(args) if args.iter().any(|arg| arg.means.trim().is_empty()) => {
+                problems.push(format!(
+                    "{named}: a condition does not say what its value means (\"means\")"
+                ));
+            }
+            _ => {}
+        }
+        if self
+            .untried
+            .as_ref()
+            .is_some_and(|why| why.trim().is_empty())
+        {
+            problems.push(format!("{named}: no reason (\"untried\")"));
+        }
+        if role != Role::Supervisor && self.answer.is_none() {
+            problems.extend(
+                self.calls
+                    .iter()
+                    .filter(|call| NEVER.contains(&call.as_str()))
+                    .map(|call| format!("{call} is never allowed in a {}", role.name())),
+            );
+        }
+    }
+}
+
+impl Condition {
+    fn as_seccompiler(&self) -> Value {
+        json!({ "index": self.index, "type": self.r#type, "op": self.op, "val": self.val })
+    }
+}

@@ -1,0 +1,184 @@
+//! Every rule with conditions is exact: what it allows passes, and one bit beside it kills.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use super::rules::{Arguments, Rule, shown};
+use super::{End, Ends, KILLED, attempts, side_by_side};
+use crate::support::Mesh;
+
+/// Numbers of this machine's calls, from the C library's headers.
+pub fn numbers() -> BTreeMap<String, i64> {
+    let output = Command::new("cc")
+        .args(["-E", "-dM", "-include", "sys/syscall.h", "-x", "c"])
+        .arg("/dev/null")
+        .output()
+        .expect("a C compiler");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let numbers = text.lines().filter_map(|line| {
+        let (name, number) = line.strip_prefix("#define __NR_")?.split_once(' ')?;
+        Some((name.to_owned(), number.parse().ok()?))
+    });
+    // Headers may be older than the kernel.
+    [("mseal".to_owned(), 462)]
+        .into_iter()
+        .chain(numbers)
+        .collect()
+}
+
+/// Arguments that do nothing even where the call is allowed: no descriptor, no memory, no length.
+fn harmless(call: &str) -> Arguments {
+    let none = u64::from(u32::MAX);
+    match call {
+        "fcntl" | "ioctl" | "getsockopt" | "setsockopt" => [none, 0, 0, 0, 0, 0],
+        "mmap" => [0, 0, 0, 0, none, 0],
+        // CLONE_THREAD without CLONE_SIGHAND is refused (clone(2)).
+        "clone" => [0x1_0000, 0, 0, 0, 0, 0],
+        _ => [0; 6],
+    }
+}
+
+/// Arguments that `rule` allows.
+fn allowed(rule: &Rule, call: &str) -> Arguments {
+    let mut arguments = harmless(call);
+    for condition in &rule.conditions {
+        if !rule.takes(call, &arguments) || call != "clone" {
+            arguments[condition.index] = condition.allowed();
+        }
+    }
+    assert!(rule.takes(call, &arguments), "{rule:?}");
+    arguments
+}
+
+/// Calls beside `rule`, each with one condition broken, that no other rule allows.
+fn beside(rules: &[Rule], rule: &Rule, call: &str) -> Vec<Arguments> {
+    let mut found = Vec::new();
+    for condition in &rule.conditions {
+        let mut broken = Vec::new();
+        for argument in condition.perturbed() {
+            let mut arguments = allowed(rule, call);
+            arguments[condition.index] = argument;
+            if !rules.iter().any(|rule| rule.takes(call, &arguments)) {
+                broken.push(arguments);
+            }
+        }
+        assert!(
+            !broken.is_empty(),
+            "{call}: {condition:?} keeps nothing out"
+        );
+        // The first and the last bit stand for those between.
+        let last = broken.pop();
+        found.extend(broken.into_iter().next().into_iter().chain(last));
+    }
+    found
+}
+
+fn raw(numbers: &BTreeMap<String, i64>, call: &str, arguments: &Arguments) -> String {
+    let words: Vec<_> = arguments
+        .iter()
+        .map(|argument| argument.cast_signed().to_string())
+        .collect();
+    format!("raw {} {}", numbers[call], words.join(" "))
+}
+
+fn exact(role: &str) {
+    let numbers = numbers();
+    let rules = shown(&Mesh::new()).remove(role).expect("it is shown");
+    let checked = || rules.iter().filter(|rule| !rule.conditions.is_empty());
+    let (mut pass, mut kill) = (Vec::new(), Vec::new());
+    for rule in checked() {
+        for call in &rule.calls {
+            let arguments = allowed(rule, call);
+            pass.push((raw(&numbers, call, &arguments), rule.answer.clone()));
+            if rule.answer.is_none() {
+                for arguments in beside(&rules, rule, call) {
+                    kill.push((call.clone(), arguments));
+                }
+            }
+        }
+    }
+    // All that is allowed, in one life.
+    let names: Vec<_> = pass.iter().map(|(name, _)| name.as_str()).collect();
+    let Ends { ends, .. } = attempts(&Mesh::new(), role, &names);
+    assert_eq!(ends.len(), pass.len(), "{role}: {pass:?} ended {ends:?}");
+    for ((name, answer), end) in pass.iter().zip(&ends) {
+        match answer.as_deref() {
+            Some("EACCES") => assert_eq!(*end, End::Errno(13), "{role} {name}"),
+            Some(other) => panic!("{role} {name}: {other}"),
+            None => assert!(!matches!(end, End::Signal(_)), "{role} {name}: {end:?}"),
+        }
+    }
+    // And one bit beside it, a life each.
+    let ended = side_by_side(&kill, |(call, arguments)| {
+        let Ends { ends, number } =
+            attempts(&Mesh::new(), role, &[&raw(&numbers, call, arguments)]);
+        assert!(number.is_none_or(|number| number == numbers[call]));
+        ends
+    });
+    let mut wrong = Vec::new();
+    for ((call, arguments), ends) in kill.iter().zip(ended) {
+        println!("{role:<10} {call:<16} {arguments:x?} {ends:?}");
+        if ends != [KILLED] {
+            wrong.push(format!("{call} {arguments:x?}: {ends:?}"));
+        }
+    }
+    println!(
+        "{role}: {} rules with conditions, {} allowed calls passed, {} beside them were killed",
+        checked().count(),
+        pass.len(),
+        kill.len()
+    );
+    assert!(wrong.is_empty(), "{role}: {}", wrong.join("\n"));
+}
+
+#[test]
+fn what_stands_beside_the_nodes_rules_is_killed() {
+    exact("node");
+}
+
+#[test]
+fn what_stands_beside_the_keepers_rules_is_killed() {
+    exact("keeper");
+}
+
+#[test]
+fn what_stands_beside_the_supervisors_rules_is_killed() {
+    exact("supervisor");
+}
+
+/// A supervisor that starts roles as users of their own becomes them, and nobody else.
+#[test]
+fn a_supervisor_with_users_becomes_no_other() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "only root may start roles as other users: run this test with sudo"
+    );
+    let numbers = numbers();
+    let other = [
+        ("setuid", 0, 0),
+        ("setuid", 65534, 0),
+        ("setgid", 0, 0),
+        ("setgroups", 1, 0),
+        ("setresuid", 1, 1),
+        ("setfsuid", 1, 0),
+    ];
+    let ended = side_by_side(&other, |(call, first, second)| {
+        let mesh = Mesh::new();
+        mesh.name_users("daemon", "bin");
+        let raw = raw(&numbers, call, &[*first, *second, *second, 0, 0, 0]);
+        attempts(&mesh, "supervisor", &[&raw]).ends
+    });
+    for (call, ends) in other.iter().zip(ended) {
+        assert_eq!(ends, [KILLED], "{call:?}");
+    }
+    let mesh = Mesh::new();
+    mesh.name_users("daemon", "bin");
+    let own = [
+        raw(&numbers, "setgroups", &[0; 6]),
+        raw(&numbers, "setgid", &[2, 0, 0, 0, 0, 0]),
+        raw(&numbers, "setuid", &[2, 0, 0, 0, 0, 0]),
+    ];
+    let own: Vec<_> = own.iter().map(String::as_str).collect();
+    let Ends { ends, .. } = attempts(&mesh, "supervisor", &own);
+    assert_eq!(ends, [End::Returned, End::Returned, End::Returned]);
+}

@@ -1,0 +1,238 @@
+//! Which rules of the profiles a run of the mesh uses: all of it that a node does, and every way in which
+//! a role ends. A rule that nothing used must say why it is there (`untried`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustix::process::Signal;
+
+use super::rules::{Rule, shown};
+use super::{attempts_of, attested_pid};
+use crate::support::{FASTNESS, Judge, Mesh, Node, Options, eventually, json, node, python};
+
+/// One kind of call, as the judge saw it.
+struct Call {
+    pid: u64,
+    filters: u64,
+    name: String,
+    arguments: [u64; 6],
+    count: u64,
+}
+
+/// Which processes played which role.
+type Roles = BTreeMap<u64, &'static str>;
+
+#[test]
+fn every_rule_is_used_or_says_why_not() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "only root sees the system calls of others: run this test with sudo"
+    );
+    let mesh = Mesh::new();
+    mesh.name_users("daemon", "bin");
+    let rules = shown(&mesh);
+    let wrapper = mesh.path("seen");
+    let mut judge = Judge::start(python("calls.py").arg(&wrapper).arg(FASTNESS));
+    assert_eq!(judge.hear(), "ready");
+    let mut roles = Roles::new();
+    work(&mesh, &wrapper, &mut roles);
+    for role in ["supervisor", "keeper", "node"] {
+        for end in ["panic", "segfault", "out of memory"] {
+            let mesh = Mesh::new();
+            let (_, log, supervisor) = attempts_of(&mesh, role, &[end], Some(wrapper.clone()));
+            note(&log, supervisor, &mut roles);
+        }
+    }
+    let mut matter: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    for rule in rules.values().flatten() {
+        for call in &rule.calls {
+            let indices = rule.conditions.iter().map(|condition| condition.index);
+            matter.entry(call).or_default().extend(indices);
+        }
+    }
+    judge.tell(&serde_json::to_string(&matter).expect("JSON"));
+    let said = json(&judge.hear());
+    judge.end();
+    assert_eq!(said["lost"], 0, "the kernel's buffer overflowed");
+    let calls: Vec<Call> = said["calls"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(call)
+        .collect();
+    let mut faults = Vec::new();
+    for (role, rules) in &rules {
+        report(role, rules, &used(role, rules, &calls, &roles), &mut faults);
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+fn call(seen: &serde_json::Value) -> Call {
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let mut arguments = [0; 6];
+    for (argument, seen) in arguments
+        .iter_mut()
+        .zip(seen["arguments"].as_array().expect("a list"))
+    {
+        *argument = number(seen);
+    }
+    Call {
+        pid: number(&seen["pid"]),
+        filters: number(&seen["filters"]),
+        name: seen["call"].as_str().expect("a name").to_owned(),
+        arguments,
+        count: number(&seen["count"]),
+    }
+}
+
+/// Everything a node does, on node `a` behind `wrapper`.
+fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
+    // Over IPv6 as well: `b` is dialled there, and dials `a` over IPv4.
+    mesh.edit(
+        "b/node.toml",
+        "listen = [",
+        &format!("listen = [\"[::1]:{}\", ", mesh.ports["b"]),
+    );
+    mesh.edit(
+        "a/peers.toml",
+        "addresses = [",
+        &format!("addresses = [\"[::1]:{}\", ", mesh.ports["b"]),
+    );
+    let b = mesh.start("b");
+    let a = Node::spawn(
+        "a",
+        &mesh.path("a"),
+        mesh.ports["a"],
+        Options {
+            binary: Some(wrapper.to_owned()),
+            ..Options::default()
+        },
+    );
+    a.wait_ready();
+    for (from, to) in [(&a, "b"), (&b, "a")] {
+        from.ping(to);
+        from.ask(&["ping", to, "--transfer", "8MiB"])
+            .expect("it moves");
+    }
+    a.ask(&["reload"]).expect("it reloads");
+    a.ask(&["metrics"]).expect("it counts");
+    // SoftHSM reads its objects again when another program has written one.
+    mesh.tokens("a").keygen("another", "server", "p256");
+    for role in ["node", "keeper"] {
+        node::signal(a.pid(role), Signal::STOP);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        node::signal(a.pid(role), Signal::CONT);
+    }
+    for role in ["node", "keeper"] {
+        let old = b.pid(role);
+        node::signal(old, Signal::KILL);
+        b.wait_replaced(role, old);
+        let old = a.pid(role);
+        node::signal(old, Signal::KILL);
+        a.wait_replaced(role, old);
+        b.ping("a");
+        // The other address, when the first one does not answer.
+        a.ping("b");
+    }
+    // A hung one is ended.
+    let old = a.pid("keeper");
+    node::signal(old, Signal::STOP);
+    a.wait_replaced("keeper", old);
+    let supervisor = a.supervisor();
+    drop(b);
+    let _ = a.ask(&["ping", "b"]);
+    a.ask(&["drain"]).expect("it drains");
+    eventually("a has stopped", || {
+        a.log().contains("stopped").then_some(())
+    });
+    note(&a.log(), supervisor, roles);
+}
+
+/// The processes that a log says were attested.
+fn note(log: &str, supervisor: u32, roles: &mut Roles) {
+    roles.insert(supervisor.into(), "supervisor");
+    for role in ["keeper", "node"] {
+        assert!(!attested_pid(log, role).is_empty());
+        let marks = format!("role=\"{role}\"");
+        for line in log
+            .lines()
+            .filter(|line| line.contains(" attested ") && line.contains(&marks))
+        {
+            let (_, pid) = line.split_once(" pid=").expect("a pid");
+            let pid = pid
+                .split(' ')
+                .next()
+                .expect("a pid")
+                .parse()
+                .expect("a number");
+            roles.insert(pid, role);
+        }
+    }
+}
+
+/// How often each rule of `role` let a call through, by the call's name.
+fn used(role: &str, rules: &[Rule], calls: &[Call], roles: &Roles) -> Vec<BTreeMap<String, u64>> {
+    let answers: BTreeSet<_> = rules
+        .iter()
+        .filter_map(|rule| rule.answer.clone())
+        .collect();
+    let own = 1 + answers.len() as u64;
+    let mut used = vec![BTreeMap::new(); rules.len()];
+    for call in calls {
+        // Everything below the supervisor is under its filters as well, from the start: what is traced
+        // here and is not a role is a child of the supervisor that has not become one yet.
+        let is_under = match (role, roles.get(&call.pid)) {
+            ("supervisor", Some(&"supervisor")) => call.filters >= own,
+            ("supervisor", _) => true,
+            (role, Some(found)) => *found == role && call.filters >= own,
+            (_, None) => false,
+        };
+        if !is_under {
+            continue;
+        }
+        let mut taken = false;
+        for (rule, used) in rules.iter().zip(&mut used) {
+            if rule.takes(&call.name, &call.arguments) {
+                taken = true;
+                *used.entry(call.name.clone()).or_default() += call.count;
+            }
+        }
+        assert!(
+            taken,
+            "{role} {} {:x?} was not killed",
+            call.name, call.arguments
+        );
+    }
+    used
+}
+
+/// Prints what was used, and notes what was not and does not say why.
+fn report(role: &str, rules: &[Rule], used: &[BTreeMap<String, u64>], faults: &mut Vec<String>) {
+    let mut unused = 0;
+    println!("\n{role}: calls of {} rules", rules.len());
+    for (rule, used) in rules.iter().zip(used) {
+        let conditions = if rule.conditions.is_empty() {
+            ""
+        } else {
+            " (conditions)"
+        };
+        for call in &rule.calls {
+            match (used.get(call), &rule.untried) {
+                (Some(count), _) => println!("  {count:>9}  {call}{conditions}"),
+                (None, Some(why)) => {
+                    unused += 1;
+                    println!("     unused  {call}{conditions}: {why}");
+                }
+                // The kernel answers before its tracepoint sees the call.
+                (None, None) if rule.answer.is_some() => {
+                    println!("   answered  {call}{conditions}");
+                }
+                (None, None) => {
+                    unused += 1;
+                    println!("     UNUSED  {call}{conditions}");
+                    faults.push(format!("{role}: nothing used {call}{conditions}: say why it is there (\"untried\") or take it out"));
+                }
+            }
+        }
+    }
+    println!("{role}: {unused} calls unused");
+}

@@ -1,0 +1,121 @@
+"""What the seccomp filters that the kernel holds for a process allow, read from outside.
+
+    filters.py PID COUNT      its COUNT newest filters, as JSON: {"allowed": [...], "argument_checked":
+                              [...], "answered": {call: errno, ...}}
+
+Every filter is read with ptrace(2), PTRACE_SECCOMP_GET_FILTER, and followed for every call's number along
+every path that its arguments may take. Knows nothing of Fastness' profiles. Root only.
+"""
+
+import ctypes
+import json
+import re
+import struct
+import subprocess
+import sys
+
+SEIZE, INTERRUPT, GET_FILTER = 0x4206, 0x4207, 0x420C
+ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def read_filters(pid, count):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.restype = ctypes.c_long
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+    def ptrace(*arguments):
+        result = libc.ptrace(*arguments)
+        if result < 0:
+            raise OSError(ctypes.get_errno(), f"ptrace {arguments[0]:#x} of {pid}")
+        return result
+
+    ptrace(SEIZE, pid, None, None)
+    ptrace(INTERRUPT, pid, None, None)
+    libc.waitpid(pid, None, 0x40000000)
+    filters = []
+    with open(f"/proc/{pid}/status") as status:
+        total = int(re.search(r"^Seccomp_filters:\s*(\d+)", status.read(), re.M).group(1))
+    # The oldest is number 0.
+    for index in range(total - count, total):
+        length = ptrace(GET_FILTER, pid, index, None)
+        buffer = ctypes.create_string_buffer(8 * length)
+        ptrace(GET_FILTER, pid, index, ctypes.addressof(buffer))
+        filters.append(list(struct.iter_unpack("=HBBI", buffer.raw)))
+    return filters
+
+
+def ends(program, number, architecture):
+    """Every value that the program can return for this call, whatever its arguments are."""
+    found, seen, paths = set(), set(), [(0, None)]
+    while paths:
+        at, register = state = paths.pop()
+        if state in seen:
+            continue
+        seen.add(state)
+        code, true, false, k = program[at]
+        if code == 0x20:  # LD W ABS
+            paths.append((at + 1, {0: number, 4: architecture}.get(k)))
+        elif code == 0x54:  # ALU AND K
+            paths.append((at + 1, None if register is None else register & k))
+        elif code == 0x05:  # JA
+            paths.append((at + 1 + k, register))
+        elif code in (0x15, 0x25, 0x35, 0x45):  # JEQ, JGT, JGE, JSET
+            if register is None:
+                paths += [(at + 1 + true, None), (at + 1 + false, None)]
+            else:
+                taken = {
+                    0x15: register == k,
+                    0x25: register > k,
+                    0x35: register >= k,
+                    0x45: bool(register & k),
+                }[code]
+                paths.append((at + 1 + (true if taken else false), register))
+        elif code == 0x06:  # RET K
+            found.add(k)
+        else:
+            raise ValueError(f"an instruction that nobody expects: {code:#x}")
+    return found
+
+
+def calls():
+    """Names and numbers of this machine's calls, from the C library's headers."""
+    text = subprocess.run(
+        ["cc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"],
+        check=True, capture_output=True, text=True,
+    ).stdout
+    # Headers may be older than the kernel and our profiles.
+    newer = {"mseal": 462}
+    return newer | {name: int(number) for name, number in re.findall(r"#define __NR_(\w+) (\d+)\b", text)}
+
+
+def main():
+    pid, count = int(sys.argv[1]), int(sys.argv[2])
+    architecture = AUDIT_ARCH[subprocess.check_output(["uname", "-m"], text=True).strip()]
+    programs = read_filters(pid, count)
+    names = {number: name for name, number in calls().items()}
+    result = {"allowed": [], "argument_checked": [], "answered": {}}
+    for number in range(1024):
+        every = [ends(program, number, architecture) for program in programs]
+        name = names.get(number, f"call {number}")
+        errors = sorted({end & 0xFFFF for one in every for end in one if end & 0xFFFF0000 == ERRNO})
+        if errors:
+            result["answered"][name] = errors[0]
+        # Allowed if no filter kills or refuses it whatever its arguments are.
+        if all(ALLOW in one for one in every):
+            result["allowed"].append(name)
+            if any(KILL in one for one in every):
+                result["argument_checked"].append(name)
+    for calls_of in ("allowed", "argument_checked"):
+        result[calls_of].sort()
+    # Another architecture's table, and x32's numbers, must be closed.
+    for program in programs:
+        for number in range(0, 1024):
+            closed = {KILL} if {KILL} & ends(program, 2000, architecture) else {ALLOW}
+            assert ends(program, number, 0x40000003) <= closed | {KILL}, "i386"
+            assert ends(program, number | 0x40000000, architecture) <= closed | {KILL}, "x32"
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
