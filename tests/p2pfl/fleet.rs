@@ -25,7 +25,7 @@ pub struct Fleet {
 /// P2PFL's own commands, and one of the tests'.
 const COMMANDS: &str = r#"["beat", "start_learning", "stop_learning", "model_initialized", "vote_train_set",
     "models_aggregated", "models_ready", "metrics", "PRE_SEND_MODEL", "init_model", "partial_model",
-    "add_model", "blob"]"#;
+    "add_model", "note-what-came"]"#;
 
 /// P2PFL's place of the host with this index in the virtual plan: the same on every host.
 pub fn learner_at(index: usize) -> String {
@@ -127,8 +127,15 @@ impl Fleet {
 
     /// Watches the link between the hosts.
     pub fn watch(&self) -> Wire {
-        // What P2PFL says in every message; a path of HTTP/2 may be Huffman-coded, these are not.
-        let words = ["127.77.0.", "blob", "beat", "PRI * HTTP/2.0", "numpy"];
+        // What P2PFL says; long enough that a gigabyte of ciphertext never says it by chance.
+        let words = [
+            "127.77.0.",
+            "PRI * HTTP/2.0",
+            "PRE_SEND_MODEL",
+            "models_aggregated",
+            "note-what-came",
+            "numpy.core",
+        ];
         let script = python("wire.py");
         let mut command = self.network.command("switch", script.get_program());
         command

@@ -80,7 +80,7 @@ class Blob(Command):
 
     @staticmethod
     def get_name():
-        return "blob"
+        return "note-what-came"
 
     def execute(self, source, round, *args, weights=None, **kwargs):
         seen = {"source": source, "args": list(args)}
@@ -166,7 +166,7 @@ class Led:
     def weights(self, address, size):
         """Sends weights of so many bytes, whatever they are."""
         weights = random.randbytes(1 << 20) * (int(size) >> 20)
-        message = self.protocol.build_weights("blob", 0, weights, [self.node.addr], 1)
+        message = self.protocol.build_weights("note-what-came", 0, weights, [self.node.addr], 1)
         begun = time.monotonic()
         self.protocol.send(address, message, raise_error=True)
         return {
@@ -176,17 +176,17 @@ class Led:
         }
 
     def direct(self, address, *args):
-        message = self.protocol.build_msg("blob", list(args), direct=True)
+        message = self.protocol.build_msg("note-what-came", list(args), direct=True)
         client = self.protocol._neighbors.get(address)
         return client.send(message, raise_error=True)
 
     def gossip(self, *args):
-        self.protocol.broadcast(self.protocol.build_msg("blob", list(args)))
+        self.protocol.broadcast(self.protocol.build_msg("note-what-came", list(args)))
 
     def received(self):
         return self.blob.received
 
-    def forge(self, address, what, claimed, command="blob"):
+    def forge(self, address, what, claimed, command="note-what-came"):
         """Says, through our own place for `address`, something in the name of `claimed`."""
         root = {"source": claimed, "round": -1, "cmd": command}
         message = {
