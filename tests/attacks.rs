@@ -71,6 +71,10 @@ fn attempts_of(
     binary: Option<PathBuf>,
 ) -> (Ends, String, u32) {
     let told = format!("{role}:{}", names.join(";"));
+    let begun = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs_f64();
     let mut node = support::Node::spawn(
         "a",
         &mesh.path("a"),
@@ -129,7 +133,7 @@ fn attempts_of(
             .collect(),
         number: signal
             .filter(|signal| End::Signal(*signal) == KILLED)
-            .and_then(|_| logged(&pid)),
+            .and_then(|_| logged(&pid, begun)),
     };
     (ends, log, supervisor)
 }
@@ -146,13 +150,19 @@ fn attested_pid(log: &str, role: &str) -> String {
 
 /// The call that the kernel's log says this process was killed for. The kernel leaves lines out when
 /// many come at once.
-fn logged(pid: &str) -> Option<i64> {
+fn logged(pid: &str, since: f64) -> Option<i64> {
     let output = Command::new("dmesg").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text
         .lines()
         .rev()
         .find(|line| line.contains("type=1326") && line.contains(&format!(" pid={pid} ")))?;
+    // Process ids come again: an older line is of another process.
+    let (_, time) = line.split_once("audit(")?;
+    let time: f64 = time.split(':').next()?.parse().ok()?;
+    if time < since - 1.0 {
+        return None;
+    }
     line.split_once(" syscall=")?
         .1
         .split(' ')

@@ -82,6 +82,7 @@ impl Keeper {
             "module": token.module,
             "token": "pkcs11:token=a",
             "pin": "stream",
+            "attended": true,
             "sessions": 1,
             "keys": keys,
         } });

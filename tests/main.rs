@@ -39,4 +39,5 @@ mod soak; // Faults in any order leave nothing behind.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
 mod unechoed; // A secret in a wrong place is not repeated.
+mod upstreams; // Applications that speak no gRPC.
 mod users; // Each role a user of its own.

@@ -239,7 +239,8 @@ fn roles(
         }
     }
     let given = config.map(|config| config.node.clone()).unwrap_or_default();
-    let node = Profile::node(given.profile.as_ref())?;
+    let application = config.is_some_and(|config| config.application.is_some());
+    let node = Profile::node(given.profile.as_ref(), application)?;
     shown.push(Shown::new(Role::Node, node, &Walls::Nothing, given.user));
     Ok(shown)
 }

@@ -244,6 +244,8 @@ impl Asker {
                     self.send(channel, question)?;
                     continue;
                 }
+                // Somebody stopped us and let us go on (signal(7)).
+                Err(rustix::io::Errno::INTR) if Instant::now() < until => continue,
                 Err(errno) => return Err(self.blame(errno)),
             };
             if length == 0 {
@@ -264,10 +266,9 @@ impl Asker {
     }
 
     fn send(&self, channel: &OwnedFd, packet: &[u8]) -> Result<(), AskError> {
-        match rustix::net::send(channel, packet, SendFlags::NOSIGNAL) {
-            Ok(_) => Ok(()),
-            Err(errno) => Err(self.blame(errno)),
-        }
+        let sent =
+            rustix::io::retry_on_intr(|| rustix::net::send(channel, packet, SendFlags::NOSIGNAL));
+        sent.map(drop).map_err(|errno| self.blame(errno))
     }
 
     fn blame(&self, errno: rustix::io::Errno) -> AskError {

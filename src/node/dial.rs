@@ -15,13 +15,14 @@ use crate::config::size32;
 use crate::fault::chain;
 use crate::policy::PeerId;
 use crate::proxy::{ByteStream, Dial, Dialling, Pool};
-use crate::tls::HandshakeError;
+use crate::tls::{HandshakeError, Inside};
 
 /// Dials one peer.
 pub(super) struct Dialer {
     channel: Channel,
     /// The application's connection to the peer.
     pool: Arc<Pool>,
+    attempts: Attempts,
     state: Arc<Mutex<DialState>>,
 }
 
@@ -80,12 +81,14 @@ impl Dialer {
             node.0.proxy.client(),
             Some(node.0.proxy.keepalive()),
         );
+        let dials = attempts.clone();
         let connector = tower::service_fn(move |_: Uri| {
-            let attempts = attempts.clone();
-            async move { attempts.next().await.map(TokioIo::new) }
+            let attempts = dials.clone();
+            async move { attempts.next(Inside::H2).await.map(TokioIo::new) }
         });
         Arc::new(Self {
             pool: Arc::new(pool),
+            attempts,
             channel: endpoint.connect_with_connector_lazy(connector),
             state,
         })
@@ -93,6 +96,11 @@ impl Dialer {
 
     pub(super) fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool)
+    }
+
+    /// A connection of its own for any bytes. Each costs a signature.
+    pub(super) async fn bytes(&self) -> Result<Stream, DialError> {
+        self.attempts.next(Inside::Bytes).await
     }
 
     pub(super) fn channel(&self) -> Channel {
@@ -118,18 +126,21 @@ struct Attempts {
 impl Dial for Attempts {
     fn dial(&self) -> Dialling<'_> {
         Box::pin(async {
-            let stream = self.next().await.map_err(|error| error.to_string())?;
+            let stream = self
+                .next(Inside::H2)
+                .await
+                .map_err(|error| error.to_string())?;
             Ok(Box::new(stream) as Box<dyn ByteStream>)
         })
     }
 }
 
 impl Attempts {
-    async fn next(&self) -> Result<Stream, DialError> {
+    async fn next(&self, inside: Inside) -> Result<Stream, DialError> {
         if let Some((left, error)) = self.wait() {
             return Err(DialError::Backoff(left, error));
         }
-        let outcome = self.connect().await;
+        let outcome = self.connect(inside).await;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &outcome {
             Ok(_) => *state = DialState::default(),
@@ -150,7 +161,7 @@ impl Attempts {
         Some((left, state.last_error.clone()))
     }
 
-    async fn connect(&self) -> Result<Stream, DialError> {
+    async fn connect(&self, inside: Inside) -> Result<Stream, DialError> {
         let node = Node(self.node.upgrade().ok_or(DialError::Stopping)?);
         let addresses: Vec<SocketAddr> = {
             let generation = node.generation();
@@ -162,7 +173,7 @@ impl Attempts {
         };
         let mut last = DialError::NoAddress;
         for address in addresses {
-            match connect_to(&node, &self.peer, address).await {
+            match connect_to(&node, &self.peer, address, inside).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
@@ -171,7 +182,12 @@ impl Attempts {
     }
 }
 
-async fn connect_to(node: &Node, peer: &PeerId, address: SocketAddr) -> Result<Stream, DialError> {
+async fn connect_to(
+    node: &Node,
+    peer: &PeerId,
+    address: SocketAddr,
+    inside: Inside,
+) -> Result<Stream, DialError> {
     let patience = Duration::from_millis(node.0.limits.connect_ms);
     let tcp = tokio::time::timeout(patience, TcpStream::connect(address))
         .await
@@ -189,7 +205,7 @@ async fn connect_to(node: &Node, peer: &PeerId, address: SocketAddr) -> Result<S
     let connection = node
         .0
         .handshakes
-        .dial(peer, address, tcp)
+        .dial(peer, address, tcp, inside)
         .await
         .map_err(|error| {
             node.0.metrics.handshakes.count("client", error.code());

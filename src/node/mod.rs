@@ -28,7 +28,7 @@ use crate::config::{Limits, size, size32};
 use crate::policy::PeerId;
 use crate::proxy;
 use crate::telemetry::Lines;
-use crate::tls::{Connection, Generation, GenerationError, Handshakes, Lane};
+use crate::tls::{Connection, Generation, GenerationError, Handshakes, Inside, Lane};
 
 pub use live::PeerConnection;
 
@@ -74,9 +74,11 @@ impl Node {
         lane: Lane,
         first: Generation,
         signers: Vec<Signer>,
+        also: Option<Inside>,
     ) -> Result<Self, GenerationError> {
         let (generations, newest) = watch::channel(Arc::new(first));
         let handshakes = Handshakes::new(Arc::new(lane), newest, limits.handshake_deadline())?;
+        let handshakes = handshakes.speaking(also);
         let gate = GateLimits {
             pending: size(limits.pending_handshakes),
             source_pending: size32(limits.source_pending),

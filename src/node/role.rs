@@ -106,8 +106,15 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     //    exists before the seal.
     let runtime = prewarmed::runtime(workers)?;
     let lane = Lane::start(sessions + AHEAD)?;
-    let node =
-        Node::new(id, setup.limits.clone(), lane, first, signers).map_err(io::Error::other)?;
+    let node = Node::new(
+        id,
+        setup.limits.clone(),
+        lane,
+        first,
+        signers,
+        application::spoken(setup.application.as_ref()),
+    )
+    .map_err(io::Error::other)?;
     let routes = services(&node);
     control.set_nonblocking(true)?;
     let registered = runtime.enter();
@@ -128,7 +135,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     drop(registered);
 
     // 5. The seal, and what only a confined process may do.
-    let sealed = sandbox::Profile::node(setup.profile.as_ref())
+    let sealed = sandbox::Profile::node(setup.profile.as_ref(), setup.application.is_some())
         .map_err(sandbox::SandboxError::from)
         .and_then(|profile| walled.seal(&profile));
     let (confined, report) = match sealed {

@@ -15,7 +15,9 @@ mod pool;
 mod pump;
 mod refusal;
 mod session;
+pub(crate) mod tunnel;
 mod upstream;
+pub(crate) mod web;
 
 pub(crate) use connect::{Asked, asked};
 pub(crate) use head::{Caller, clean};
@@ -24,3 +26,4 @@ pub(crate) use pool::{ByteStream, Dial, Dialling, Pool};
 pub(crate) use refusal::{Code, Refusal, is_grpc};
 pub(crate) use session::{Direction, Session, Settings, Target};
 pub(crate) use upstream::Upstream;
+pub(crate) use web::{Answer, Web};

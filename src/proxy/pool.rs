@@ -14,9 +14,9 @@ use super::hygiene::{Heard, Watched, silence};
 use super::refusal::Refusal;
 
 /// Both directions of a connection.
-pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for T {}
 
 /// A dial under way; the error is for the caller of whoever dials.
 pub(crate) type Dialling<'a> =

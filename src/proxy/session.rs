@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     keepalive: Duration,
     age: Duration,
     stall: Duration,
+    limits: Limits,
     /// Calls by direction and outcome.
     pub(crate) calls: Tally,
 }
@@ -63,6 +64,7 @@ impl Settings {
             keepalive: Duration::from_millis(limits.keepalive_ms),
             age: Duration::from_millis(limits.connection_age_ms),
             stall: Duration::from_millis(limits.stall_ms),
+            limits: limits.clone(),
             calls: Tally::default(),
         }
     }
@@ -70,6 +72,15 @@ impl Settings {
     /// For the connections of a [`Pool`].
     pub(crate) fn client(&self) -> h2::client::Builder {
         self.client.clone()
+    }
+
+    /// The oldest that a connection may become.
+    pub(crate) fn age(&self) -> Duration {
+        self.age
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Silence after which a peer is asked whether it is there.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Role;
 use super::profile::{Profile, ProfileError, sha256};
+use super::rules::Given;
 use super::users::User;
 
 /// One profile's file for one kind of machine.
@@ -45,7 +46,7 @@ pub(crate) struct OwnProfile {
 impl OwnProfile {
     /// What is wrong with it as the profile of `role` on this machine.
     pub(crate) fn check(&self, role: Role) -> Result<(), ProfileError> {
-        self.profile(role, &[]).map(drop)
+        self.profile(role, &Given::default()).map(drop)
     }
 
     /// Digest of the file, hexadecimal.
@@ -53,8 +54,8 @@ impl OwnProfile {
         sha256(&self.text)
     }
 
-    fn profile(&self, role: Role, users: &[User]) -> Result<Profile, ProfileError> {
-        Profile::parse(&self.path, role, ARCH, &self.text, users)
+    fn profile(&self, role: Role, given: &Given) -> Result<Profile, ProfileError> {
+        Profile::parse(&self.path, role, ARCH, &self.text, given)
     }
 }
 
@@ -89,31 +90,39 @@ impl Profile {
         own: Option<&OwnProfile>,
         users: &[User],
     ) -> Result<Self, ProfileError> {
-        Self::chosen("supervisor", Role::Supervisor, own, users)
+        let given = Given {
+            users: users.to_vec(),
+            ..Given::default()
+        };
+        Self::chosen("supervisor", Role::Supervisor, own, &given)
     }
 
-    /// The node's.
-    pub(crate) fn node(own: Option<&OwnProfile>) -> Result<Self, ProfileError> {
-        Self::chosen("node", Role::Node, own, &[])
+    /// The node's; only beside an `application` does it open unix sockets.
+    pub(crate) fn node(own: Option<&OwnProfile>, application: bool) -> Result<Self, ProfileError> {
+        let given = Given {
+            application,
+            ..Given::default()
+        };
+        Self::chosen("node", Role::Node, own, &given)
     }
 
     /// A keeper's.
     pub(crate) fn keeper(maker: Maker, own: Option<&OwnProfile>) -> Result<Self, ProfileError> {
-        Self::chosen(maker.profile(), Role::Keeper, own, &[])
+        Self::chosen(maker.profile(), Role::Keeper, own, &Given::default())
     }
 
     fn chosen(
         name: &str,
         role: Role,
         own: Option<&OwnProfile>,
-        users: &[User],
+        given: &Given,
     ) -> Result<Self, ProfileError> {
         if let Some(own) = own {
-            return own.profile(role, users);
+            return own.profile(role, given);
         }
         let found = ALL.iter().find(|one| one.name == name && one.arch == ARCH);
         let found = found.ok_or_else(|| ProfileError::missing(name, ARCH))?;
-        Self::parse(found.name, found.role, found.arch, found.text, users)
+        Self::parse(found.name, found.role, found.arch, found.text, given)
     }
 }
 
@@ -133,17 +142,32 @@ pub(super) fn digests(role: Role, own: Option<&OwnProfile>) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// Every rule is there.
+    fn everything() -> Given {
+        Given {
+            users: vec![User { uid: 1, gid: 1 }],
+            application: true,
+        }
+    }
+
+    #[test]
+    fn a_node_without_an_application_has_fewer_rules() {
+        let rules = |application| Profile::node(None, application).unwrap().rules.len();
+        assert_eq!(rules(true), rules(false) + 2);
+    }
+
     #[test]
     fn every_profile_of_every_machine_is_sound() {
         for one in &ALL {
-            let profile = Profile::parse(one.name, one.role, one.arch, one.text, &[]).unwrap();
+            let profile =
+                Profile::parse(one.name, one.role, one.arch, one.text, &everything()).unwrap();
             assert!(!profile.filters.is_empty());
         }
     }
 
     #[test]
     fn the_sealed_roles_stay_as_narrow_as_they_were_measured() {
-        assert!(Profile::node(None).unwrap().allowed().len() <= 36);
+        assert!(Profile::node(None, true).unwrap().allowed().len() <= 36);
         let softhsm = Profile::keeper(Maker::of("SoftHSM project"), None).unwrap();
         assert!(softhsm.allowed().len() <= 28);
         assert_eq!(
@@ -156,13 +180,20 @@ mod tests {
     #[test]
     fn no_rule_of_a_role_is_dead_because_the_supervisors_kills_first() {
         for one in &ALL {
-            let profile = Profile::parse(one.name, one.role, one.arch, one.text, &[]).unwrap();
+            let profile =
+                Profile::parse(one.name, one.role, one.arch, one.text, &everything()).unwrap();
             let above = ALL
                 .iter()
                 .find(|above| above.role == Role::Supervisor && above.arch == one.arch)
                 .unwrap();
-            let above =
-                Profile::parse(above.name, above.role, above.arch, above.text, &[]).unwrap();
+            let above = Profile::parse(
+                above.name,
+                above.role,
+                above.arch,
+                above.text,
+                &everything(),
+            )
+            .unwrap();
             let dead: Vec<_> = profile
                 .allowed()
                 .into_iter()
@@ -176,7 +207,7 @@ mod tests {
     fn a_faulty_profile_is_refused_with_its_fault() {
         let good = ALL[3].text;
         let refused = |text: &str, fault: &str| {
-            let error = Profile::parse("node", Role::Node, "x86_64", text, &[])
+            let error = Profile::parse("node", Role::Node, "x86_64", text, &everything())
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(fault), "{error}");

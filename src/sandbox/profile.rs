@@ -12,8 +12,7 @@ use aws_lc_rs::digest;
 use seccompiler::{BpfProgram, TargetArch};
 
 use super::Role;
-use super::rules::{File, Rule};
-use super::users::User;
+use super::rules::{File, Given, Rule};
 
 /// A profile that was checked, and its compiled filters.
 #[derive(Clone, Debug)]
@@ -46,14 +45,14 @@ impl ProfileError {
 }
 
 impl Profile {
-    /// Checks and compiles the profile `name` of `role` in `text`, for a machine of kind `arch`, with
-    /// the numbers of `users` where it speaks of them.
+    /// Checks and compiles the profile `name` of `role` in `text`, for a machine of kind `arch`, as
+    /// the configuration has it (`given`).
     pub(crate) fn parse(
         name: &str,
         role: Role,
         arch: &str,
         text: &str,
-        users: &[User],
+        given: &Given,
     ) -> Result<Self, ProfileError> {
         let refuse = |problems| ProfileError {
             name: name.to_owned(),
@@ -63,7 +62,7 @@ impl Profile {
             serde_json::from_str(text).map_err(|error| refuse(vec![error.to_string()]))?;
         let mut problems = file.problems(role, arch);
         let target = TargetArch::try_from(arch).map_err(|error| refuse(vec![error.to_string()]))?;
-        let file = file.for_users(users);
+        let file = file.given(given);
         let filters = file.compile(target).unwrap_or_else(|found| {
             problems.extend(found);
             Vec::new()

@@ -32,6 +32,9 @@ pub(crate) struct Rule {
     pub(super) answer: Option<String>,
     #[serde(default)]
     why: String,
+    /// It is there in these circumstances alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when: Option<When>,
     /// Why it is there although no test uses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     untried: Option<String>,
@@ -47,6 +50,23 @@ pub(super) struct Condition {
     val: Operand,
     #[serde(default)]
     means: String,
+}
+
+/// Circumstances that the configuration decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum When {
+    /// There is an application beside the node.
+    Application,
+}
+
+/// What of the configuration a profile depends on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given {
+    /// The users that roles are started as.
+    pub(crate) users: Vec<User>,
+    /// Whether there is an application beside the node.
+    pub(crate) application: bool,
 }
 
 /// What an argument is compared with.
@@ -163,12 +183,13 @@ impl File {
         problems
     }
 
-    /// The same, with the numbers of `users` in the rules that speak of them.
-    pub(super) fn for_users(mut self, users: &[User]) -> Self {
+    /// The rules that are there when `given` is so, with the numbers of its users.
+    pub(super) fn given(mut self, given: &Given) -> Self {
         self.rules = self
             .rules
             .into_iter()
-            .flat_map(|rule| rule.for_users(users))
+            .filter(|rule| rule.when != Some(When::Application) || given.application)
+            .flat_map(|rule| rule.for_users(&given.users))
             .collect();
         self
     }

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::inside::Inside;
 use super::provider::with_groups;
 use super::signing::SignedBy;
 use crate::policy::Grant;
@@ -39,7 +40,9 @@ pub struct ConnectionFacts {
     pub group: &'static str,
     /// IANA name of the cipher suite.
     pub suite: &'static str,
-    /// `h2`
+    /// What is spoken in it.
+    pub inside: Inside,
+    /// `h2`, `http/1.1` or `none`: see [`Inside`].
     pub alpn: &'static str,
     /// Who made our signature.
     pub signed_by: SignedBy,

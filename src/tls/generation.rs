@@ -14,13 +14,11 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::credential::Credential;
+use super::inside::{H2, Inside};
 use super::provider::provider;
 use super::signing::{Presenting, SignatureRecord};
 use super::verifier::{ClientJudge, Dialled, Judge, ServerJudge};
 use crate::policy::PeerPolicy;
-
-/// HTTP/2, and nothing else (RFC 9113 §3.2). gRPC clients insist on it.
-pub(super) const H2: &[u8] = b"h2";
 
 /// The authorities whose certificates we believe.
 #[derive(Clone, Debug)]
@@ -122,8 +120,13 @@ impl Generation {
     }
 
     /// The configuration of one incoming handshake, whose signature is noted in `record`.
-    pub(super) fn accepting(&self, record: &Arc<SignatureRecord>) -> Option<Arc<ServerConfig>> {
+    pub(super) fn accepting(
+        &self,
+        record: &Arc<SignatureRecord>,
+        inside: Inside,
+    ) -> Option<Arc<ServerConfig>> {
         let mut config = self.accepting.clone();
+        speak(&mut config.alpn_protocols, inside);
         config.cert_resolver = Presenting::new(self.server()?, record);
         Some(Arc::new(config))
     }
@@ -133,14 +136,23 @@ impl Generation {
         &self,
         dialled: Dialled,
         record: &Arc<SignatureRecord>,
+        inside: Inside,
     ) -> Option<Arc<ClientConfig>> {
         let mut config = self.dialling.clone();
+        speak(&mut config.alpn_protocols, inside);
         config.client_auth_cert_resolver = Presenting::new(self.client()?, record);
         let judge = self.judge.clone();
         config
             .dangerous()
             .set_certificate_verifier(Arc::new(ServerJudge { judge, dialled }));
         Some(Arc::new(config))
+    }
+}
+
+/// Names `inside` where HTTP/2 stands.
+fn speak(protocols: &mut Vec<Vec<u8>>, inside: Inside) {
+    if inside != Inside::H2 {
+        *protocols = inside.name().map(<[u8]>::to_vec).into_iter().collect();
     }
 }
 

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use super::blame::HandshakeError;
 use super::connection::{Connection, ConnectionFacts, Wrapping};
 use super::exchange::{self, Step};
-use super::generation::{Generation, GenerationError, H2};
+use super::generation::{Generation, GenerationError};
+use super::inside::Inside;
 use super::lane::Lane;
 use super::provider::{group_name, suite_name};
 use super::signing::{SignatureRecord, SignaturesMade};
@@ -37,6 +38,8 @@ pub struct Handshakes {
     lane: Arc<Lane>,
     generations: watch::Receiver<Arc<Generation>>,
     deadline: Duration,
+    /// What is spoken with those who dial us beside HTTP/2.
+    also: Option<Inside>,
     wrapping: Wrapping,
     signatures: Arc<SignaturesMade>,
 }
@@ -57,9 +60,17 @@ impl Handshakes {
             lane,
             generations,
             deadline,
+            also: None,
             wrapping,
             signatures: Arc::default(),
         })
+    }
+
+    /// The same, which also speaks `also` with those who dial us.
+    #[must_use]
+    pub fn speaking(mut self, also: Option<Inside>) -> Self {
+        self.also = also;
+        self
     }
 
     /// Where handshakes compute and wait.
@@ -105,6 +116,7 @@ impl Handshakes {
         peer: &PeerId,
         address: SocketAddr,
         tcp: TcpStream,
+        inside: Inside,
     ) -> Result<Connection, HandshakeError> {
         let dialled = Dialled {
             peer: peer.clone(),
@@ -115,7 +127,7 @@ impl Handshakes {
             step: Progress::First,
             until: Instant::now() + self.deadline,
         };
-        self.in_time(Box::pin(self.dialled(dialled, tcp, ticket)))
+        self.in_time(Box::pin(self.dialled(dialled, tcp, ticket, inside)))
             .await
     }
 
@@ -149,14 +161,10 @@ impl Handshakes {
                 break hello;
             }
         };
-        if !hello
-            .client_hello()
-            .alpn()
-            .is_some_and(|mut offered| offered.any(|one| one == H2))
-        {
+        let Some((inside, alpn)) = Inside::agreed(hello.client_hello().alpn(), self.also) else {
             wire.linger(&NO_APPLICATION_PROTOCOL).await;
             return Err(HandshakeError::NotH2);
-        }
+        };
 
         entry
             .heard(Instant::now())
@@ -170,7 +178,7 @@ impl Handshakes {
         };
         let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Server);
-        let config = generation.accepting(&record).ok_or(missing)?;
+        let config = generation.accepting(&record, inside).ok_or(missing)?;
         let answering = config.clone();
         // The lane sends the answer itself, which saves two changes of threads: until the peer has
         // heard it and spoken again there is nothing to do here.
@@ -185,6 +193,7 @@ impl Handshakes {
         let state = self.finish(&mut wire, state, &record, ticket).await?;
         let ends = (wire.tcp().local_addr()?, remote);
         let facts = self.facts(ends, &state, &record, &generation, None)?;
+        let facts = speaking(facts, inside, alpn, &state)?;
         let TlsState::Server(state) = *state else {
             return Err(HandshakeError::Bug("a server became a client"));
         };
@@ -198,12 +207,13 @@ impl Handshakes {
         dialled: Dialled,
         tcp: TcpStream,
         ticket: Ticket,
+        inside: Inside,
     ) -> Result<Connection, HandshakeError> {
         let generation = self.generation();
         let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Client);
         let config = generation
-            .dialling(dialled.clone(), &record)
+            .dialling(dialled.clone(), &record, inside)
             .ok_or(missing)?;
         let mut wire = Wire::new(tcp);
 
@@ -222,6 +232,7 @@ impl Handshakes {
         let state = self.finish(&mut wire, state, &record, ticket).await?;
         let ends = (wire.tcp().local_addr()?, dialled.address);
         let facts = self.facts(ends, &state, &record, &generation, Some(&dialled))?;
+        let facts = speaking(facts, inside, inside.name(), &state)?;
         let TlsState::Client(state) = *state else {
             return Err(HandshakeError::Bug("a client became a server"));
         };
@@ -270,9 +281,6 @@ impl Handshakes {
         generation: &Arc<Generation>,
         dialled: Option<&Dialled>,
     ) -> Result<ConnectionFacts, HandshakeError> {
-        if state.alpn_protocol() != Some(H2) {
-            return Err(HandshakeError::NotH2);
-        }
         let version = match state.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => return Err(HandshakeError::Bug("not TLS 1.3")),
@@ -286,7 +294,8 @@ impl Handshakes {
             suite: state
                 .negotiated_cipher_suite()
                 .map_or("unknown", |suite| suite_name(suite.suite())),
-            alpn: "h2",
+            inside: Inside::H2,
+            alpn: Inside::H2.text(),
             signed_by: record
                 .signed_by()
                 .cloned()
@@ -324,6 +333,21 @@ impl Handshakes {
             Ok(newest.judge.judge(chain, UnixTime::now())?)
         }
     }
+}
+
+/// Sees to it that TLS agreed on the protocol that we did (RFC 7301 §3.2), and notes it.
+fn speaking(
+    mut facts: ConnectionFacts,
+    inside: Inside,
+    alpn: Option<&'static [u8]>,
+    state: &TlsState,
+) -> Result<ConnectionFacts, HandshakeError> {
+    if state.alpn_protocol() != alpn {
+        return Err(HandshakeError::NotH2);
+    }
+    facts.inside = inside;
+    facts.alpn = alpn.map_or(Inside::Bytes, |_| inside).text();
+    Ok(facts)
 }
 
 impl fmt::Debug for Handshakes {

@@ -128,7 +128,7 @@ impl Node {
     async fn dial(&self, id: &str, address: SocketAddr) -> Result<Connection, HandshakeError> {
         let tcp = TcpStream::connect(address).await.unwrap();
         self.handshakes
-            .dial(&id.parse().unwrap(), address, tcp)
+            .dial(&id.parse().unwrap(), address, tcp, Inside::H2)
             .await
     }
 

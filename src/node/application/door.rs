@@ -1,0 +1,215 @@
+//! The application's calls to peers.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::body::Body;
+use tower::ServiceExt;
+
+use super::super::Node;
+use crate::config::Mode;
+use crate::fault::chain;
+use crate::proxy::{
+    Answer, Asked, ByteStream, Direction, Refusal, Session, Target, asked, clean, tunnel, web,
+};
+
+/// A place where the application calls us.
+pub(in crate::node) struct Door {
+    pub(super) listener: Listener,
+    /// What is spoken there.
+    pub(super) mode: Mode,
+    pub(super) at: String,
+    /// User id that may call; it is not known of a loopback address.
+    pub(super) user: u32,
+    /// Connections at once: the kernel's queue holds more of them back.
+    pub(super) most: usize,
+    /// Whom it stands for; an HTTP CONNECT proxy stands for all.
+    pub(super) peer: Option<String>,
+}
+
+pub(super) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Door {
+    /// Takes the application's connections in, from when the node is `attested` until it drains and all
+    /// calls have ended.
+    pub(in crate::node) async fn keep(
+        self,
+        node: Node,
+        mut attested: watch::Receiver<bool>,
+        mut draining: watch::Receiver<bool>,
+    ) {
+        if attested.wait_for(|attested| *attested).await.is_err() {
+            return;
+        }
+        let mut sessions = JoinSet::new();
+        let stopping = draining.clone();
+        let drained = async move {
+            let _ = draining.wait_for(|draining| *draining).await;
+        };
+        tokio::pin!(drained);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept(), if sessions.len() < self.most => accepted,
+                Some(_) = sessions.join_next() => continue,
+                () = &mut drained => break,
+            };
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(at = self.at, %error, "cannot accept the application");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (node, stopping) = (node.clone(), stopping.clone());
+            let (at, peer, mode) = (self.at.clone(), self.peer.clone(), self.mode);
+            sessions.spawn(async move {
+                if let Err(error) = application_session(&node, mode, stream, peer, stopping).await
+                    && let Some(unlogged) = node.0.refusal_lines.take(Instant::now())
+                {
+                    tracing::warn!(
+                        at,
+                        error,
+                        unlogged,
+                        "the application's connection was closed"
+                    );
+                }
+            });
+        }
+        while sessions.join_next().await.is_some() {}
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn ByteStream>> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (tcp, _) = listener.accept().await?;
+                tcp.set_nodelay(true)?;
+                Ok(Box::new(tcp))
+            }
+            Listener::Unix(listener) => loop {
+                let (unix, _) = listener.accept().await?;
+                let user = unix.peer_cred()?.uid();
+                if user == self.user {
+                    return Ok(Box::new(unix));
+                }
+                tracing::warn!(
+                    at = self.at,
+                    user,
+                    expected = self.user,
+                    "somebody else than the application was turned away"
+                );
+            },
+        }
+    }
+}
+
+/// Serves one connection of the application to us.
+async fn application_session(
+    node: &Node,
+    mode: Mode,
+    stream: Box<dyn ByteStream>,
+    peer: Option<String>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
+    match (peer, mode) {
+        (Some(peer), Mode::Grpc) => call_peer(node, stream, &peer, stopping).await,
+        (Some(peer), Mode::Http) => ask_peer(node, stream, peer, stopping).await,
+        (Some(peer), Mode::Tcp) => join_peer(node, stream, &peer).await,
+        (None, _) => {
+            let asked = asked(stream).await.map_err(|error| error.to_string())?;
+            let asked = asked.ok_or("it does not ask for an address with HTTP CONNECT")?;
+            connect(node, asked, stopping).await
+        }
+    }
+}
+
+/// Answers an HTTP CONNECT.
+async fn connect(
+    node: &Node,
+    asked: Asked<Box<dyn ByteStream>>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let peer = node
+        .generation()
+        .policy()
+        .at(&asked.authority)
+        .map(|peer| peer.name().to_owned());
+    let Some(peer) = peer else {
+        let wanted = asked.authority.clone();
+        asked.refuse("no listed peer has this address").await;
+        return Err(format!("no listed peer has the address {wanted:?}"));
+    };
+    let stream = asked
+        .established()
+        .await
+        .map_err(|error| error.to_string())?;
+    call_peer(node, stream, &peer, stopping).await
+}
+
+async fn call_peer(
+    node: &Node,
+    stream: impl ByteStream,
+    peer: &str,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let pool = node.dialer(peer).map(|dialer| dialer.pool());
+    let unlisted = format!("the peer {peer} is no longer in the policy");
+    let session = Session {
+        settings: Arc::clone(&node.0.proxy),
+        direction: Direction::Egress,
+        route: move |head: &mut Parts| {
+            clean(&mut head.headers);
+            match &pool {
+                Ok(pool) => Target::Pool(Arc::clone(pool), None),
+                Err(_) => Target::Refuse(Refusal::unavailable(&*unlisted)),
+            }
+        },
+    };
+    session
+        .serve(stream, stopping)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// The same for an application that speaks HTTP/1.1, or HTTP/2 from the first byte.
+async fn ask_peer(
+    node: &Node,
+    stream: impl ByteStream,
+    peer: String,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let ask = |mut request: http::Request<Body>| {
+        let channel = node.dialer(&peer).map(|dialer| dialer.channel());
+        async move {
+            let channel = channel.map_err(|_| "the peer is no longer in the policy".to_owned())?;
+            clean(request.headers_mut());
+            *request.version_mut() = http::Version::HTTP_2;
+            let answer: Answer = channel
+                .oneshot(request)
+                .await
+                .map_err(|error| chain(&error).to_string());
+            let mut answer = answer?;
+            clean(answer.headers_mut());
+            Ok(answer)
+        }
+    };
+    web::serve(&node.0.proxy, stream, stopping, ask).await
+}
+
+/// Joins the application's connection with one to the peer that is for it alone.
+async fn join_peer(node: &Node, stream: impl ByteStream, peer: &str) -> Result<(), String> {
+    let unlisted = |_| format!("the peer {peer} is no longer in the policy");
+    let dialer = node.dialer(peer).map_err(unlisted)?;
+    let far = dialer.bytes().await.map_err(|error| error.to_string())?;
+    tunnel::join(stream, far, node.0.proxy.age())
+        .await
+        .map_err(|error| error.to_string())
+}

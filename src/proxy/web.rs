@@ -1,0 +1,172 @@
+//! An application that speaks HTTP/1.1. Its peers may speak HTTP/2 or HTTP/1.1 with us, and it may speak
+//! either with us: hyper translates.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::HOST;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::sync::watch;
+use tonic::body::Body;
+
+use super::session::Settings;
+use super::{ByteStream, Upstream};
+
+/// An answer, or the text of why there is none.
+pub(crate) type Answer = Result<Response<Body>, String>;
+
+/// The application as an HTTP/1.1 server; its connections are kept for the next request.
+#[derive(Clone)]
+pub(crate) struct Web(Client<tower::util::BoxCloneSyncService<Uri, Held, io::Error>, Body>);
+
+impl Web {
+    /// No connection is made yet.
+    pub(crate) fn new(upstream: Upstream) -> Self {
+        let upstream = Arc::new(upstream);
+        let dial = tower::service_fn(move |_: Uri| {
+            let upstream = Arc::clone(&upstream);
+            async move {
+                let stream = upstream.connect().await.map_err(io::Error::other)?;
+                Ok(Held(TokioIo::new(stream)))
+            }
+        });
+        let dial = tower::util::BoxCloneSyncService::new(dial);
+        Self(Client::builder(TokioExecutor::new()).build(dial))
+    }
+
+    /// Asks the application.
+    pub(crate) async fn ask(&self, mut request: Request<Body>) -> Answer {
+        // What HTTP/2 says in its pseudo-header (RFC 9113 §8.3.1), HTTP/1.1 says here.
+        if let Some(authority) = request.uri().authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().entry(HOST).or_insert(host);
+        }
+        *request.uri_mut() = local(request.uri());
+        *request.version_mut() = Version::HTTP_11;
+        let answer = self.0.request(request).await.map_err(|error| {
+            let error = crate::fault::chain(&error).to_string();
+            tracing::debug!(error, "the application gives no answer");
+            "the application behind this node gives no answer".to_owned()
+        })?;
+        Ok(answer.map(Body::new))
+    }
+}
+
+/// The same path at a place that is never looked up.
+fn local(uri: &Uri) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(http::uri::Authority::from_static("application.invalid"));
+    let path = uri.path_and_query().cloned();
+    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// Serves one connection, whichever HTTP it speaks, by `ask`, until its other side ends it or `stopping`
+/// turns true and the running requests have ended.
+///
+/// # Errors
+/// The other side broke HTTP.
+pub(crate) async fn serve<F>(
+    settings: &Settings,
+    stream: impl ByteStream,
+    mut stopping: watch::Receiver<bool>,
+    ask: impl Fn(Request<Body>) -> F,
+) -> Result<(), String>
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let asked = ask(request.map(Body::new));
+        async move { Ok::<_, Infallible>(asked.await.unwrap_or_else(unavailable)) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    settings.bound(&mut builder);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let old = async {
+        tokio::select! {
+            () = tokio::time::sleep(settings.age()) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    };
+    tokio::select! {
+        ended = &mut connection => return ended.map_err(|error| error.to_string()),
+        () = old => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(|error| error.to_string())
+}
+
+fn unavailable(why: String) -> Response<Body> {
+    let mut response = Response::new(Body::new(why + "\n"));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+impl Settings {
+    fn bound(&self, builder: &mut auto::Builder<TokioExecutor>) {
+        let limits = self.limits();
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.handshake_deadline())
+            .max_buf_size(crate::config::size(limits.header_list_bytes).max(8192));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(crate::config::size32(limits.stream_window_bytes))
+            .initial_connection_window_size(crate::config::size32(limits.connection_window_bytes))
+            .max_concurrent_streams(crate::config::size32(limits.streams))
+            .max_frame_size(crate::config::size32(limits.frame_bytes))
+            .max_header_list_size(crate::config::size32(limits.header_list_bytes));
+    }
+}
+
+/// A connection of [`Client`]'s pool.
+pub(crate) struct Held(TokioIo<Box<dyn ByteStream>>);
+
+impl Connection for Held {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Held {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl Write for Held {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,42 @@
+"""A web application beside a node: Python's own HTTP/1.1 server at the address that the first argument names.
+
+It answers with what it was asked and told, and how long the body was. Runs until its input ends."""
+
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        told = [self.headers.get(name, "-") for name in ("x-fastness-peer-id", "x-fastness-pin-label", "x-own")]
+        length = str(len(self.body())) if self.command == "PUT" else ""
+        text = " ".join([self.command, self.path, *told, length]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        whole = b""
+        while size := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
+
+    do_GET = do_PUT = answer
+
+    def log_message(self, *_):
+        pass
+
+
+host, port = sys.argv[1].split(":")
+server = ThreadingHTTPServer((host, int(port)), Echo)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print("serving", flush=True)
+sys.stdin.read()
