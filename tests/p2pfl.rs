@@ -31,7 +31,11 @@ fn two_learners_learn_two_rounds_and_the_wire_shows_tls_alone() {
     println!("the model on both: {model}; the wire: {seen}");
     for host in ["a", "b"] {
         no_private_key_below(&fleet.mesh.path(host));
-        assert!(!fleet.nodes[host].log().contains("was refused"));
+        let log = fleet.nodes[host].log();
+        assert!(!log.contains("was refused"), "{log}");
+        // However many messages: one connection each way, one signature each.
+        let connections = log.lines().filter(|line| line.contains(" connected peer="));
+        assert_eq!(connections.count(), 2, "{log}");
     }
 }
 

@@ -127,6 +127,16 @@ impl Fleet {
 
     /// Watches the link between the hosts.
     pub fn watch(&self) -> Wire {
+        Wire::watch(&self.network)
+    }
+}
+
+/// A watch on the link.
+pub struct Wire(Judge);
+
+impl Wire {
+    /// Watches the switch.
+    pub fn watch(network: &Network) -> Self {
         // What P2PFL says; long enough that a gigabyte of ciphertext never says it by chance.
         let words = [
             "127.77.0.",
@@ -137,7 +147,7 @@ impl Fleet {
             "numpy.core",
         ];
         let script = python("wire.py");
-        let mut command = self.network.command("switch", script.get_program());
+        let mut command = network.command("switch", script.get_program());
         command
             .args(script.get_args())
             .args([NODES.to_string(), LEARNERS.to_string()])
@@ -145,14 +155,9 @@ impl Fleet {
             .args(words);
         let mut judge = Judge::start(&mut command);
         assert_eq!(judge.hear(), "watching");
-        Wire(judge)
+        Self(judge)
     }
-}
 
-/// A watch on the link.
-pub struct Wire(Judge);
-
-impl Wire {
     /// Ends the watch: there was mutual TLS, all of it was seen, and nothing else was there.
     #[track_caller]
     pub fn saw_tls_alone(self) -> Value {
