@@ -31,7 +31,11 @@ fn two_learners_learn_two_rounds_and_the_wire_shows_tls_alone() {
     println!("the model on both: {model}; the wire: {seen}");
     for host in ["a", "b"] {
         no_private_key_below(&fleet.mesh.path(host));
-        assert!(!fleet.nodes[host].log().contains("was refused"));
+        let log = fleet.nodes[host].log();
+        assert!(!log.contains("was refused"), "{log}");
+        // However many messages: one connection each way, one signature each.
+        let connections = log.lines().filter(|line| line.contains(" connected peer="));
+        assert_eq!(connections.count(), 2, "{log}");
     }
 }
 
@@ -147,7 +151,7 @@ fn learners_without_fastness_are_seen_on_the_wire() {
     let seen = wire.report();
     assert!(!seen["not_tls"].as_array().unwrap().is_empty(), "{seen}");
     let words = seen["plaintext"].as_array().unwrap();
-    for word in ["PRI * HTTP/2.0", "blob"] {
+    for word in ["PRI * HTTP/2.0", "note-what-came"] {
         assert!(words.iter().any(|seen| seen == word), "{seen}");
     }
 }

@@ -21,7 +21,8 @@ pub(super) enum P2pflCommand {
     ///
     /// P2PFL speaks plaintext without a warning when a key file is missing; its keys are in files; and
     /// it may listen where peers reach it without Fastness. Nothing is changed. Run it as root: other
-    /// users' processes and files cannot be seen otherwise. What listens on an address that others reach is
+    /// users' processes and files cannot be seen otherwise. What a learner's own code sets is not seen: name
+    /// that file with --settings. What listens on an address that others reach is
     /// asked once, in plaintext HTTP/2, whether it answers.
     Doctor(DoctorArgs),
 }
@@ -33,7 +34,8 @@ pub(super) struct DoctorArgs {
     /// P2PFL's settings: its experiment (YAML), or the Python file that sets them; may be given again
     #[arg(long, value_name = "FILE")]
     settings: Vec<PathBuf>,
-    /// Folder of the installed package: key files that no setting names are in its `certificates`
+    /// Folder of the installed package: key files that no setting names are in its `certificates`. Without
+    /// it and --settings, that of every running learner is looked at for keys
     #[arg(long, value_name = "FOLDER")]
     package: Option<PathBuf>,
     /// Where a learner of this host listens; may be given again. Without it, every listening Python

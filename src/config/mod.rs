@@ -26,9 +26,9 @@ use crate::tls::TrustAnchors;
 use crate::token::{KeyUri, TokenUri};
 use crate::toml_faults;
 
-pub(crate) use application::{Application, Kind, Mode, Place};
 #[cfg(test)]
 pub(crate) use application::Egress;
+pub(crate) use application::{Application, Kind, Mode, Place};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
 pub(crate) use sandbox::NodeSandbox;

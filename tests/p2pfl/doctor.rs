@@ -1,13 +1,15 @@
 //! `fastness p2pfl doctor`: what is open is found, and what is not is not.
 
 use std::fs;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use super::fleet::{Fleet, LEARNERS};
+use crate::support::learner::interpreter;
 use crate::support::network::address;
-use crate::support::{FASTNESS, Learner, json, said};
+use crate::support::{FASTNESS, Judge, Learner, json, run, said};
 
 /// The doctor on a host.
 fn doctor(fleet: &Fleet, host: &str, arguments: &[&str]) -> Output {
@@ -91,4 +93,63 @@ fn settings_that_mean_plaintext_and_keys_that_others_read_are_found() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let output = doctor(&fleet, "a", &["--address", "nowhere"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+/// A process like a learner, which listens for its own host alone.
+const LIKE_A_LEARNER: &str = "
+import grpc, sys
+from concurrent import futures
+server = grpc.server(futures.ThreadPoolExecutor(1))
+assert server.add_insecure_port('127.77.0.9:6666')
+server.start()
+print('serving', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn keys_beside_a_running_learners_package_are_found() {
+    let fleet = Fleet::new(&["a"]);
+    let (mesh, python) = (&fleet.mesh, interpreter());
+    let packages = run(Command::new(&python).args(["-c", "import grpc; print(grpc.__path__[0])"]));
+    let packages = Path::new(packages.trim()).parent().unwrap();
+    let own = mesh.path("site-packages");
+    fs::create_dir(&own).unwrap();
+    for name in ["grpc", "p2pfl"] {
+        run(Command::new("cp")
+            .arg("-r")
+            .arg(packages.join(name))
+            .arg(&own));
+    }
+    let start = || {
+        let mut command = fleet.network.command("a", &python);
+        command.args(["-c", LIKE_A_LEARNER]).env("PYTHONPATH", &own);
+        let mut learner = Judge::start(&mut command);
+        assert_eq!(learner.hear(), "serving");
+        learner
+    };
+    let learner = start();
+    let output = doctor(&fleet, "a", &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    drop(learner);
+    for file in ["server.key", "ca.key"] {
+        mesh.write(
+            &format!("site-packages/p2pfl/certificates/{file}"),
+            "not read",
+        );
+    }
+    let _learner = start();
+    let found = findings(&fleet, "a", &[]);
+    let problems: Vec<_> = found
+        .iter()
+        .map(|fault| fault["problem"].as_str().unwrap())
+        .collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        problems[0].contains("server.key is a private key in a file"),
+        "{problems:?}"
+    );
+    assert!(
+        problems[1].contains("the authority's own key"),
+        "{problems:?}"
+    );
 }

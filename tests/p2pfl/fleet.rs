@@ -25,7 +25,7 @@ pub struct Fleet {
 /// P2PFL's own commands, and one of the tests'.
 const COMMANDS: &str = r#"["beat", "start_learning", "stop_learning", "model_initialized", "vote_train_set",
     "models_aggregated", "models_ready", "metrics", "PRE_SEND_MODEL", "init_model", "partial_model",
-    "add_model", "blob"]"#;
+    "add_model", "note-what-came"]"#;
 
 /// P2PFL's place of the host with this index in the virtual plan: the same on every host.
 pub fn learner_at(index: usize) -> String {
@@ -127,18 +127,7 @@ impl Fleet {
 
     /// Watches the link between the hosts.
     pub fn watch(&self) -> Wire {
-        // What P2PFL says in every message; a path of HTTP/2 may be Huffman-coded, these are not.
-        let words = ["127.77.0.", "blob", "beat", "PRI * HTTP/2.0", "numpy"];
-        let script = python("wire.py");
-        let mut command = self.network.command("switch", script.get_program());
-        command
-            .args(script.get_args())
-            .args([NODES.to_string(), LEARNERS.to_string()])
-            .arg("--")
-            .args(words);
-        let mut judge = Judge::start(&mut command);
-        assert_eq!(judge.hear(), "watching");
-        Wire(judge)
+        Wire::watch(&self.network)
     }
 }
 
@@ -146,6 +135,29 @@ impl Fleet {
 pub struct Wire(Judge);
 
 impl Wire {
+    /// Watches the switch.
+    pub fn watch(network: &Network) -> Self {
+        // What P2PFL says; long enough that a gigabyte of ciphertext never says it by chance.
+        let words = [
+            "127.77.0.",
+            "PRI * HTTP/2.0",
+            "PRE_SEND_MODEL",
+            "models_aggregated",
+            "note-what-came",
+            "numpy.core",
+        ];
+        let script = python("wire.py");
+        let mut command = network.command("switch", script.get_program());
+        command
+            .args(script.get_args())
+            .args([NODES.to_string(), LEARNERS.to_string()])
+            .arg("--")
+            .args(words);
+        let mut judge = Judge::start(&mut command);
+        assert_eq!(judge.hear(), "watching");
+        Self(judge)
+    }
+
     /// Ends the watch: there was mutual TLS, all of it was seen, and nothing else was there.
     #[track_caller]
     pub fn saw_tls_alone(self) -> Value {

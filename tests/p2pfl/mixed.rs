@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::fleet::{LEARNERS, connect, learn, no_private_key_below};
+use super::fleet::{LEARNERS, Wire, connect, learn, no_private_key_below};
 use crate::support::network::address;
 use crate::support::{Judge, Learner, Mesh, Network, Node, Options, id_of, peer, root, run};
 
@@ -85,6 +85,7 @@ fn own_network(network: &Network, mesh: &Mesh, name: &str, others: &[(&str, usiz
     let index = if name == "a" { 0 } else { 1 };
     let mut command = network.command(name, root().join("hsm-setup/own-network"));
     command
+        .args(["--node-user", "0"])
         .arg(network.namespace(&format!("{name}-learner")))
         .arg(format!("{}={}", at(index), socket("app").display()));
     for (other, index) in others {
@@ -116,6 +117,7 @@ fn learners_behind_nodes_learn_with_one_that_has_its_keys_in_files() {
         node.wait_ready();
         node
     };
+    let wire = Wire::watch(&network);
     let nodes = [start("a"), start("b")];
     let _networks = [
         own_network(&network, &mesh, "a", &[("b", 1), ("c", 2)]),
@@ -144,6 +146,13 @@ fn learners_behind_nodes_learn_with_one_that_has_its_keys_in_files() {
     for node in &nodes {
         assert!(!node.log().contains("was refused"), "{}", node.log());
     }
+    // Native P2PFL believes what it is told; the others know better.
+    let bound = "PERMISSION_DENIED: this certificate does not stand for that address";
+    let forged = c.ask(&["forge", &at(1), "disconnect", &at(0)]);
+    assert_eq!(forged, bound);
+    assert_eq!(b.ask(&["neighbors"]), serde_json::json!([at(0), at(2)]));
+    assert_eq!(a.ask(&["forge", &at(2), "disconnect", &at(1)]), "OK");
+    println!("the wire: {}", wire.saw_tls_alone());
     for name in ["a", "b"] {
         no_private_key_below(&mesh.path(name));
     }

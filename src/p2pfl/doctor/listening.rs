@@ -1,10 +1,10 @@
 //! Who listens on this host (proc_pid_net(5), /proc/net/tcp), and whether peers reach it without us.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Findings;
@@ -34,6 +34,8 @@ struct Owner {
     pid: u32,
     command: String,
     kind: Kind,
+    /// Where it has P2PFL from.
+    package: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +46,18 @@ enum Kind {
     Other,
 }
 
-pub(super) fn examine(wanted: &[SocketAddr], findings: &mut Findings) -> io::Result<()> {
+/// Looks at the listening sockets; returns where the learners that run have P2PFL from.
+pub(super) fn examine(
+    wanted: &[SocketAddr],
+    findings: &mut Findings,
+) -> io::Result<BTreeSet<PathBuf>> {
     let mut sockets = sockets(&fs::read_to_string("/proc/net/tcp")?);
     // There is none on a host without IPv6.
     if let Ok(text) = fs::read_to_string("/proc/net/tcp6") {
         sockets.extend(self::sockets(&text));
     }
     let owners = owners()?;
+    let mut packages = BTreeSet::new();
     for address in wanted {
         if !sockets.iter().any(|socket| holds(socket.at, *address)) {
             findings.good(format!("{address}: nobody listens there now"));
@@ -66,9 +73,10 @@ pub(super) fn examine(wanted: &[SocketAddr], findings: &mut Findings) -> io::Res
         };
         if asked_for || (wanted.is_empty() && looks_so) {
             judge(socket.at, owner, findings);
+            packages.extend(owner.and_then(|owner| owner.package.clone()));
         }
     }
-    Ok(())
+    Ok(packages)
 }
 
 fn judge(at: SocketAddr, owner: Option<&Owner>, findings: &mut Findings) {
@@ -222,7 +230,17 @@ fn describe(pid: u32, folder: &Path) -> Owner {
         pid,
         command: words.join(" "),
         kind,
+        package: maps.lines().find_map(package_beside),
     }
+}
+
+/// P2PFL's folder beside that of gRPC, whose library is mapped by a line of /proc/PID/maps.
+fn package_beside(line: &str) -> Option<PathBuf> {
+    let (_, library) = line.split_once('/').filter(|_| line.contains(GRPC))?;
+    // …/site-packages/grpc/_cython/cygrpc.….so
+    let packages = Path::new("/").join(library);
+    let package = packages.ancestors().nth(3)?.join("p2pfl");
+    package.join("settings.py").is_file().then_some(package)
 }
 
 #[cfg(test)]

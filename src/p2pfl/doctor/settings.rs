@@ -114,12 +114,18 @@ impl Settings {
                 findings.faults.push(self.placed(USE_SSL, fault));
             }
         }
+        self.examine_keys(findings);
+    }
+
+    /// Says which private keys are in files.
+    pub(super) fn examine_keys(&self, findings: &mut Findings) {
         for name in ["server_key", "client_key"] {
-            if let Some(Some(path)) = files.get(name) {
-                self.key(name, path, findings);
+            if let Some(path) = self.file(name) {
+                self.key(name, &path, findings);
             }
         }
-        let folder = files["ca_crt"].as_deref().and_then(Path::parent);
+        let authority = self.file("ca_crt");
+        let folder = authority.as_deref().and_then(Path::parent);
         if let Some(key) = folder.map(|folder| folder.join("ca.key"))
             && key.exists()
         {

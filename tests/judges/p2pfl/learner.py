@@ -24,7 +24,7 @@ import grpc  # noqa: E402
 import numpy as np  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from p2pfl.communication.commands.command import Command  # noqa: E402
-from p2pfl.communication.protocols.protobuff.proto import node_pb2, node_pb2_grpc  # noqa: E402
+from p2pfl.communication.protocols.protobuff.proto import node_pb2  # noqa: E402
 from p2pfl.learning.dataset.p2pfl_dataset import P2PFLDataset  # noqa: E402
 from p2pfl.learning.frameworks.learner import Learner  # noqa: E402
 from p2pfl.learning.frameworks.p2pfl_model import P2PFLModel  # noqa: E402
@@ -80,7 +80,7 @@ class Blob(Command):
 
     @staticmethod
     def get_name():
-        return "blob"
+        return "note-what-came"
 
     def execute(self, source, round, *args, weights=None, **kwargs):
         seen = {"source": source, "args": list(args)}
@@ -166,7 +166,7 @@ class Led:
     def weights(self, address, size):
         """Sends weights of so many bytes, whatever they are."""
         weights = random.randbytes(1 << 20) * (int(size) >> 20)
-        message = self.protocol.build_weights("blob", 0, weights, [self.node.addr], 1)
+        message = self.protocol.build_weights("note-what-came", 0, weights, [self.node.addr], 1)
         begun = time.monotonic()
         self.protocol.send(address, message, raise_error=True)
         return {
@@ -176,18 +176,18 @@ class Led:
         }
 
     def direct(self, address, *args):
-        message = self.protocol.build_msg("blob", list(args), direct=True)
+        message = self.protocol.build_msg("note-what-came", list(args), direct=True)
         client = self.protocol._neighbors.get(address)
         return client.send(message, raise_error=True)
 
     def gossip(self, *args):
-        self.protocol.broadcast(self.protocol.build_msg("blob", list(args)))
+        self.protocol.broadcast(self.protocol.build_msg("note-what-came", list(args)))
 
     def received(self):
         return self.blob.received
 
-    def forge(self, address, what, claimed, command="blob"):
-        """Says, through our own place for `address`, something in the name of `claimed`."""
+    def forge(self, address, what, claimed, command="note-what-came"):
+        """Says to a neighbour, as P2PFL's own code would, something in the name of `claimed`."""
         root = {"source": claimed, "round": -1, "cmd": command}
         message = {
             "direct": lambda: node_pb2.RootMessage(direct_message={"args": ["forged"]}, **root),
@@ -196,14 +196,12 @@ class Led:
                 gossip_message={"ttl": 0, "hash": random.getrandbits(62), "args": ["forged"]}, **root
             ),
         }.get(what, lambda: node_pb2.HandShakeRequest(addr=claimed))()
-        with grpc.insecure_channel(address) as channel:
-            stub = node_pb2_grpc.NodeServicesStub(channel)
-            method = getattr(stub, what, stub.send)
-            try:
-                method(message, timeout=60)
-                return "OK"
-            except grpc.RpcError as error:
-                return f"{error.code().name}: {error.details()}"
+        stub = self.protocol._neighbors.get(address).stub
+        try:
+            getattr(stub, what, stub.send)(message, timeout=60)
+            return "OK"
+        except grpc.RpcError as error:
+            return f"{error.code().name}: {error.details()}"
 
     def stop(self):
         self.node.stop()
