@@ -199,6 +199,44 @@ fn nothing_leaves_in_plaintext_when_the_keeper_is_dead() {
 }
 
 #[test]
+fn nothing_leaves_when_a_file_is_missing() {
+    let mesh = Mesh::new();
+    mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
+    let tapped = TcpListener::bind(("127.0.0.1", mesh.ports["a"])).expect("its port");
+    tapped.set_nonblocking(true).expect("a listener");
+    for missing in [
+        "b/server.pem",
+        "b/client.pem",
+        "b/peers.toml",
+        "b/token/pin",
+        "b/token/softhsm2.conf",
+        "ca/authority/ca.pem",
+        "b/node.toml",
+    ] {
+        let (there, away) = (mesh.path(missing), mesh.path("away"));
+        std::fs::rename(&there, &away).unwrap_or_else(|error| panic!("{missing}: {error}"));
+        let mut node = Node::spawn(
+            "b",
+            &mesh.path("b"),
+            mesh.ports["b"],
+            crate::support::Options::default(),
+        );
+        assert!(!node.wait_exit().success(), "without {missing}");
+        assert!(
+            call(&mesh, "unary").starts_with("UNAVAILABLE"),
+            "without {missing}"
+        );
+        std::fs::rename(&away, &there).expect("it is back");
+    }
+    let nobody = tapped.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(
+        nobody,
+        Err(std::io::ErrorKind::WouldBlock),
+        "nobody was dialled"
+    );
+}
+
+#[test]
 fn the_applications_health_is_part_of_readiness() {
     let mesh = Mesh::new();
     let place = format!("unix:{}", mesh.path("a/app.sock").display());
