@@ -145,12 +145,14 @@ fn a_peer_that_is_not_there_is_told_of_and_found_again() {
     let _application = application(&mesh);
     let (a, b) = joined(&mesh);
     assert_eq!(call(&mesh, "unary"), told());
+    let address = a.address();
     drop(a);
     let lost = call(&mesh, "unary");
     assert!(
         lost.starts_with("UNAVAILABLE") && lost.contains("Connection refused"),
         "{lost}"
     );
+    wait_free(address);
     let _a = mesh.start("a");
     eventually("the peer is found again", || {
         (call(&mesh, "unary") == told()).then_some(())
@@ -295,7 +297,7 @@ fn doors_are_for_the_application_alone() {
         "[application]\nupstream = \"unix:app.sock\"\nuser = 12345\n",
     );
     mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
-    let (a, _b) = mesh.start_both();
+    let (a, b) = mesh.start_both();
     let mode = std::fs::metadata(mesh.path("b/a.sock"))
         .expect("the door")
         .permissions()
@@ -303,7 +305,9 @@ fn doors_are_for_the_application_alone() {
     assert_eq!(mode & 0o777, 0o600);
     assert!(call(&mesh, "unary").starts_with("UNAVAILABLE"));
     a.wait_log("somebody else answers for the application");
-    drop((a, _b));
+    let address = b.address();
+    drop((a, b));
+    wait_free(address);
     mesh.edit("b/node.toml", "a.sock\" }\n", "a.sock\" }\nuser = 12345\n");
     if geteuid().is_root() {
         let b = mesh.start("b");
@@ -378,6 +382,11 @@ fn flooder(node: &Node, folder: &std::path::Path, flood: &str) -> Command {
         .arg(folder.join("client.key"))
         .arg(flood);
     command
+}
+
+/// Roles die with their supervisor, but not in the same moment.
+fn wait_free(address: std::net::SocketAddr) {
+    eventually("the port is free", || TcpListener::bind(address).ok());
 }
 
 /// Resident memory of the node's process, KiB (proc(5), `VmRSS`).
