@@ -26,6 +26,7 @@ mod hsm_table; // Every return code from every call.
 mod judges; // grpcio, openssl and python-pkcs11 agree.
 mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.
+mod learn; // A draft of a profile from what a module does.
 mod memory; // Where secrets are in memory, and where not.
 mod mesh; // Two nodes, and what they survive.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.

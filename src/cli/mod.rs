@@ -109,7 +109,7 @@ enum Command {
     /// Tokens and their keys: init, keygen, list, csr, destroy.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// What each role of a node may do once it is sealed.
+    /// What each role of a node may do once it is sealed: show, learn.
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
     /// What is special about P2PFL: doctor.
@@ -145,6 +145,9 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(role) if role == Role::Keeper.argument() => return crate::keeper::role::main(),
         Some(role) if role == Role::Node.argument() => return crate::node::role::main(services),
+        Some(role) if role == crate::keeper::learn::ARGUMENT => {
+            return crate::keeper::learn::main();
+        }
         _ => {}
     }
     #[cfg(feature = "dangerous-unfiltered-bench")]

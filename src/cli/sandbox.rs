@@ -1,5 +1,7 @@
 //! `fastness sandbox`: what each role may do, from the profiles in force, and what the running
-//! processes are.
+//! processes are; and what a module needs.
+
+mod learn;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,32 @@ pub(super) enum SandboxCommand {
     /// `answered`, `rules`, `landlock`, `uid`, and of a running one `pid`, `threads`, `filters`,
     /// `mismatches`; `running` says whether a node answered.
     Show(ShowArgs),
+    /// Learn which system calls a module makes, and write a draft of a profile for its keeper.
+    ///
+    /// For a module that neither of our profiles fits. A process made for this alone does what the
+    /// token's keeper does: it loads the module, logs in (the PIN is tried once), checks every key, raises
+    /// Landlock; where a keeper seals, this command starts to see its calls, one by one and with their
+    /// arguments. Then it signs with each key and mechanism, probes, opens sessions anew and ends. No
+    /// node runs meanwhile on its account, and no running node can be made to do this.
+    ///
+    /// A call that no keeper may ever make (execve, fork, ptrace, bind …) is not made: the process ends,
+    /// and there is no draft. What today's profile answers with an error is answered so here too, and stays
+    /// in the draft. What the module did before the seal, and what it would do after an error, a lost
+    /// connection or days, is not seen.
+    ///
+    /// The draft has our keeper's own rules and one for each call of the module, without its reason.
+    /// `fastness check` refuses it until somebody has written each ("why", and "means" for arguments).
+    ///
+    /// In JSON: `draft`, `token`, `module`, `manufacturer`, `model`, `signatures`, `sessions_opened`,
+    /// `calls[]` with `call`, `arguments`, `times`, `standing` (ours, known, new), `supervisor_lacks_it`;
+    /// `rules_without_reason`.
+    #[command(after_help = "\
+Example:
+  fastness sandbox learn --config node.toml --out keeper-vendor.json
+  $EDITOR keeper-vendor.json        # a reason for each rule
+  profile = \"keeper-vendor.json\"   # in [[token]] of node.toml
+  fastness check --config node.toml")]
+    Learn(learn::LearnArgs),
 }
 
 /// Whose roles.
@@ -174,7 +202,13 @@ impl Shown {
 }
 
 pub(super) fn run(command: &SandboxCommand, format: Format) -> Result<(), Failure> {
-    let SandboxCommand::Show(args) = command;
+    match command {
+        SandboxCommand::Show(args) => show(args, format),
+        SandboxCommand::Learn(args) => learn::run(args, format),
+    }
+}
+
+fn show(args: &ShowArgs, format: Format) -> Result<(), Failure> {
     let config = args.config.as_deref().map(Config::load).transpose();
     let config = config.map_err(|faults| Failure::faults("mend the faults above", faults))?;
     let asked = args

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::TokenConfig;
 use crate::fault::Fault;
 use crate::role::TlsRole;
 use crate::sandbox;
@@ -44,6 +45,35 @@ pub(crate) struct KeeperSetup {
     pub(crate) keys: Vec<KeySetup>,
     /// The administrator's own, instead of the one for its token.
     pub(crate) profile: Option<sandbox::OwnProfile>,
+}
+
+impl KeeperSetup {
+    /// For the keeper of `token`, which stands at `place` in the configuration.
+    pub(crate) fn of(
+        token: &TokenConfig,
+        place: &str,
+        pin: PinKind,
+        attended: bool,
+        log: LogSetup,
+    ) -> Self {
+        let keys = token.keys.iter().map(|key| KeySetup {
+            place: format!("{place}.{}.key", key.role),
+            role: key.role,
+            uri: key.uri.to_string(),
+            spki: key.spki.clone(),
+        });
+        Self {
+            log,
+            place: place.into(),
+            module: token.module.clone(),
+            token: token.uri.to_string(),
+            pin,
+            attended,
+            sessions: usize::from(token.sessions),
+            keys: keys.collect(),
+            profile: token.profile.clone(),
+        }
+    }
 }
 
 /// One key and what it is for.

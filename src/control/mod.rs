@@ -4,12 +4,14 @@
 
 pub(crate) mod frame;
 mod keeper;
+mod learner;
 mod node;
 mod unlock;
 
 pub(crate) use keeper::{
     FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper, Vitals,
 };
+pub(crate) use learner::{FromLearner, LearnerReport, LearnerSetup};
 pub(crate) use node::{
     Answer, CredentialSetup, FromNode, Generation, NodeSetup, Order, ToNode, TokenSetup,
 };

@@ -4,6 +4,7 @@ pub mod ask;
 mod breaker;
 mod calls;
 mod health;
+pub(crate) mod learn;
 pub mod message;
 mod open;
 pub mod purpose;

@@ -8,11 +8,14 @@
 #[cfg(feature = "attack-trigger")]
 pub(crate) mod attack;
 mod attest;
+mod calls;
 mod embedded;
+mod learn;
 mod panic;
 mod privileges;
 mod profile;
 mod rules;
+mod trace;
 mod users;
 mod walls;
 
@@ -24,8 +27,10 @@ use crate::fault::{Fault, chain};
 
 pub(crate) use attest::{Attestation, Expected, attest};
 pub(crate) use embedded::{Maker, OwnProfile};
+pub(crate) use learn::{Draft, Learned, Learning, Standing};
 pub(crate) use profile::{Profile, ProfileError};
 pub(crate) use rules::Rule;
+pub(crate) use trace::{SeenCall, TraceError, Tracer};
 pub(crate) use users::{User, may_change_users};
 pub(crate) use walls::{Reach, Walls};
 

@@ -1,5 +1,7 @@
 //! A profile's file: its rules, what is wrong with them, and the filters they become.
 
+pub(super) mod learned;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::{BpfProgram, TargetArch};

@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::child::{Child, ChildEvent, Role, Start};
 use super::unlock::Waiting;
 use crate::config::TokenConfig;
-use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeySetup, ToKeeper, Unlocked, Vitals};
+use crate::control::{FromKeeper, KeeperReady, KeeperSetup, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
 use crate::keeper::message::{MAX_REPLY, REPLACED, Refusal, Reply};
 use crate::sandbox;
@@ -248,7 +248,13 @@ impl Keeper {
     ) -> Result<(), Fault> {
         let place = format!("token[{}]", self.index);
         let prompting = matches!(kind, PinKind::Terminal { .. });
-        let setup = ToKeeper::Setup(Box::new(self.setup(&place, kind)));
+        let setup = ToKeeper::Setup(Box::new(KeeperSetup::of(
+            &self.config,
+            &place,
+            kind,
+            self.attended,
+            self.log,
+        )));
         let mut descriptors = vec![pin.as_fd()];
         descriptors.extend(self.channels.iter().map(|channel| channel.keeper.as_fd()));
         self.incarnation += 1;
@@ -277,26 +283,6 @@ impl Keeper {
             since: Instant::now(),
         };
         Ok(())
-    }
-
-    fn setup(&self, place: &str, pin: PinKind) -> KeeperSetup {
-        let keys = self.config.keys.iter().map(|key| KeySetup {
-            place: format!("{place}.{}.key", key.role),
-            role: key.role,
-            uri: key.uri.to_string(),
-            spki: key.spki.clone(),
-        });
-        KeeperSetup {
-            log: self.log,
-            place: place.into(),
-            module: self.config.module.clone(),
-            token: self.config.uri.to_string(),
-            pin,
-            attended: self.attended,
-            sessions: self.sessions(),
-            keys: keys.collect(),
-            profile: self.config.profile.clone(),
-        }
     }
 
     /// Takes in what happened.

@@ -1,0 +1,234 @@
+//! The throw-away role of `fastness sandbox learn`: a keeper up to the point where one seals, then every
+//! kind of work that a keeper does, watched from outside call by call, and its end.
+//!
+//! Nothing else starts it. It has no channel to a node, signs nothing but probes of its own making, and
+//! without a tracer every call that it makes fails.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::message::{KeyIndex, Request};
+use super::open;
+use super::purpose;
+use super::vault::{SignError, Vault};
+use crate::control::{FromLearner, LearnerReport, LearnerSetup, frame};
+use crate::fault::Fault;
+use crate::sandbox::{self, Learning};
+use crate::secret::UserPin;
+use crate::telemetry;
+use crate::token::KeyKind;
+
+/// The argument that starts our binary in this role.
+pub(crate) const ARGUMENT: &str = "role-learner";
+
+/// Threads that sign at once, at most: enough for a module to find out about locks.
+const SIGNERS: usize = 4;
+/// So often the health probe opens a session of its own anew.
+const REOPENED: u64 = 8;
+/// As a keeper's.
+const DESCRIPTORS: u64 = 256;
+
+/// Runs this process as a learner: standard input is the command that traces it.
+pub(crate) fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fastness learner {}: {error}", std::process::id());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    // 1. Whoever started us takes hold of us before it speaks: afterwards nobody could any more.
+    let stdin = io::stdin();
+    rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None)?;
+    let entered = sandbox::enter(sandbox::Role::Keeper);
+    let control = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
+    let (setup, mut descriptors) = frame::receive_with_descriptors::<LearnerSetup>(&control)?;
+    telemetry::start("learner", setup.keeper.log);
+    let refuse = |faults, latch| frame::send(&control, &FromLearner::Refused { faults, latch });
+    let pin_source = descriptors
+        .pop()
+        .ok_or_else(|| io::Error::other("no PIN source came with the setup"))?;
+    let limited = entered.and_then(|entered| {
+        entered.limit_descriptors(DESCRIPTORS)?;
+        Ok(entered)
+    });
+    let entered = match limited {
+        Ok(entered) => entered,
+        Err(error) => return refuse(vec![error.into()], false),
+    };
+
+    // 2. As a keeper: PIN, module, token, login, every key checked, Landlock.
+    let pin = match UserPin::read(&pin_source, setup.keeper.pin.clone()) {
+        Ok(pin) => pin,
+        Err(error) => {
+            let key = format!("{}.pin", setup.keeper.place);
+            let fault = Fault::new(key, error.to_string(), "mend the PIN's source");
+            return refuse(vec![fault], false);
+        }
+    };
+    drop(pin_source);
+    let (vault, ready) = match open::open(&setup.keeper, pin) {
+        Ok(opened) => opened,
+        Err(refused) => return refuse(refused.faults, refused.latch),
+    };
+    let maker = sandbox::Maker::of(&ready.manufacturer);
+    let walls = sandbox::Walls::of_module(maker, |name| std::env::var_os(name).map(PathBuf::from));
+    let walled = sandbox::Profile::keeper(maker, setup.keeper.profile.as_ref())
+        .map_err(sandbox::SandboxError::from)
+        .and_then(|profile| Ok((entered.wall(&walls)?, profile)));
+    let (walled, profile) = match walled {
+        Ok(walled) => walled,
+        Err(error) => return refuse(vec![error.into()], false),
+    };
+
+    // 3. Its threads wait; where a keeper seals, watching begins.
+    let kinds = ready.keys.iter().map(|key| key.kind).collect();
+    let work = Work::start(Arc::new(vault), kinds, &setup)?;
+    let learning = match walled.learn(&profile) {
+        Ok(learning) => learning,
+        Err(error) => return refuse(vec![error.into()], false),
+    };
+
+    // 4. The work of a keeper, and its end.
+    let before = work.vault.signatures();
+    let reopened = match work.finish(learning, Duration::from_secs(setup.idle.into())) {
+        Ok(reopened) => reopened,
+        Err(fault) => return refuse(vec![fault], false),
+    };
+    let report = LearnerReport {
+        label: ready.label,
+        manufacturer: ready.manufacturer,
+        model: ready.model,
+        signatures: work.vault.signatures() - before,
+        reopened,
+    };
+    frame::send(&control, &FromLearner::Learned(report))?;
+    work.vault.close();
+    Ok(())
+}
+
+/// Threads that work once they are watched.
+struct Work {
+    vault: Arc<Vault>,
+    watched: Arc<OnceLock<Learning>>,
+    done: mpsc::Receiver<Result<u64, Fault>>,
+    threads: usize,
+}
+
+impl Work {
+    fn start(vault: Arc<Vault>, kinds: Vec<KeyKind>, setup: &LearnerSetup) -> io::Result<Self> {
+        let signers = vault.sessions().min(SIGNERS);
+        let watched = Arc::new(OnceLock::new());
+        let (sender, done) = mpsc::channel();
+        let (started, waiting) = mpsc::channel::<()>();
+        let keys: Arc<[_]> = setup
+            .keeper
+            .keys
+            .iter()
+            .map(|key| key.role)
+            .zip(kinds)
+            .collect();
+        for number in 0..=signers {
+            let (vault, watched, sender) =
+                (Arc::clone(&vault), Arc::clone(&watched), sender.clone());
+            let (keys, place, times) = (
+                Arc::clone(&keys),
+                setup.keeper.place.clone(),
+                setup.signatures,
+            );
+            let started = started.clone();
+            let work = move || {
+                drop(started);
+                let _: &Learning = watched.wait();
+                let outcome = match number {
+                    0 => probe(&vault),
+                    _ => sign(&vault, &keys, times),
+                };
+                // Nobody waits any more once another has failed.
+                let _ = sender.send(outcome.map_err(|error| failed(&place, error)));
+                // The calls that end a thread are not a keeper's.
+                loop {
+                    thread::park();
+                }
+            };
+            thread::Builder::new().stack_size(256 << 10).spawn(work)?;
+        }
+        drop(started);
+        // Ends when every thread has dropped its side.
+        waiting.iter().for_each(drop);
+        Ok(Self {
+            vault,
+            watched,
+            done,
+            threads: signers + 1,
+        })
+    }
+
+    /// Lets them work, waits for them and then for `idle`. How many sessions were opened anew.
+    fn finish(&self, learning: Learning, idle: Duration) -> Result<u64, Fault> {
+        // Nobody else sets it.
+        let _ = self.watched.set(learning);
+        let outcomes: Result<Vec<u64>, Fault> = self.done.iter().take(self.threads).collect();
+        let reopened = outcomes?.into_iter().sum();
+        // Nothing comes: each thread has said its word. Waiting so needs no call that a keeper lacks.
+        let _ = self.done.recv_timeout(idle);
+        Ok(reopened)
+    }
+}
+
+/// What the health probe does, with a session of its own that is opened anew each time.
+fn probe(vault: &Vault) -> Result<u64, SignError> {
+    for _ in 0..REOPENED {
+        let mut kept = None;
+        vault.probe(&mut kept)?;
+        vault.probe(&mut kept)?;
+    }
+    Ok(REOPENED)
+}
+
+/// What a signing thread does: each key, each scheme, `times` over. No session is opened anew by it.
+fn sign(
+    vault: &Vault,
+    keys: &[(crate::role::TlsRole, KeyKind)],
+    times: u32,
+) -> Result<u64, SignError> {
+    for id in 0..times {
+        for (index, (role, kind)) in (0..=u8::MAX).zip(keys) {
+            for scheme in kind.schemes() {
+                let mut nonce = [0; 32];
+                aws_lc_rs::rand::fill(&mut nonce)
+                    .expect("the system's random numbers never fail after boot");
+                vault.sign(&Request {
+                    id: id.into(),
+                    key: KeyIndex(index),
+                    scheme: *scheme,
+                    input: &purpose::probe(*role, nonce),
+                })?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn failed(place: &str, error: SignError) -> Fault {
+    let problem = match error {
+        SignError::Refused(refusal) => refusal.to_string(),
+        SignError::Token(error) | SignError::Lost(error) => error.to_string(),
+    };
+    Fault::new(
+        format!("{place}.module"),
+        format!("it failed while it was watched: {problem}"),
+        "find out with `fastness check` whether it works at all",
+    )
+}

@@ -1,0 +1,201 @@
+//! `fastness sandbox learn`: what it writes is what the module does, and nobody can use it before a person
+//! has given every reason. No node can be made to do it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{FASTNESS, Mesh, json, root, said};
+
+/// `fastness sandbox learn` for node `a`, into `a/draft.json`.
+fn learn(mesh: &Mesh, more: &[&str]) -> Output {
+    Command::new(FASTNESS)
+        .args([
+            "sandbox",
+            "learn",
+            "--idle",
+            "0",
+            "--signatures",
+            "4",
+            "--config",
+        ])
+        .arg(mesh.path("a/node.toml"))
+        .arg("--out")
+        .arg(mesh.path("a/draft.json"))
+        .args(more)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+#[track_caller]
+fn learned(mesh: &Mesh) -> Value {
+    let output = learn(mesh, &["--format", "json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    json(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn calls<'a>(learned: &'a Value, standing: &str) -> Vec<&'a str> {
+    let calls = learned["calls"].as_array().expect("a list");
+    calls
+        .iter()
+        .filter(|one| one["standing"] == standing)
+        .map(|one| one["call"].as_str().expect("a name"))
+        .collect()
+}
+
+/// Names the draft as the profile of `a`'s token.
+fn use_it(mesh: &Mesh) {
+    mesh.edit("a/node.toml", "pin = ", "profile = \"draft.json\"\npin = ");
+}
+
+fn in_softhsm() -> bool {
+    std::env::var("FASTNESS_TEST_TOKEN").is_err()
+}
+
+#[test]
+fn a_draft_works_once_a_person_has_given_every_reason() {
+    let mesh = Mesh::new();
+    let found = learned(&mesh);
+    // What the mesh's tests have run under is enough for what was seen.
+    assert_eq!(calls(&found, "new"), [""; 0], "{found}");
+    let known = calls(&found, "known");
+    assert!(!known.is_empty(), "{found}");
+    if in_softhsm() {
+        for call in ["openat", "newfstatat", "read", "close", "fcntl"] {
+            assert!(known.contains(&call), "no {call}: {found}");
+        }
+    }
+    assert!(calls(&found, "ours").contains(&"exit_group"), "{found}");
+    // Two keys that each sign four times at least; each call of a rule was counted.
+    assert!(found["signatures"].as_u64() >= Some(8), "{found}");
+    assert!(found["sessions_opened"].as_u64() >= Some(1), "{found}");
+    for one in found["calls"].as_array().expect("a list") {
+        assert!(one["times"].as_u64() >= Some(1), "{one}");
+        assert_eq!(one["supervisor_lacks_it"], false, "{one}");
+    }
+    let mut draft = json(&mesh.read("a/draft.json"));
+    let rules = draft["rules"].as_array_mut().expect("a list");
+    let open: Vec<_> = rules.iter().filter(|rule| rule["why"] == "").collect();
+    assert_eq!(open.len(), known.len(), "{open:?}");
+    assert_eq!(found["rules_without_reason"], known.len());
+
+    use_it(&mesh);
+    let refused = mesh.check("a");
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    for word in ["token[0].profile", "no reason (\"why\")"] {
+        assert!(said(&refused).contains(word), "{}", said(&refused));
+    }
+    // All but one are not all.
+    let last = rules.len() - 1;
+    for (index, rule) in rules.iter_mut().enumerate() {
+        if index < last && rule["why"] == "" {
+            rule["why"] = "the module needs it".into();
+        }
+        for condition in rule["args"].as_array_mut().into_iter().flatten() {
+            if condition["means"] == "" {
+                condition["means"] = "as it was seen".into();
+            }
+        }
+    }
+    mesh.write("a/draft.json", &draft.to_string());
+    let refused = mesh.check("a");
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    draft["rules"][last]["why"] = "this one too".into();
+    mesh.write("a/draft.json", &draft.to_string());
+    let passed = mesh.check("a");
+    assert!(passed.status.success(), "{}", said(&passed));
+    let (a, b) = mesh.start_both();
+    a.ping("b");
+    b.ping("a");
+    assert!(a.log().contains("not the reviewed one"), "{}", a.log());
+}
+
+#[test]
+fn what_todays_profile_lacks_is_new() {
+    if !in_softhsm() {
+        return;
+    }
+    let mesh = Mesh::new();
+    let path = root().join(format!(
+        "policies/seccomp/{}/keeper-softhsm.json",
+        std::env::consts::ARCH
+    ));
+    let mut narrow = json(&std::fs::read_to_string(path).expect("a profile"));
+    let rules = narrow["rules"].as_array_mut().expect("a list");
+    rules.retain(|rule| rule["calls"] != serde_json::json!(["openat"]));
+    mesh.write("a/narrow.json", &narrow.to_string());
+    mesh.edit("a/node.toml", "pin = ", "profile = \"narrow.json\"\npin = ");
+    let found = learned(&mesh);
+    let new = calls(&found, "new");
+    assert!(!new.is_empty(), "{found}");
+    assert!(new.iter().all(|call| *call == "openat"), "{found}");
+}
+
+#[test]
+fn it_overwrites_nothing_and_tells_people_what_to_do() {
+    let mesh = Mesh::new();
+    let output = learn(&mesh, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    for word in [
+        "times  standing",
+        "It cannot be used yet",
+        "\"why\"",
+        "exit_group",
+    ] {
+        assert!(said(&output).contains(word), "{}", said(&output));
+    }
+    let before = mesh.read("a/draft.json");
+    let output = learn(&mesh, &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(mesh.read("a/draft.json"), before);
+}
+
+#[test]
+fn a_refused_pin_leaves_no_draft() {
+    let mesh = Mesh::new();
+    mesh.write("a/token/pin", "000000000");
+    let output = learn(&mesh, &[]);
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert!(said(&output).contains("token[0].pin"), "{}", said(&output));
+    assert!(!mesh.path("a/draft.json").exists());
+}
+
+#[test]
+fn no_node_learns() {
+    let usage = Command::new(FASTNESS)
+        .args(["run", "--learn"])
+        .output()
+        .expect("the binary runs");
+    assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
+    // The role alone, with nobody who traces and speaks to it.
+    let alone = Command::new(FASTNESS)
+        .arg("role-learner")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    assert_eq!(alone.status.code(), Some(1), "{}", said(&alone));
+    assert!(
+        said(&alone).contains("fastness learner"),
+        "{}",
+        said(&alone)
+    );
+    // Whoever runs a node knows nothing of it.
+    for room in ["supervisor", "node"] {
+        let mut folders: Vec<PathBuf> = vec![root().join("src").join(room)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).expect("source");
+                for word in ["learn::", "Learner", "Tracer", "role-learner"] {
+                    assert!(!text.contains(word), "{} uses {word}", path.display());
+                }
+            }
+        }
+    }
+}
