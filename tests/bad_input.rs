@@ -9,7 +9,9 @@ use rustix::process::Signal;
 
 use crate::judges::pkcs11;
 use crate::support::files::{only_ours, spki_of, write_private};
-use crate::support::{FASTNESS, FileCa, Mesh, Tokens, eventually, id_of, node, run, said};
+use crate::support::{
+    FASTNESS, FaultModule, FileCa, Mesh, Tokens, eventually, id_of, node, run, said,
+};
 
 /// `fastness check` of node `a` fails with `code`, and every one of `words` is in what it prints.
 #[track_caller]
@@ -268,42 +270,26 @@ fn a_pin_file_that_others_may_read_or_that_is_a_link_is_refused() {
     says(&mesh, 3, &[&place, "empty"]);
 }
 
-/// Puts pkcs11-spy, which writes down each call, between node `a` and its module.
-fn spied(mesh: &Mesh) -> std::path::PathBuf {
-    let spy = [
-        "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so",
-        "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so",
-    ];
-    let spy = spy
-        .into_iter()
-        .find(|path| fs::exists(path).unwrap_or(false))
-        .expect("opensc-pkcs11: run ./tests/run");
-    let module = mesh.tokens("a").module.display().to_string();
-    let calls = mesh.path("a/calls");
+/// Puts a module that counts calls between node `a` and its own.
+fn counted(mesh: &Mesh) -> FaultModule {
+    let real = mesh.tokens("a").module;
+    let counter = FaultModule::new(&mesh.path("a"), &real);
     mesh.edit(
         "a/node.toml",
-        &format!("module = {module:?}"),
-        &format!("module = {spy:?}"),
+        &format!("module = {real:?}"),
+        &format!("module = {:?}", counter.module()),
     );
-    mesh.edit(
-        "a/node.toml",
-        "[token.environment]\n",
-        &format!("[token.environment]\nPKCS11SPY = {module:?}\nPKCS11SPY_OUTPUT = {calls:?}\n"),
-    );
-    calls
+    counter
 }
 
-fn logins(calls: &std::path::Path) -> usize {
-    fs::read_to_string(calls)
-        .expect("the spy writes it")
-        .matches("C_Login\n")
-        .count()
+fn logins(counter: &FaultModule) -> u64 {
+    counter.counts().calls("C_Login")
 }
 
 #[test]
 fn a_wrong_pin_is_tried_exactly_once() {
     let mesh = Mesh::new();
-    let calls = spied(&mesh);
+    let counter = counted(&mesh);
     write_private(&mesh.path("a/token/wrong"), "123456789");
     mesh.edit("a/node.toml", "file:token/pin", "file:token/wrong");
     says(
@@ -315,23 +301,23 @@ fn a_wrong_pin_is_tried_exactly_once() {
             "tried once",
         ],
     );
-    assert_eq!(logins(&calls), 1);
+    assert_eq!(logins(&counter), 1);
     let output = Command::new(FASTNESS)
         .args(["run", "--config"])
         .arg(mesh.path("a/node.toml"))
         .output()
         .expect("the binary");
     assert_says(&mesh, &output, 4, &["the PIN is wrong"]);
-    assert_eq!(logins(&calls), 2, "the second start tried once more");
+    assert_eq!(logins(&counter), 2, "the second start tried once more");
 }
 
 #[test]
 fn a_pin_that_turns_wrong_while_a_node_runs_latches_its_keeper() {
     let mesh = Mesh::new();
-    let calls = spied(&mesh);
+    let counter = counted(&mesh);
     let (a, b) = mesh.start_both();
     b.ping("a");
-    assert_eq!(logins(&calls), 1);
+    assert_eq!(logins(&counter), 1);
     write_private(&mesh.path("a/token/pin"), "123456789");
     node::signal(a.pid("keeper"), Signal::KILL);
     a.wait_log("no further login by itself");
@@ -347,7 +333,7 @@ fn a_pin_that_turns_wrong_while_a_node_runs_latches_its_keeper() {
     // The one connection lives on; nobody tries the PIN again, whatever is asked.
     b.ping("a");
     assert!(a.ask(&["ping", "b"]).is_err(), "nobody signs");
-    assert_eq!(logins(&calls), 2);
+    assert_eq!(logins(&counter), 2);
     assert_eq!(a.pid("keeper"), 0);
 }
 
