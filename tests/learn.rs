@@ -279,7 +279,7 @@ fn no_node_learns() {
         .expect("the binary runs");
     assert_eq!(alone.status.code(), Some(1), "{}", said(&alone));
     assert!(
-        said(&alone).contains("fastness learner"),
+        said(&alone).contains("nobody traces this process"),
         "{}",
         said(&alone)
     );

@@ -52,6 +52,15 @@ pub(crate) enum TraceError {
     Lost(io::Error),
 }
 
+/// Whether somebody traces this process (proc(5), `TracerPid`).
+pub(crate) fn is_traced() -> io::Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    Ok(tracer.is_some_and(|tracer| tracer.trim() != "0"))
+}
+
 /// The hold on a process. When this process ends, that one is killed.
 #[derive(Debug)]
 pub(crate) struct Tracer {
