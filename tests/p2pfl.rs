@@ -128,6 +128,17 @@ fn models_of_200_mb_arrive_whole_both_ways() {
     let seen = wire.saw_no_plaintext();
     assert!(seen["bytes"].as_u64() > Some(800 << 20), "{seen}");
     println!("the wire: {seen}");
+    for (name, node) in &fleet.nodes {
+        let status = format!("/proc/{}/status", node.pid("node"));
+        let status = std::fs::read_to_string(status).unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let peak = peak
+            .and_then(|line| line.split_whitespace().nth(1))
+            .unwrap();
+        println!("the most memory that the node of {name} had: {peak} KiB");
+        // No model is held, nor a large part of one.
+        assert!(peak.parse::<u64>().unwrap() < 100 << 10, "{peak} KiB");
+    }
 }
 
 /// The deny to every "TLS alone": the watch does see plaintext.

@@ -145,12 +145,14 @@ fn a_peer_that_is_not_there_is_told_of_and_found_again() {
     let _application = application(&mesh);
     let (a, b) = joined(&mesh);
     assert_eq!(call(&mesh, "unary"), told());
+    let address = a.address();
     drop(a);
     let lost = call(&mesh, "unary");
     assert!(
         lost.starts_with("UNAVAILABLE") && lost.contains("Connection refused"),
         "{lost}"
     );
+    wait_free(address);
     let _a = mesh.start("a");
     eventually("the peer is found again", || {
         (call(&mesh, "unary") == told()).then_some(())
@@ -195,6 +197,44 @@ fn nothing_leaves_in_plaintext_when_the_keeper_is_dead() {
         !seen
             .windows(5)
             .any(|five| five == b"hello" || five == b"/test")
+    );
+}
+
+#[test]
+fn nothing_leaves_when_a_file_is_missing() {
+    let mesh = Mesh::new();
+    mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
+    let tapped = TcpListener::bind(("127.0.0.1", mesh.ports["a"])).expect("its port");
+    tapped.set_nonblocking(true).expect("a listener");
+    for missing in [
+        "b/server.pem",
+        "b/client.pem",
+        "b/peers.toml",
+        "b/token/pin",
+        "b/token/softhsm2.conf",
+        "ca/authority/ca.pem",
+        "b/node.toml",
+    ] {
+        let (there, away) = (mesh.path(missing), mesh.path("away"));
+        std::fs::rename(&there, &away).unwrap_or_else(|error| panic!("{missing}: {error}"));
+        let mut node = Node::spawn(
+            "b",
+            &mesh.path("b"),
+            mesh.ports["b"],
+            crate::support::Options::default(),
+        );
+        assert!(!node.wait_exit().success(), "without {missing}");
+        assert!(
+            call(&mesh, "unary").starts_with("UNAVAILABLE"),
+            "without {missing}"
+        );
+        std::fs::rename(&away, &there).expect("it is back");
+    }
+    let nobody = tapped.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(
+        nobody,
+        Err(std::io::ErrorKind::WouldBlock),
+        "nobody was dialled"
     );
 }
 
@@ -257,7 +297,7 @@ fn doors_are_for_the_application_alone() {
         "[application]\nupstream = \"unix:app.sock\"\nuser = 12345\n",
     );
     mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
-    let (a, _b) = mesh.start_both();
+    let (a, b) = mesh.start_both();
     let mode = std::fs::metadata(mesh.path("b/a.sock"))
         .expect("the door")
         .permissions()
@@ -265,7 +305,9 @@ fn doors_are_for_the_application_alone() {
     assert_eq!(mode & 0o777, 0o600);
     assert!(call(&mesh, "unary").starts_with("UNAVAILABLE"));
     a.wait_log("somebody else answers for the application");
-    drop((a, _b));
+    let address = b.address();
+    drop((a, b));
+    wait_free(address);
     mesh.edit("b/node.toml", "a.sock\" }\n", "a.sock\" }\nuser = 12345\n");
     if geteuid().is_root() {
         let b = mesh.start("b");
@@ -340,6 +382,11 @@ fn flooder(node: &Node, folder: &std::path::Path, flood: &str) -> Command {
         .arg(folder.join("client.key"))
         .arg(flood);
     command
+}
+
+/// Roles die with their supervisor, but not in the same moment.
+fn wait_free(address: std::net::SocketAddr) {
+    eventually("the port is free", || TcpListener::bind(address).ok());
 }
 
 /// Resident memory of the node's process, KiB (proc(5), `VmRSS`).

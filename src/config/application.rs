@@ -331,6 +331,46 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commands_are_for_listed_peers_of_a_p2pfl_node() {
+        let faults = |text: &str| {
+            let spec: ApplicationSpec = toml::from_str(text).unwrap();
+            let mut found = Vec::new();
+            let listed = |peer: &str| peer == "b";
+            check(spec, Path::new("/run"), listed, |_, fault| {
+                found.push(format!("{} {}", fault.key, fault.problem));
+            });
+            found
+        };
+        let here = "kind = 'p2pfl'\nupstream = '127.77.0.1:6666'\n";
+        let good = format!("{here}[commands]\nb = ['beat', 'own']\n");
+        assert_eq!(faults(&good), [""; 0]);
+        for (text, fault) in [
+            (
+                "kind = 'p2pfl'\nconnect = 'unix:c'\n".to_owned(),
+                "application.kind needs upstream",
+            ),
+            (
+                "upstream = 'unix:a'\n[commands]\nb = []\n".to_owned(),
+                "application.commands.b needs kind = \"p2pfl\"",
+            ),
+            (
+                format!("{here}[commands]\nc = ['beat']\n"),
+                "application.commands.c the peer policy has no peer of this name",
+            ),
+            (
+                format!("{here}[commands]\nb = ['beat', '']\n"),
+                "application.commands.b \"\" is no command",
+            ),
+            (
+                format!("{here}[commands]\nb = ['{}']\n", "x".repeat(65)),
+                &format!("application.commands.b {:?} is no command", "x".repeat(65)),
+            ),
+        ] {
+            assert_eq!(faults(&text), [fault], "{text}");
+        }
+    }
+
+    #[test]
     fn a_place_is_one_that_only_this_host_reaches() {
         for (text, place) in [
             ("unix:app.sock", Place::Unix("app.sock".into())),

@@ -151,7 +151,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
     /// [`Ended`]: the connection is closed.
     pub(crate) async fn serve(
         self,
-        stream: impl ByteStream,
+        stream: Box<dyn ByteStream>,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), Ended> {
         let settings = &self.settings;
@@ -160,8 +160,12 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
             Direction::Egress => watched.mending(),
             Direction::Ingress => watched,
         };
-        let begun = settings.server.handshake::<_, Bytes>(watched);
-        let Ok(begun) = tokio::time::timeout(settings.begin, begun).await else {
+        // Boxed, as all that is not wanted later: an idle connection should cost little.
+        let begun = Box::pin(tokio::time::timeout(
+            settings.begin,
+            settings.server.handshake::<_, Bytes>(watched),
+        ));
+        let Ok(begun) = begun.await else {
             return Err(Ended::Mute);
         };
         let mut connection = begun?;

@@ -174,7 +174,7 @@ async fn call_peer(
         },
     };
     session
-        .serve(stream, stopping)
+        .serve(Box::new(stream), stopping)
         .await
         .map_err(|error| error.to_string())
 }

@@ -10,11 +10,11 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::super::Node;
-use super::super::live::{PeerConnection, Stream};
+use super::super::live::PeerConnection;
 use crate::policy::PeerId;
 use crate::proxy::{
-    Answer, Caller, Code, Direction, Inspect, Pool, Refusal, Session, Target, Upstream, Web,
-    tunnel, web,
+    Answer, ByteStream, Caller, Code, Direction, Inspect, Pool, Refusal, Session, Target, Upstream,
+    Web, tunnel, web,
 };
 use crate::tls::Inside;
 
@@ -42,9 +42,14 @@ pub(super) struct Behind {
 }
 
 impl Behind {
-    /// Serves one peer's connection.
-    pub(super) async fn serve(self, node: Node, stream: Stream, draining: watch::Receiver<bool>) {
-        let connection = stream.connection().clone();
+    /// Serves one peer's connection. What it speaks decides about the memory that it holds while it idles.
+    pub(super) async fn serve(
+        self,
+        node: Node,
+        connection: PeerConnection,
+        stream: Box<dyn ByteStream>,
+        draining: watch::Receiver<bool>,
+    ) {
         let facts = &connection.0;
         let peer = &facts.peer;
         let (id, label) = (peer.id().to_string(), peer.label().to_string());
@@ -53,7 +58,7 @@ impl Behind {
         };
         let ended = match (self.application.clone(), facts.inside) {
             (Spoken::Tcp(upstream), Inside::Bytes) => match upstream.connect().await {
-                Ok(application) => tunnel::join(stream, application, node.0.proxy.age())
+                Ok(application) => Box::pin(tunnel::join(stream, application, node.0.proxy.age()))
                     .await
                     .map_err(|error| error.to_string()),
                 Err(error) => Err(error),
@@ -66,7 +71,7 @@ impl Behind {
                     connection: connection.clone(),
                 };
                 let ask = move |request| at.clone().ask(request);
-                web::serve(&node.0.proxy, stream, draining, ask).await
+                Box::pin(web::serve(&node.0.proxy, stream, draining, ask)).await
             }
             _ => {
                 let session = Session {
@@ -83,7 +88,7 @@ impl Behind {
                         }
                     },
                 };
-                let served = session.serve(stream, draining).await;
+                let served = Box::pin(session.serve(stream, draining)).await;
                 served.map_err(|error| error.to_string())
             }
         };

@@ -143,7 +143,8 @@ impl Application {
                 routes: routes.clone(),
                 application: upstream.clone(),
             };
-            sessions.spawn(behind.serve(node, stream, draining));
+            let connection = stream.connection().clone();
+            sessions.spawn(behind.serve(node, connection, Box::new(stream), draining));
         }
         while sessions.join_next().await.is_some() {}
     }

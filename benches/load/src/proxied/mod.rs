@@ -62,6 +62,8 @@ const WARM_UP: usize = 3_000;
 /// Calls one after the other, for their latency.
 const ALONE: usize = 2_000;
 const BLOCK: usize = 256 << 10;
+const SENT_BACK: u32 = 256 << 10;
+const ROUNDS: usize = 5;
 const BLOCKS: usize = 2048;
 const IN_FLIGHT: usize = 16;
 const CONNECTIONS: usize = 500;
@@ -75,8 +77,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     while UnixStream::connect(&socket).await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let direct = Endpoint::from_static("http://bench.invalid");
-    let direct = tuned(direct).connect_with_connector(tower::service_fn(move |_: Uri| {
+    let direct = tuned(Endpoint::from_static("http://bench.invalid"));
+    let direct = direct.connect_with_connector(tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     }));
@@ -94,10 +96,11 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         measured.bulk(true, BLOCKS / 8).await?;
     }
     let count = bench.count.unwrap_or(CALLS);
-    for round in 1..=bench.rounds {
+    let rounds = bench.rounds.unwrap_or(ROUNDS);
+    for round in 1..=rounds {
         for measured in &mut all {
             measured.round(count, bench.concurrency).await?;
-            eprintln!("round {round}/{}  {}", bench.rounds, measured.last());
+            eprintln!("round {round}/{rounds}  {}", measured.last());
         }
     }
     let rows = rows(&all);
@@ -195,7 +198,7 @@ impl Measured {
                 permit.forget();
                 let request = match up {
                     true => TransferRequest { block: vec![0; BLOCK], send_back: 0 },
-                    false => TransferRequest { block: Vec::new(), send_back: BLOCK as u64 },
+                    false => TransferRequest { block: Vec::new(), send_back: SENT_BACK },
                 };
                 if asks.send(request).await.is_err() {
                     return;
