@@ -137,11 +137,16 @@ fn what_todays_profile_lacks_is_new() {
 
 /// Puts a library before SoftHSM that makes the system call `number` whenever the module looks for forks.
 fn with_a_call(mesh: &Mesh, number: &str) {
+    with_code(mesh, &format!("syscall({number}, -1, 0, 0)"));
+}
+
+/// The same for any C expression.
+fn with_code(mesh: &Mesh, code: &str) {
     let source = mesh.write(
         "a/shim.c",
         &format!(
             "#include <sys/syscall.h>\n#include <unistd.h>\n\
-             pid_t getpid(void) {{ syscall({number}, -1, 0, 0); return syscall(SYS_getpid); }}\n"
+             pid_t getpid(void) {{ {code}; return syscall(SYS_getpid); }}\n"
         ),
     );
     let library = mesh.path("a/shim.so");
@@ -205,6 +210,28 @@ fn a_call_that_no_keeper_may_make_is_not_made_and_there_is_no_draft() {
     }
 }
 
+/// It cannot be passed on, so nobody could say what the module does after it; nothing hangs.
+#[test]
+fn a_real_time_signal_ends_the_learning() {
+    if !in_softhsm() {
+        return;
+    }
+    let mesh = Mesh::new();
+    // SIGRTMAX to the calling thread, blocked or not: its default action is to end the process.
+    with_code(
+        &mesh,
+        "syscall(SYS_tgkill, syscall(SYS_getpid), syscall(SYS_gettid), 64)",
+    );
+    let output = learn(&mesh, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("real-time signal"),
+        "{}",
+        said(&output)
+    );
+    assert!(!mesh.path("a/draft.json").exists());
+}
+
 #[test]
 fn a_module_that_dies_or_fails_while_it_is_watched_leaves_no_draft() {
     for (order, words) in [
@@ -252,6 +279,15 @@ fn it_overwrites_nothing_and_tells_people_what_to_do() {
     let output = learn(&mesh, &[]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert_eq!(mesh.read("a/draft.json"), before);
+    std::fs::remove_file(mesh.path("a/draft.json")).expect("it was there");
+    let output = learn(&mesh, &["--token", "pkcs11:token=other"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(
+        said(&output).contains("pkcs11:token=a"),
+        "{}",
+        said(&output)
+    );
+    assert!(!mesh.path("a/draft.json").exists());
 }
 
 #[test]
