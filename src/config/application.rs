@@ -134,7 +134,9 @@ impl FromStr for Place {
             }
             return Ok(Self::Unix(path.into()));
         }
-        let address: SocketAddr = text.parse().map_err(|_| PlaceFault::Neither)?;
+        let Ok(address) = text.parse::<SocketAddr>() else {
+            return Err(PlaceFault::Neither);
+        };
         if !address.ip().to_canonical().is_loopback() {
             return Err(PlaceFault::NotLoopback);
         }

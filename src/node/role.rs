@@ -149,9 +149,11 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
         report,
         node.clone(),
         routes,
-        listeners,
-        metrics,
-        application,
+        Sides {
+            listeners,
+            metrics,
+            application,
+        },
         orders,
     ));
     let served = runtime.block_on(serving).map_err(io::Error::other);
@@ -185,17 +187,29 @@ fn signers(
     Ok(signers)
 }
 
+/// Everybody but the supervisor whom a node has to do with.
+struct Sides {
+    /// Peers come in here.
+    listeners: Vec<TcpListener>,
+    /// Scrapers of metrics here.
+    metrics: Option<TcpListener>,
+    application: application::Application,
+}
+
 /// 6. Once the supervisor has attested us: accept, serve and answer it until it says drain or is gone.
 async fn serve(
     _: sandbox::Confined,
     report: sandbox::Report,
     node: Node,
     routes: Routes,
-    listeners: Vec<TcpListener>,
-    metrics: Option<TcpListener>,
-    mut application: application::Application,
+    sides: Sides,
     control: UnixStream,
 ) -> io::Result<()> {
+    let Sides {
+        listeners,
+        metrics,
+        mut application,
+    } = sides;
     let limits = node.0.limits.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(health, node.0.signs.subscribe()));

@@ -197,7 +197,7 @@ mod tests {
                     &string(value),
                     &[0x0f, 0x2f],
                     &[0x7f, 0x00],
-                    &vec![b'%'; 127],
+                    &[b'%'; 127],
                     &[0x44],
                     &string(b"/%"),
                 ]

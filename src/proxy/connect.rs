@@ -82,7 +82,9 @@ async fn read<S: ByteStream>(stream: &mut BufReader<S>) -> io::Result<Vec<u8>> {
 /// What a request asks for, or the status that says why not.
 fn authority(request: &[u8]) -> Result<String, &'static str> {
     let line = request.split(|byte| matches!(byte, b'\r' | b'\n')).next();
-    let line = std::str::from_utf8(line.unwrap_or_default()).map_err(|_| "400 Bad Request")?;
+    let Ok(line) = std::str::from_utf8(line.unwrap_or_default()) else {
+        return Err("400 Bad Request");
+    };
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {
         ["CONNECT", authority, "HTTP/1.1" | "HTTP/1.0"] => Ok((*authority).to_owned()),

@@ -14,7 +14,6 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    #[expect(clippy::new_without_default, reason = "it makes folders and keys")]
     pub fn new() -> Self {
         let mut mesh = Mesh::new();
         let shaker = Shaker::new(&mut mesh, "c");

@@ -189,7 +189,9 @@ async fn ask_peer(
     let ask = |mut request: http::Request<Body>| {
         let channel = node.dialer(&peer).map(|dialer| dialer.channel());
         async move {
-            let channel = channel.map_err(|_| "the peer is no longer in the policy".to_owned())?;
+            let Ok(channel) = channel else {
+                return Err("the peer is no longer in the policy".to_owned());
+            };
             clean(request.headers_mut());
             *request.version_mut() = http::Version::HTTP_2;
             let answer: Answer = channel

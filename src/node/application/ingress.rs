@@ -27,7 +27,7 @@ pub(super) enum Spoken {
     /// gRPC, and what looks at it before the application does.
     Grpc(Arc<Pool>, Option<Arc<dyn Inspect>>),
     /// HTTP/1.1.
-    Http(Web),
+    Http(Box<Web>),
     /// Any bytes.
     Tcp(Upstream),
 }
@@ -65,7 +65,7 @@ impl Behind {
             },
             (Spoken::Http(web), _) => {
                 let at = AtHttp {
-                    web,
+                    web: *web,
                     routes: self.routes,
                     caller,
                     connection: connection.clone(),

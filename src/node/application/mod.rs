@@ -89,7 +89,7 @@ impl Application {
                     let pool = Pool::new(upstream, node.0.proxy.client(), None);
                     Spoken::Grpc(Arc::new(pool), inspect)
                 }
-                Mode::Http => Spoken::Http(Web::new(upstream)),
+                Mode::Http => Spoken::Http(Box::new(Web::new(upstream))),
                 Mode::Tcp => Spoken::Tcp(upstream),
             }
         });
