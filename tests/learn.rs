@@ -6,7 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{FASTNESS, Mesh, json, root, said};
+use crate::support::{
+    FASTNESS, FaultModule, Mesh, Node, Options, eventually, json, root, run, said,
+};
 
 /// `fastness sandbox learn` for node `a`, into `a/draft.json`.
 fn learn(mesh: &Mesh, more: &[&str]) -> Output {
@@ -133,6 +135,133 @@ fn what_todays_profile_lacks_is_new() {
     assert!(new.iter().all(|call| *call == "openat"), "{found}");
 }
 
+/// Puts a library before SoftHSM that makes the system call `number` whenever the module looks for forks.
+fn with_a_call(mesh: &Mesh, number: &str) {
+    with_code(mesh, &format!("syscall({number}, -1, 0, 0)"));
+}
+
+/// The same for any C expression.
+fn with_code(mesh: &Mesh, code: &str) {
+    let source = mesh.write(
+        "a/shim.c",
+        &format!(
+            "#include <sys/syscall.h>\n#include <unistd.h>\n\
+             pid_t getpid(void) {{ {code}; return syscall(SYS_getpid); }}\n"
+        ),
+    );
+    let library = mesh.path("a/shim.so");
+    run(Command::new("cc")
+        .args(["-D_GNU_SOURCE", "-shared", "-fPIC", "-o"])
+        .args([&library, &source]));
+    let section = "[token.environment]\n";
+    let preload = format!("{section}LD_PRELOAD = {library:?}\n");
+    mesh.edit("a/node.toml", section, &preload);
+}
+
+/// A reason for every rule of the draft that has none.
+fn reasons(mesh: &Mesh) {
+    let draft = mesh.read("a/draft.json");
+    let draft = draft.replace("\"why\":\"\"", "\"why\":\"the module needs it\"");
+    mesh.write(
+        "a/draft.json",
+        &draft.replace("\"means\":\"\"", "\"means\":\"as it was seen\""),
+    );
+}
+
+#[test]
+fn a_module_that_our_profile_ends_works_under_the_one_learned_from_it() {
+    if !in_softhsm() {
+        return;
+    }
+    let mesh = Mesh::new();
+    with_a_call(&mesh, "SYS_times");
+    // Killed by its first probe, which may come before it is seen to be ready or after.
+    let a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options::default());
+    eventually("the keeper is killed", || {
+        let log = a.log();
+        ["SIGSYS", "ended or hung its process"]
+            .iter()
+            .any(|word| log.contains(word))
+            .then_some(())
+    });
+    drop(a);
+    let found = learned(&mesh);
+    assert_eq!(calls(&found, "new"), ["times"], "{found}");
+    use_it(&mesh);
+    reasons(&mesh);
+    let (a, b) = mesh.start_both();
+    a.ping("b");
+    b.ping("a");
+}
+
+#[test]
+fn a_call_that_no_keeper_may_make_is_not_made_and_there_is_no_draft() {
+    for name in ["bind", "execve"] {
+        let mesh = Mesh::new();
+        if !in_softhsm() {
+            return;
+        }
+        with_a_call(&mesh, &format!("SYS_{name}"));
+        let output = learn(&mesh, &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let word = format!("the module called {name}, which a sealed keeper never may");
+        assert!(said(&output).contains(&word), "{}", said(&output));
+        assert!(!mesh.path("a/draft.json").exists());
+    }
+}
+
+/// It cannot be passed on, so nobody could say what the module does after it; nothing hangs.
+#[test]
+fn a_real_time_signal_ends_the_learning() {
+    if !in_softhsm() {
+        return;
+    }
+    let mesh = Mesh::new();
+    // SIGRTMAX to the calling thread, blocked or not: its default action is to end the process.
+    with_code(
+        &mesh,
+        "syscall(SYS_tgkill, syscall(SYS_getpid), syscall(SYS_gettid), 64)",
+    );
+    let output = learn(&mesh, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("real-time signal"),
+        "{}",
+        said(&output)
+    );
+    assert!(!mesh.path("a/draft.json").exists());
+}
+
+#[test]
+fn a_module_that_dies_or_fails_while_it_is_watched_leaves_no_draft() {
+    for (order, words) in [
+        ("abort C_Sign after=10", "ended by SIGABRT"),
+        ("fail C_Sign CKR_DEVICE_ERROR after=10", "token[0].module"),
+    ] {
+        let mesh = Mesh::new();
+        let module = mesh.tokens("a").module;
+        let fault = FaultModule::new(&mesh.path("a"), &module);
+        let ours = fault.module().display().to_string();
+        mesh.edit("a/node.toml", &module.display().to_string(), &ours);
+        fault.order(order);
+        let output = learn(&mesh, &[]);
+        assert!(!output.status.success(), "{order}: {}", said(&output));
+        assert!(said(&output).contains(words), "{order}: {}", said(&output));
+        assert!(!mesh.path("a/draft.json").exists());
+    }
+}
+
+#[test]
+fn the_module_is_watched_as_its_keepers_user() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mesh = Mesh::new();
+    mesh.name_users("daemon", "bin");
+    let found = learned(&mesh);
+    assert_eq!(calls(&found, "new"), [""; 0], "{found}");
+}
+
 #[test]
 fn it_overwrites_nothing_and_tells_people_what_to_do() {
     let mesh = Mesh::new();
@@ -150,6 +279,15 @@ fn it_overwrites_nothing_and_tells_people_what_to_do() {
     let output = learn(&mesh, &[]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert_eq!(mesh.read("a/draft.json"), before);
+    std::fs::remove_file(mesh.path("a/draft.json")).expect("it was there");
+    let output = learn(&mesh, &["--token", "pkcs11:token=other"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(
+        said(&output).contains("pkcs11:token=a"),
+        "{}",
+        said(&output)
+    );
+    assert!(!mesh.path("a/draft.json").exists());
 }
 
 #[test]
@@ -177,7 +315,7 @@ fn no_node_learns() {
         .expect("the binary runs");
     assert_eq!(alone.status.code(), Some(1), "{}", said(&alone));
     assert!(
-        said(&alone).contains("fastness learner"),
+        said(&alone).contains("nobody traces this process"),
         "{}",
         said(&alone)
     );

@@ -35,13 +35,13 @@ pub(super) enum SandboxCommand {
     /// For a module that neither of our profiles fits. A process made for this alone does what the
     /// token's keeper does: it loads the module, logs in (the PIN is tried once), checks every key, raises
     /// Landlock; where a keeper seals, this command starts to see its calls, one by one and with their
-    /// arguments. Then it signs with each key and mechanism, probes, opens sessions anew and ends. No
-    /// node runs meanwhile on its account, and no running node can be made to do this.
+    /// arguments. Then it signs with each key and mechanism, probes, opens sessions anew and ends. A
+    /// running node is neither needed nor touched, and cannot be made to do this.
     ///
     /// A call that no keeper may ever make (execve, fork, ptrace, bind …) is not made: the process ends,
     /// and there is no draft. What today's profile answers with an error is answered so here too, and stays
     /// in the draft. What the module did before the seal, and what it would do after an error, a lost
-    /// connection or days, is not seen.
+    /// connection, a change to its token by others, or days, is not seen.
     ///
     /// The draft has our keeper's own rules and one for each call of the module, without its reason.
     /// `fastness check` refuses it until somebody has written each ("why", and "means" for arguments).

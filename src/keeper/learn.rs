@@ -1,8 +1,8 @@
 //! The throw-away role of `fastness sandbox learn`: a keeper up to the point where one seals, then every
 //! kind of work that a keeper does, watched from outside call by call, and its end.
 //!
-//! Nothing else starts it. It has no channel to a node, signs nothing but probes of its own making, and
-//! without a tracer every call that it makes fails.
+//! Nothing else starts it. It has no channel to a node, signs nothing but probes of its own making, takes
+//! no PIN when nobody traces it, and would find every call failing behind its filter if it did.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -51,6 +51,11 @@ fn run() -> io::Result<()> {
     // 1. Whoever started us takes hold of us before it speaks: afterwards nobody could any more.
     let stdin = io::stdin();
     rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None)?;
+    if !sandbox::is_traced()? {
+        return Err(io::Error::other(
+            "nobody traces this process: it is for `fastness sandbox learn` alone",
+        ));
+    }
     let entered = sandbox::enter(sandbox::Role::Keeper);
     let control = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
     let (setup, mut descriptors) = frame::receive_with_descriptors::<LearnerSetup>(&control)?;

@@ -30,7 +30,7 @@ pub(crate) use embedded::{Maker, OwnProfile};
 pub(crate) use learn::{Draft, Learned, Learning, Standing};
 pub(crate) use profile::{Profile, ProfileError};
 pub(crate) use rules::Rule;
-pub(crate) use trace::{SeenCall, TraceError, Tracer};
+pub(crate) use trace::{SeenCall, TraceError, Tracer, is_traced};
 pub(crate) use users::{User, may_change_users};
 pub(crate) use walls::{Reach, Walls};
 

@@ -47,9 +47,21 @@ pub(crate) enum TraceError {
     /// It ended without having learned.
     #[error("the process that loaded the module ended with exit code {0}")]
     Failed(i32),
-    /// Waiting for it failed.
-    #[error("cannot follow the process: {0}")]
+    /// Waiting for it failed; it was ended.
+    #[error(
+        "cannot follow the process: {0} (a real-time signal to one of its threads, such as \
+         pthread_cancel(3) sends, cannot be passed on)"
+    )]
     Lost(io::Error),
+}
+
+/// Whether somebody traces this process (proc(5), `TracerPid`).
+pub(crate) fn is_traced() -> io::Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    Ok(tracer.is_some_and(|tracer| tracer.trim() != "0"))
 }
 
 /// The hold on a process. When this process ends, that one is killed.
@@ -73,6 +85,15 @@ impl Tracer {
 
     /// Follows it to its end and counts its calls.
     pub(crate) fn follow(self) -> Result<BTreeMap<SeenCall, u64>, TraceError> {
+        let outcome = self.follow_to_its_end();
+        if let Err(TraceError::Lost(_)) = &outcome {
+            // It would stand still for ever, and nobody would hear why.
+            gone_or(nix::sys::signal::kill(self.leader, Signal::SIGKILL))?;
+        }
+        outcome
+    }
+
+    fn follow_to_its_end(&self) -> Result<BTreeMap<SeenCall, u64>, TraceError> {
         let names = calls::names();
         let mut seen = BTreeMap::new();
         let mut trouble = None;

@@ -136,7 +136,10 @@ fn watch(
     if let Some(user) = token.user {
         command.uid(user.uid).gid(user.gid);
     }
-    let mut process = command.spawn()?;
+    let mut process = command.spawn().map_err(|error| {
+        let text = format!("cannot start a process for the module (`user` takes root): {error}");
+        Failure::new(Exit::Failed, text)
+    })?;
     drop(command);
     let tracer = match Tracer::seize(process.id()) {
         Ok(tracer) => tracer,
