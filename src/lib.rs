@@ -40,7 +40,7 @@ pub use node::{Node, PeerConnection, UnknownPeer};
 /// process is sealed before the first call comes in: your code has no files (from the moment `services`
 /// is called), starts no threads or programs, resolves no names, opens TCP connections and nothing else,
 /// and `spawn_blocking` has four threads that exist from the start. A panic ends the process, and the
-/// supervisor starts another.
+/// supervisor starts another. Bound what each service reads with [`Node::message_bytes`].
 ///
 /// ```no_run
 /// # use tonic::service::Routes;

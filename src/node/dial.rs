@@ -1,6 +1,7 @@
 //! One pooled connection to each peer, made again with jittered backoff when it is lost.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::tls::{HandshakeError, Inside};
 /// Dials one peer.
 pub(super) struct Dialer {
     channel: Channel,
+    /// Number of the live connection under the channel; 0 before the first.
+    under: Arc<AtomicU64>,
     /// The application's connection to the peer.
     pool: Arc<Pool>,
     attempts: Attempts,
@@ -81,14 +84,20 @@ impl Dialer {
             node.0.proxy.client(),
             Some(node.0.proxy.keepalive()),
         );
-        let dials = attempts.clone();
+        let under = Arc::<AtomicU64>::default();
+        let dials = (attempts.clone(), Arc::clone(&under));
         let connector = tower::service_fn(move |_: Uri| {
-            let attempts = dials.clone();
-            async move { attempts.next(Inside::H2).await.map(TokioIo::new) }
+            let (attempts, under) = dials.clone();
+            async move {
+                let stream = attempts.next(Inside::H2).await?;
+                under.store(stream.number(), Ordering::Relaxed);
+                Ok::<_, DialError>(TokioIo::new(stream))
+            }
         });
         Arc::new(Self {
             pool: Arc::new(pool),
             attempts,
+            under,
             channel: endpoint.connect_with_connector_lazy(connector),
             state,
         })
@@ -105,6 +114,11 @@ impl Dialer {
 
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// Number of the live connection that the channel's calls go over.
+    pub(super) fn under(&self) -> u64 {
+        self.under.load(Ordering::Relaxed)
     }
 
     /// The last error, empty when the last try worked, and whether a wait is on.

@@ -10,12 +10,11 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::role::TlsRole;
 use crate::rpc::admin;
-use crate::tls::{Connection, ConnectionFacts};
+use crate::tls::{Connection, ConnectionFacts, TlsStream};
 
 /// What a service may know of the connection that a call came in on: an extension of the request.
 #[derive(Clone, Debug)]
@@ -31,7 +30,8 @@ impl PeerConnection {
 /// All live connections of a node.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    next: AtomicU64,
+    /// The number before the next connection's.
+    last: AtomicU64,
     connections: Mutex<BTreeMap<u64, Entry>>,
 }
 
@@ -44,7 +44,7 @@ struct Entry {
 impl Live {
     /// Registers a connection.
     pub(super) fn adopt(self: &Arc<Self>, connection: Connection) -> Stream {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let facts = Arc::new(connection.facts);
         let entry = Entry {
             facts: Arc::clone(&facts),
@@ -54,11 +54,16 @@ impl Live {
         Stream {
             tls: connection.stream,
             facts: PeerConnection(facts),
-            _registration: Registration {
+            registration: Registration {
                 number,
                 live: Arc::clone(self),
             },
         }
+    }
+
+    /// One connection, as long as it lives.
+    pub(super) fn describe(&self, number: u64) -> Option<admin::Connection> {
+        self.entries().get(&number).map(Entry::describe)
     }
 
     /// How many there are.
@@ -106,6 +111,7 @@ impl Entry {
     }
 }
 
+/// Its drop takes the connection off the list.
 #[derive(Debug)]
 struct Registration {
     number: u64,
@@ -123,11 +129,15 @@ impl Drop for Registration {
 pub(super) struct Stream {
     tls: TlsStream<TcpStream>,
     facts: PeerConnection,
-    /// Held for its drop.
-    _registration: Registration,
+    registration: Registration,
 }
 
 impl Stream {
+    /// Its number among the live ones.
+    pub(super) fn number(&self) -> u64 {
+        self.registration.number
+    }
+
     /// What is known of it.
     pub(super) fn connection(&self) -> &PeerConnection {
         &self.facts
