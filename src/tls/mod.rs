@@ -30,3 +30,5 @@ pub use handshake::Handshakes;
 pub use inside::Inside;
 pub use lane::{Lane, LaneError};
 pub use signing::{SignaturesMade, SignedBy};
+/// The encrypted byte stream.
+pub use tokio_rustls::TlsStream;
