@@ -236,6 +236,7 @@ impl Reader<'_> {
         self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
         let (peers, policy, resolved) = peers?;
         let application = spec.application.map(|spec| self.application(spec, &policy));
+        self.methods(&policy, application.as_ref(), spec.peers.get_ref());
         Some(Config {
             profile,
             node,
@@ -308,6 +309,27 @@ impl Reader<'_> {
             }
         }
         application
+    }
+
+    /// An application that speaks any bytes has no methods: a list of them would keep nothing out.
+    fn methods(&mut self, policy: &PeerPolicy, application: Option<&Application>, file: &Path) {
+        let speaks_bytes = |application: &&Application| {
+            application.mode == Mode::Tcp && application.upstream.is_some()
+        };
+        if application.filter(speaks_bytes).is_none() {
+            return;
+        }
+        let shown = self.folder.join(file).display().to_string();
+        for (index, peer) in policy.peers().iter().enumerate() {
+            if peer.methods().patterns().is_some() {
+                let fault = Fault::new(
+                    format!("peer[{index}].methods"),
+                    "cannot be held to: the application has mode = \"tcp\", which has no methods",
+                    "remove the methods, and the peer too if it may not speak to the application",
+                );
+                self.faults.push(fault.in_file(&*shown));
+            }
+        }
     }
 
     /// The policy's text, what it says, and the addresses of the host names in it.

@@ -264,7 +264,7 @@ async fn serve(
                 .await;
             return Ok(());
         }
-        serve::serve(routes, incoming, &limits, stopping).await
+        serve::serve(&node, routes, incoming, stopping).await
     };
     let serving = async {
         let served = ingress.await;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::address::{PeerAddress, ResolvedHosts};
-use super::{PeerId, PinSet};
+use super::{Methods, PeerId, PinSet};
 use crate::role::TlsRole;
 
 /// One listed peer.
@@ -16,6 +16,7 @@ pub struct Peer {
     pub(super) addresses: Vec<PeerAddress>,
     pub(super) server: Option<PinSet>,
     pub(super) client: Option<PinSet>,
+    pub(super) methods: Arc<Methods>,
 }
 
 impl Peer {
@@ -47,6 +48,11 @@ impl Peer {
             TlsRole::Server => self.server.as_ref(),
             TlsRole::Client => self.client.as_ref(),
         }
+    }
+
+    /// The calls that it may make.
+    pub fn methods(&self) -> &Methods {
+        &self.methods
     }
 }
 
