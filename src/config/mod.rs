@@ -8,7 +8,7 @@ mod limits;
 mod sandbox;
 mod spec;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -62,6 +62,8 @@ pub struct Config {
     pub(crate) trust_anchors: String,
     /// The peer policy's text, checked.
     pub(crate) peers: String,
+    /// The TCP ports of the addresses in it.
+    pub(crate) peer_ports: BTreeSet<u16>,
     /// Addresses found for the host names in it.
     pub(crate) resolved: ResolvedHosts,
     pub(crate) limits: Limits,
@@ -249,6 +251,7 @@ impl Reader<'_> {
             tokens,
             trust_anchors: trust_anchors?,
             peers,
+            peer_ports: policy.ports(),
             resolved,
             limits,
             log: LogSetup {

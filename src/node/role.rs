@@ -95,7 +95,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let walled = entered.and_then(|entered| {
         let given = listeners.len() + channels + doors.len() + application_connections;
         entered.limit_descriptors(descriptors_of(&setup.limits, given))?;
-        entered.wall(&sandbox::Walls::Nothing)
+        entered.wall(&sandbox::Walls::Ports(setup.dials.clone()))
     });
     let walled = match walled {
         Ok(walled) => walled,

@@ -1,6 +1,6 @@
 //! The allow-list: which peers exist, where they are, which keys they hold in which role.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -117,6 +117,12 @@ impl PeerPolicy {
             .flat_map(|peer| &peer.addresses)
             .filter(|address| address.is_host())
             .map(PeerAddress::as_str)
+    }
+
+    /// The TCP ports that peers are dialled at.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        let addresses = self.peers.iter().flat_map(Peer::addresses);
+        addresses.map(PeerAddress::port).collect()
     }
 
     /// The same policy with its host names standing for what they resolved to; a host that is not
