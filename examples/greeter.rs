@@ -18,16 +18,16 @@ impl greeter_server::Greeter for Greeter {
         // Mutual TLS and the peer policy have decided who this is.
         let nobody = || Status::internal("no peer");
         let who = PeerConnection::of(&request).ok_or_else(nobody)?.clone();
-        let mut greet = request.into_inner();
-        let via = std::mem::take(&mut greet.via);
+        let GreetRequest { name, via } = request.into_inner();
         if via.is_empty() {
             let own = self.0.id().as_str().rsplit('/').next().unwrap_or_default();
-            let text = format!("Hello {}, says {own} to {}", greet.name, who.0.peer.name());
+            let text = format!("Hello {name}, says {own} to {}", who.facts().peer.name());
             return Ok(Response::new(GreetResponse { text }));
         }
         // One pooled connection a peer, our client key inside its token.
-        let peer = self.0.channel(&via)?;
-        greeter_client::GreeterClient::new(peer).greet(greet).await
+        let mut peer = greeter_client::GreeterClient::new(self.0.channel(&via)?);
+        let via = String::new();
+        peer.greet(GreetRequest { name, via }).await
     }
 }
 

@@ -39,8 +39,12 @@ pub use node::{Node, PeerConnection, UnknownPeer};
 /// `services` is called once, in the node's process, and may keep the [`Node`] to call peers. That
 /// process is sealed before the first call comes in: your code has no files (from the moment `services`
 /// is called), starts no threads or programs, resolves no names, opens TCP connections and nothing else,
-/// and `spawn_blocking` has four threads that exist from the start. A panic ends the process, and the
-/// supervisor starts another. Bound what each service reads with [`Node::message_bytes`].
+/// those only to the ports of the peers' addresses and of `dial_ports` in `[sandbox]` of the configuration
+/// (any other is `EACCES`), and `spawn_blocking` has four threads that exist from the start. A panic ends
+/// the process, and the supervisor starts another.
+///
+/// A peer calls your methods as far as `methods` in the peer policy lets it; no other call reaches you.
+/// Bound what each service reads with [`Node::message_bytes`].
 ///
 /// ```no_run
 /// # use tonic::service::Routes;

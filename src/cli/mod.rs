@@ -92,7 +92,8 @@ Examples:
     /// certificates, policy, ports.
     ///
     /// All faults are printed at once, each with its key, line and mend. Exit code 0 only if `run`
-    /// would start. The PIN is tried exactly once. A node is started up to its seal and serves nobody.
+    /// would start. The PIN is tried exactly once. Prints the TCP ports that the node will be able to
+    /// connect to; in JSON `landlock.connect_tcp`. A node is started up to its seal and serves nobody.
     #[command(after_help = "\
 Examples:
   fastness check --config node.toml
@@ -104,7 +105,7 @@ Examples:
   fastness status --config node.toml
   fastness status --admin /run/fastness/admin.sock --format json | jq .state")]
     Status(admin::SocketArgs),
-    /// Show the peers of the policy in force and the connections to them.
+    /// Show the peers of the policy in force, the connections to them and what they may call.
     #[command(after_help = "\
 Example:
   fastness peers --config node.toml")]
@@ -124,7 +125,10 @@ Examples:
     Ping(admin::PingArgs),
     /// Let the running node read certificates, trust anchors and peer policy again.
     ///
-    /// On any fault the old ones stay in force and the fault is printed.
+    /// On any fault the old ones stay in force and the fault is printed. Live connections of peers, pins
+    /// and addresses that the new policy does not have are closed, and its `methods` hold for the next
+    /// call. A policy with a TCP port that the sealed node may not connect to is refused: restart for it,
+    /// or list ports in advance (`dial_ports` in [sandbox]).
     #[command(after_help = "\
 Example:
   fastness reload --config node.toml      (or send the supervisor SIGHUP)")]

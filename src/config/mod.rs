@@ -10,7 +10,7 @@ mod sample;
 mod sandbox;
 mod spec;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -66,6 +66,8 @@ pub struct Config {
     pub(crate) trust_anchors: String,
     /// The peer policy's text, checked.
     pub(crate) peers: String,
+    /// The TCP ports of the addresses in it.
+    pub(crate) peer_ports: BTreeSet<u16>,
     /// Addresses found for the host names in it.
     pub(crate) resolved: ResolvedHosts,
     pub(crate) limits: Limits,
@@ -277,8 +279,11 @@ impl Reader<'_> {
             (Some(spec), Some((_, policy, _))) => Some(self.application(spec, policy)),
             _ => None,
         };
-        let (peers, resolved) = match peers {
-            Some((text, _, resolved)) => (text, resolved),
+        let (peers, peer_ports, resolved) = match peers {
+            Some((text, policy, resolved)) => {
+                self.methods(&policy, application.as_ref(), spec.peers.get_ref());
+                (text, policy.ports(), resolved)
+            }
             None => Default::default(),
         };
         Config {
@@ -293,6 +298,7 @@ impl Reader<'_> {
             tokens,
             trust_anchors: trust_anchors.unwrap_or_default(),
             peers,
+            peer_ports,
             resolved,
             limits,
             log: LogSetup {
@@ -353,6 +359,27 @@ impl Reader<'_> {
             }
         }
         application
+    }
+
+    /// An application that speaks any bytes has no methods: a list of them would keep nothing out.
+    fn methods(&mut self, policy: &PeerPolicy, application: Option<&Application>, file: &Path) {
+        let speaks_bytes = |application: &&Application| {
+            application.mode == Mode::Tcp && application.upstream.is_some()
+        };
+        if application.filter(speaks_bytes).is_none() {
+            return;
+        }
+        let shown = self.folder.join(file).display().to_string();
+        for (index, peer) in policy.peers().iter().enumerate() {
+            if peer.methods().patterns().is_some() {
+                let fault = Fault::new(
+                    format!("peer[{index}].methods"),
+                    "cannot be held to: the application has mode = \"tcp\", which has no methods",
+                    "remove the methods, and the peer too if it may not speak to the application",
+                );
+                self.faults.push(fault.in_file(&*shown));
+            }
+        }
     }
 
     /// The policy's text, what it says, and the addresses of the host names in it.

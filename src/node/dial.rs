@@ -1,7 +1,6 @@
 //! One pooled connection to each peer, made again with jittered backoff when it is lost.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
-use super::live::Stream;
+use super::live::{PeerConnection, Stream};
 use super::{Inner, Node};
 use crate::config::size32;
 use crate::fault::chain;
@@ -21,8 +20,8 @@ use crate::tls::{HandshakeError, Inside};
 /// Dials one peer.
 pub(super) struct Dialer {
     channel: Channel,
-    /// Number of the live connection under the channel; 0 before the first.
-    under: Arc<AtomicU64>,
+    /// The newest connection under the channel.
+    under: Arc<Mutex<Option<PeerConnection>>>,
     /// The application's connection to the peer.
     pool: Arc<Pool>,
     attempts: Attempts,
@@ -84,13 +83,14 @@ impl Dialer {
             node.0.proxy.client(),
             Some(node.0.proxy.keepalive()),
         );
-        let under = Arc::<AtomicU64>::default();
+        let under = Arc::<Mutex<Option<PeerConnection>>>::default();
         let dials = (attempts.clone(), Arc::clone(&under));
         let connector = tower::service_fn(move |_: Uri| {
             let (attempts, under) = dials.clone();
             async move {
                 let stream = attempts.next(Inside::H2).await?;
-                under.store(stream.number(), Ordering::Relaxed);
+                let connection = stream.connection().clone();
+                *under.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
                 Ok::<_, DialError>(TokioIo::new(stream))
             }
         });
@@ -116,9 +116,10 @@ impl Dialer {
         self.channel.clone()
     }
 
-    /// Number of the live connection that the channel's calls go over.
-    pub(super) fn under(&self) -> u64 {
-        self.under.load(Ordering::Relaxed)
+    /// The connection that the channel's calls go over; `None` before the first.
+    pub(super) fn under(&self) -> Option<PeerConnection> {
+        let under = self.under.lock();
+        under.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The last error, empty when the last try worked, and whether a wait is on.

@@ -56,7 +56,7 @@ async fn round_trip(
     let transferred = start.elapsed();
     Ok(admin::PingResponse {
         round_trip_nanos: nanos(round_trip),
-        connection: node.0.live.describe(dialer.under()),
+        connection: dialer.under().map(|connection| connection.describe()),
         peer_node_id: seen.node_id,
         seen_as: Some(admin::Seen {
             peer_id: seen.peer_id,
