@@ -281,13 +281,19 @@ fn loopback(family: i32, port: u16) -> ([u8; 28], i64) {
 fn bind_tcp() -> Result<i64, i32> {
     let socket = tcp(libc::AF_INET)?;
     let (address, length) = loopback(libc::AF_INET, 0);
-    call(libc::SYS_bind, [socket, address.as_ptr() as i64, length, 0, 0, 0])
+    call(
+        libc::SYS_bind,
+        [socket, address.as_ptr() as i64, length, 0, 0, 0],
+    )
 }
 
 fn connect_tcp(family: i32, port: u16) -> Result<i64, i32> {
     let socket = tcp(family)?;
     let (address, length) = loopback(family, port);
-    call(libc::SYS_connect, [socket, address.as_ptr() as i64, length, 0, 0, 0])
+    call(
+        libc::SYS_connect,
+        [socket, address.as_ptr() as i64, length, 0, 0, 0],
+    )
 }
 
 /// tcp(7), `MSG_FASTOPEN`: the first bytes and the connection in one call, which is not connect(2).
@@ -297,7 +303,14 @@ fn fast_open(port: u16) -> Result<i64, i32> {
     let flags = i64::from(libc::MSG_FASTOPEN);
     call(
         libc::SYS_sendto,
-        [socket, b"x".as_ptr() as i64, 1, flags, address.as_ptr() as i64, length],
+        [
+            socket,
+            b"x".as_ptr() as i64,
+            1,
+            flags,
+            address.as_ptr() as i64,
+            length,
+        ],
     )
 }
 
