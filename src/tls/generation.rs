@@ -13,12 +13,14 @@ use rustls::server::{
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::credential::Credential;
+use super::credential::{Credential, TokenKey};
 use super::inside::{H2, Inside};
 use super::provider::provider;
 use super::signing::{Presenting, SignatureRecord};
 use super::verifier::{ClientJudge, Dialled, Judge, ServerJudge};
+use crate::keeper::ask::Asker;
 use crate::policy::PeerPolicy;
+use crate::role::TlsRole;
 
 /// The authorities whose certificates we believe.
 #[derive(Clone, Debug)]
@@ -119,6 +121,15 @@ impl Generation {
         usable(&self.clients)
     }
 
+    /// A key that `asker` is asked for, and its role.
+    pub(super) fn key_of(&self, asker: &Arc<Asker>) -> Option<(TokenKey, TlsRole)> {
+        let credentials = self.servers.iter().chain(&self.clients);
+        credentials
+            .flat_map(|credential| credential.keys.iter().map(|key| (key, credential.role())))
+            .find(|(key, _)| Arc::ptr_eq(&key.asker, asker))
+            .map(|(key, role)| (key.clone(), role))
+    }
+
     /// The configuration of one incoming handshake, whose signature is noted in `record`.
     pub(super) fn accepting(
         &self,
@@ -156,11 +167,13 @@ fn speak(protocols: &mut Vec<Vec<u8>>, inside: Inside) {
     }
 }
 
-/// The first credential whose token signs; when none does, the first, so that its error is told.
+/// The first credential whose token signs; when none does, the first that can be asked; when none can,
+/// the first, so that its error is told.
 fn usable(credentials: &[Credential]) -> Option<&Credential> {
-    credentials
-        .iter()
+    let mut all = credentials.iter();
+    all.clone()
         .find(|credential| credential.is_usable())
+        .or_else(|| all.find(|credential| !credential.is_gone()))
         .or(credentials.first())
 }
 
