@@ -1,8 +1,10 @@
 //! Two nodes: what they say to each other, what a reload changes, and what they survive.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 
-use crate::support::{Judge, Mesh, PATIENCE, eventually, id_of, node, said};
+use crate::support::{Judge, Mesh, PATIENCE, eventually, id_of, node, run, said};
 
 const KILL: Signal = Signal::KILL;
 
@@ -235,6 +237,23 @@ fn a_killed_node_process_comes_back_on_the_same_port() {
     assert_eq!(a.pid("keeper"), keeper, "the keeper was not touched");
     let restarts = a.status()["processes"][2]["restarts"].clone();
     assert_eq!(restarts, 1);
+}
+
+#[test]
+fn a_node_process_that_cannot_be_started_now_is_started_later() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let (old, keeper, supervisor) = (a.pid("node"), a.pid("keeper"), a.supervisor().to_string());
+    let descriptors = |most: &str| {
+        let limit = format!("--nofile={most}:");
+        run(Command::new("prlimit").args(["--pid", &supervisor, &limit]));
+    };
+    descriptors("3");
+    node::signal(old, KILL);
+    a.wait_log("cannot start the node again");
+    descriptors("1024");
+    a.wait_replaced("node", old);
+    assert_eq!(a.pid("keeper"), keeper, "the keeper was not touched");
 }
 
 #[test]
