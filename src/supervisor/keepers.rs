@@ -94,7 +94,7 @@ const AHEAD: usize = 1;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// The same of a token that was opened before: a few times what it took then, and at least so much. Doubled
 /// each time it was not enough, so that a token that has become slow is still taken up.
-const SHORTEST_START: Duration = Duration::from_secs(1);
+const SHORTEST_START: Duration = Duration::from_millis(1500);
 /// How long a process that is to end may take.
 const LAST_RITES: Duration = Duration::from_secs(2);
 /// A keeper answers a poll from a thread that never calls the module; one that does not within this
@@ -476,7 +476,7 @@ impl Keeper {
         let Some(usual) = self.usual_start else {
             return START_DEADLINE;
         };
-        let first = usual.saturating_mul(4).max(SHORTEST_START);
+        let first = usual.saturating_mul(6).max(SHORTEST_START);
         first
             .saturating_mul(1 << self.hung_starts.min(16))
             .min(START_DEADLINE)
