@@ -6,17 +6,16 @@ use std::io;
 use std::ptr;
 
 use rustls_cng::key::NCryptKey;
-use windows_sys::Win32::Security::Cryptography::{NCRYPT_EXPORT_POLICY_PROPERTY, NCryptGetProperty};
+use windows_sys::Win32::Security::Cryptography::{
+    NCRYPT_EXPORT_POLICY_PROPERTY, NCryptGetProperty,
+};
 
 /// The flags of ways in which `key` may be exported or archived; 0 when there is none.
 ///
 /// # Errors
 /// The provider's: it does not know the property, or not in this form.
 pub fn export_policy(key: &NCryptKey) -> io::Result<u32> {
-    let mut flags = [0; size_of::<u32>()];
-    // As long as the array: four bytes.
-    let size = u32::BITS / u8::BITS;
-    let mut written = 0;
+    let (mut flags, size, mut written) = ([0; 4], 4, 0);
     // SAFETY: `key` holds its handle open for the length of this borrow, the name is a constant that
     // ends in a zero, and both pointers lead to live memory of the sizes given.
     let status = unsafe {
