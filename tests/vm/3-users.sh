@@ -19,3 +19,4 @@ for role in keeper node; do
     check "by the same user" equal "$(user_of "$(pid $role)")" fastness-$role
     check "and calls pass" within 20 calls_pass
 done
+check "systemd-analyze security: no more exposed than 3.6" score --threshold=36

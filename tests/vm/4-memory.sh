@@ -4,27 +4,29 @@ systemctl start fastness
 group=/sys/fs/cgroup/system.slice/fastness.service
 oom_kills() { sed -n 's/^oom_kill //p' $group/memory.events; }
 
-# starve PID: gives the group a little less until the kernel has ended PID, which it is told to choose first.
+# starve PID: gives the group a little less, and again, until the kernel has ended a process; PID is the one
+# that it is told to choose.
 starve() {
-    local limit
+    local limit before
     limit=$(cat $group/memory.current)
+    before=$(oom_kills)
     echo 1000 >"/proc/$1/oom_score_adj"
-    while [ -d "/proc/$1" ] && [ "$limit" -gt 1000000 ]; do
-        limit=$((limit - 131072))
+    while [ "$limit" -gt 500000 ] && [ "$(oom_kills)" = "$before" ]; do
+        limit=$((limit - 65536))
         echo $limit >$group/memory.max
-    done 2>/dev/null
-    gone "$1"
+    done
+    within 10 gone "$1"
 }
 feed() { echo max >$group/memory.max; }
 
 main=$(prop MainPID)
+kills=$(oom_kills)
 for role in keeper node; do
     check "calls pass" within 30 calls_pass
     [ $role = node ] || begin_transfer 4GiB
     old=$(pid $role)
-    before=$(oom_kills)
     check "with too little memory, the kernel ends the $role" starve "$old"
-    check "and says so" test "$(oom_kills)" -gt "$before"
+    check "and nothing else" equal "$(oom_kills)" $((kills += 1))
     feed
     [ $role = node ] || check "a call that was under way goes on" under_way
     check "the $role is replaced" within 60 replaced $role "$old"

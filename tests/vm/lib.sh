@@ -47,6 +47,8 @@ gone() { local each; for each in "$@"; do [ ! -d "/proc/$each" ] || return 1; do
 # Both ways: a call is dialled when none is open, so each needs a signature after a restart.
 calls_pass() { b ping a && a ping b; }
 
+score() { systemd-analyze security --no-pager "$@" fastness.service; }
+
 # A line of the service's log since `mark`.
 mark() { journalctl -q --sync; journalctl -q -n 0 --show-cursor | sed -n 's/^-- cursor: //p' >/tmp/mark; }
 said() { journalctl -q -o cat --after-cursor "$(cat /tmp/mark)" -u fastness.service -u peer-b.service | grep -E -- "$1"; }
