@@ -5,11 +5,12 @@ group=/sys/fs/cgroup/system.slice/fastness.service
 oom_kills() { sed -n 's/^oom_kill //p' $group/memory.events; }
 
 # starve PID: for a moment the group may have a little less, then less again, until the kernel has ended a
-# process; PID is the one that it is told to choose. A limit that stayed would end the next one too.
+# process; PID is the only one that it may choose. A limit that stayed would end the next one too.
 starve() {
-    local limit before
+    local limit before each
     limit=$(cat $group/memory.current)
     before=$(oom_kills)
+    while read -r each; do echo -1000 >"/proc/$each/oom_score_adj"; done <$group/cgroup.procs
     echo 1000 >"/proc/$1/oom_score_adj"
     while [ "$limit" -gt 500000 ] && [ "$(oom_kills)" = "$before" ]; do
         limit=$((limit - 65536))
