@@ -7,6 +7,7 @@ mod dial;
 mod generation;
 mod listen;
 mod live;
+mod methods;
 mod metrics;
 mod metrics_port;
 mod orders;
@@ -54,6 +55,7 @@ struct Inner {
     /// How calls are passed on.
     proxy: Arc<proxy::Settings>,
     refusal_lines: Lines,
+    refused_call_lines: Lines,
     signers: Vec<Signer>,
     /// Whether it counts as ready: the supervisor's word.
     ready: watch::Sender<bool>,
@@ -96,6 +98,7 @@ impl Node {
             gate: Gate::new(gate, Instant::now()),
             metrics: Metrics::default(),
             refusal_lines: Lines::default(),
+            refused_call_lines: Lines::default(),
             signers,
             ready: watch::channel(true).0,
             live: Arc::default(),
@@ -144,9 +147,10 @@ impl Node {
         self.0.handshakes.generation()
     }
 
-    /// Puts a generation in force that was checked whole.
+    /// Puts a generation in force that was checked whole, for live connections too.
     fn swap(&self, generation: Generation) {
         self.0.generations.send_replace(Arc::new(generation));
+        self.0.live.judge(|| self.generation());
     }
 
     /// Takes the supervisor's word on how the tokens are, and whether the node counts as ready.
@@ -161,6 +165,6 @@ impl Node {
 
     /// Registers an established connection; the record goes with the returned stream.
     fn adopt(&self, connection: Connection) -> live::Stream {
-        self.0.live.adopt(connection)
+        self.0.live.adopt(connection, || self.generation())
     }
 }

@@ -27,6 +27,10 @@ def unary(channel):
     print(answer.decode(), sorted(trailers.items()))
 
 
+def heard(channel):
+    print(channel.unary_unary("/test.Echo/Heard")(b"", timeout=20).decode())
+
+
 def fail(channel):
     channel.unary_unary("/test.Echo/Fail")(b"so", timeout=20)
 
@@ -57,5 +61,5 @@ def message(channel):
     print("100 MiB in one message")
 
 
-ACTIONS = {"unary": unary, "slow": slow, "fail": fail, "bulk": bulk, "message": message}
+ACTIONS = {"unary": unary, "slow": slow, "fail": fail, "heard": heard, "bulk": bulk, "message": message}
 main()

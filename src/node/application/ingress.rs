@@ -9,8 +9,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
-use super::super::Node;
 use super::super::live::PeerConnection;
+use super::super::{Node, methods};
 use crate::policy::PeerId;
 use crate::proxy::{
     Answer, ByteStream, Caller, Code, Direction, Inspect, Pool, Refusal, Session, Target, Upstream,
@@ -50,13 +50,16 @@ impl Behind {
         stream: Box<dyn ByteStream>,
         draining: watch::Receiver<bool>,
     ) {
-        let facts = &connection.0;
+        let facts = connection.facts();
         let peer = &facts.peer;
         let (id, label) = (peer.id().to_string(), peer.label().to_string());
         let Some(caller) = Caller::new(peer.name(), &id, &label) else {
             return;
         };
         let ended = match (self.application.clone(), facts.inside) {
+            (Spoken::Tcp(_), Inside::Bytes) if connection.is_listing() => {
+                Err("its methods are listed, and what it speaks has none".to_owned())
+            }
             (Spoken::Tcp(upstream), Inside::Bytes) => match upstream.connect().await {
                 Ok(application) => Box::pin(tunnel::join(stream, application, node.0.proxy.age()))
                     .await
@@ -65,6 +68,7 @@ impl Behind {
             },
             (Spoken::Http(web), _) => {
                 let at = AtHttp {
+                    node: node.clone(),
                     web: *web,
                     routes: self.routes,
                     caller,
@@ -80,11 +84,15 @@ impl Behind {
                     route: {
                         let (node, connection) = (node.clone(), connection.clone());
                         move |head: &mut Parts| {
+                            let path = methods::path(&head.uri);
+                            if node.may_call(&connection, path).is_err() {
+                                return Target::Refuse(methods::refusal());
+                            }
                             if head.uri.path().starts_with(OURS) {
                                 head.extensions.insert(connection.clone());
                                 return Target::Local(self.routes.clone());
                             }
-                            self.target(&node, connection.0.peer.id(), &caller, head)
+                            self.target(&node, connection.facts().peer.id(), &caller, head)
                         }
                     },
                 };
@@ -132,6 +140,7 @@ impl Behind {
 /// One peer's connection to an application that speaks HTTP/1.1.
 #[derive(Clone)]
 struct AtHttp {
+    node: Node,
     web: Web,
     routes: Routes,
     caller: Caller,
@@ -140,6 +149,11 @@ struct AtHttp {
 
 impl AtHttp {
     async fn ask(self, mut request: http::Request<Body>) -> Answer {
+        // Beside the path there may be a query here.
+        let path = request.uri().path();
+        if self.node.may_call(&self.connection, path).is_err() {
+            return Ok(methods::response(&request));
+        }
         if request.uri().path().starts_with(OURS) {
             request.extensions_mut().insert(self.connection);
             return match self.routes.oneshot(request).await {
