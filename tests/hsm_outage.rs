@@ -9,7 +9,7 @@ use fastness::token::heal::{self, Action};
 use rustix::process::Signal;
 
 use crate::support::node::{is_alive, signal};
-use crate::support::rehearsal::{Rehearsal, is_ready, restarts};
+use crate::support::rehearsal::{Rehearsal, is_ready, restarts, restarts_of};
 use crate::support::{Mesh, Node, Options, eventually, id_of, run};
 
 #[test]
@@ -55,11 +55,22 @@ fn a_refused_pin_latches_and_unlock_heals_it() {
     b.ping("a");
     let logins = rehearsal.fault.counts().calls("C_Login");
     rehearsal.fault.order("fail C_Login CKR_PIN_INCORRECT");
+    // And it does not even end as it should.
+    rehearsal.fault.order("hang C_Finalize");
     signal(a.pid("keeper"), Signal::KILL);
     eventually("the status says why", || {
         let status = a.status();
         status["reason"].as_str()?.contains("unlock").then_some(())
     });
+    eventually("the process is ended", || {
+        (a.pid("keeper") == 0).then_some(())
+    });
+    assert!(rehearsal.shaker.shake().is_err());
+    let text = String::from_utf8(a.admin(&["metrics"]).stdout).unwrap();
+    assert!(
+        text.contains("fastness_sign_failures_total{token=\"0\",label=\"a\",reason=\"gone\"} 1"),
+        "it was refused at once: {text}"
+    );
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(
         rehearsal.fault.counts().calls("C_Login"),
@@ -144,10 +155,16 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
             "hang C_Sign",
             "logout native close-sessions",
             "abort C_Sign",
-            "",
+            "kill -9 here",
+            "SIGSTOP here",
+            "kill -9 there",
+            "SIGSTOP there",
         ] {
             match outage {
-                "" => signal(a.pid("keeper"), Signal::KILL),
+                "kill -9 here" => signal(a.pid("keeper"), Signal::KILL),
+                "SIGSTOP here" => signal(a.pid("keeper"), Signal::STOP),
+                "kill -9 there" => signal(b.pid("keeper"), Signal::KILL),
+                "SIGSTOP there" => signal(b.pid("keeper"), Signal::STOP),
                 order => drop(rehearsal.fault.order(order)),
             }
             let before = streams.load(Ordering::Relaxed);
@@ -162,10 +179,11 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
             );
             rehearsal.fault.clear();
             rehearsal.recovered();
-            eventually("ready again", || is_ready(&a));
+            eventually("ready again", || is_ready(&a).and(is_ready(&b)));
         }
         stop.store(true, Ordering::Relaxed);
     });
+    println!("{} streams of 8 MiB each way", streams.into_inner());
     assert_eq!(dialled(&b), 1, "it was one connection all the time");
 }
 
@@ -201,6 +219,44 @@ fn a_hung_signature_costs_its_handshake_and_the_keeper_is_replaced() {
         stuck.join().unwrap()
     );
     assert!(!is_alive(keeper));
+}
+
+#[test]
+fn a_replacement_that_hangs_while_it_starts_is_cut_off_long_before_a_first_start_would_be() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let hung = |call: &str| rehearsal.fault.counts().of(call, "hung");
+    for call in [
+        "C_Initialize",
+        "C_GetTokenInfo",
+        "C_Login",
+        "C_FindObjectsInit",
+        "C_Sign",
+    ] {
+        let (before, restarted) = (hung(call), restarts(&a));
+        rehearsal.fault.order(&format!("hang {call} times=1"));
+        let since = std::time::Instant::now();
+        signal(a.pid("keeper"), Signal::KILL);
+        rehearsal.fault.await_count(call, "hung", before + 1);
+        rehearsal.recovered();
+        println!(
+            "{call} hung: recovered {:?} after the kill",
+            since.elapsed()
+        );
+        // A first start has a minute.
+        assert!(since.elapsed() < Duration::from_secs(30));
+        eventually("ready again", || is_ready(&a));
+        assert_eq!(restarts(&a), restarted + 2, "{call}");
+        assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+    }
+    // A handshake hangs, and then the check of the keys after it.
+    rehearsal.fault.order("hang C_Sign times=2");
+    let since = std::time::Instant::now();
+    let _ = rehearsal.shaker.shake();
+    rehearsal.recovered();
+    println!("C_Sign hung twice: recovered after {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
@@ -325,15 +381,32 @@ fn processes_that_die_or_stop_under_load_are_replaced_and_handshakes_go_on() {
         ("keeper", Signal::STOP),
         ("node", Signal::KILL),
     ] {
+        let began = std::time::Instant::now();
+        let before = restarts_of(&a, role);
         let (done, failed) = under_load(&rehearsal, || {
-            let old = a.pid(role);
-            signal(old, how);
-            a.wait_replaced(role, old);
+            let stream = || b.ask(&["ping", "a", "--transfer", "64MiB"]);
+            std::thread::scope(|scope| {
+                let stream = scope.spawn(stream);
+                let old = a.pid(role);
+                signal(old, how);
+                a.wait_replaced(role, old);
+                let pong = stream.join().unwrap();
+                if role == "keeper" {
+                    let pong =
+                        pong.unwrap_or_else(|output| panic!("{}", crate::support::said(&output)));
+                    assert_eq!(
+                        pong["bytes_received"],
+                        64 << 20,
+                        "an open stream lost something"
+                    );
+                }
+            });
         });
-        println!("{role} {how:?}: {done} handshakes, {failed} failed");
-        if role == "keeper" {
-            assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
-        }
+        println!(
+            "{role} {how:?}: {done} handshakes, {:.0} a second, {failed} failed",
+            f64::from(done) / began.elapsed().as_secs_f64()
+        );
+        assert_eq!(restarts_of(&a, role), before + 1, "{role} {how:?}");
     }
 }
 

@@ -108,7 +108,8 @@ enum Command {
     /// Log a token of the running node in again, after a PIN failure or a restart of its keeper.
     ///
     /// A keeper whose PIN was refused does not try again by itself: that could lock the PIN. One
-    /// whose PIN was typed at the prompt cannot. Both wait for this command.
+    /// whose PIN was typed, or came through a pipe, cannot. Both wait for this command, and so does one
+    /// whose PIN's source is gone.
     Unlock(unlock::UnlockArgs),
     /// Tokens and their keys: init, keygen, list, csr, destroy.
     #[command(subcommand)]

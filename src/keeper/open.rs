@@ -103,7 +103,12 @@ fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
     } else {
         token.login_by_itself(pin)
     };
-    login.map_err(refuse)?;
+    if let Err(error) = login {
+        // A module that hangs in C_Finalize must not keep the verdict from the supervisor, which would try
+        // a refused PIN again. This process ends at once.
+        std::mem::forget(token);
+        return Err(refuse(error));
+    }
     Ok(token)
 }
 

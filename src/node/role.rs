@@ -19,7 +19,9 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::PeerService;
-use super::{Node, application, descriptors, listen, metrics_port, orders, prewarmed, serve};
+use super::{
+    Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving, serve,
+};
 use crate::config::{Application, Limits};
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
@@ -212,7 +214,8 @@ async fn serve(
     } = sides;
     let limits = node.0.limits.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(health, node.0.signs.subscribe()));
+    tokio::spawn(report_health(health, node.0.ready.subscribe()));
+    proving::start(&node);
     let peer_service = PeerService {
         node_id: node.id().clone(),
     };
@@ -284,17 +287,17 @@ async fn serve(
     Ok(())
 }
 
-/// `grpc.health.v1`: serving as long as any token signs.
-async fn report_health(health: HealthReporter, mut signs: watch::Receiver<bool>) {
+/// `grpc.health.v1`: serving as long as the supervisor counts the node as ready.
+async fn report_health(health: HealthReporter, mut ready: watch::Receiver<bool>) {
     loop {
-        let status = match *signs.borrow_and_update() {
+        let status = match *ready.borrow_and_update() {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
         for service in ["", <PeerServer<PeerService> as NamedService>::NAME] {
             health.set_service_status(service, status).await;
         }
-        if signs.changed().await.is_err() {
+        if ready.changed().await.is_err() {
             return;
         }
     }

@@ -7,11 +7,13 @@ mod attack;
 mod attest;
 mod backoff;
 mod calls;
+mod channels;
 mod check;
 pub(crate) mod child;
 mod keepers;
 mod metrics;
 mod node;
+mod readiness;
 mod reload;
 mod report;
 mod socket_file;
@@ -240,6 +242,7 @@ impl Supervisor {
                 Some(event) = events.recv() => self.on_event(event)?,
                 _ = tick.tick() => {
                     self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.tell_node();
                     self.tell_systemd();
                 }
                 _ = self.signals.terminate.recv() => break,
@@ -261,7 +264,7 @@ impl Supervisor {
             Event::Node { incarnation, event } => self.on_node(incarnation, event)?,
             Event::StartNode => {
                 if !self.draining && self.node.pid().is_none() {
-                    self.start_node()?;
+                    self.restart_node();
                 }
             }
             Event::Admin(call) => self.on_call(call),
@@ -305,10 +308,19 @@ impl Supervisor {
         if !self.served {
             self.first_start()?;
         }
-        self.node
-            .tokens(self.keepers.iter().map(Keeper::signs).collect());
+        self.tell_node();
         self.push_metrics();
         Ok(())
+    }
+
+    /// Tells the node how the tokens are, and whether it counts as ready: as long as one of them does.
+    fn tell_node(&mut self) {
+        let now = Instant::now();
+        let standings = self.keepers.iter().map(Keeper::standing).collect();
+        // Each of them is looked at.
+        let looked = self.keepers.iter_mut().map(|keeper| keeper.counts(now));
+        let ready = looked.fold(false, |any, counts| any | counts);
+        self.node.tokens(standings, ready);
     }
 
     /// Starts the node once every token was tried and one is open. Without any there is nothing to
@@ -327,6 +339,16 @@ impl Supervisor {
         })
     }
 
+    /// What the system refuses now (memory, processes, descriptors) it may give later, and the keepers and
+    /// the node's listeners are still there.
+    fn restart_node(&mut self) {
+        if let Err(error) = self.start_node() {
+            tracing::error!(%error, "cannot start the node again: trying again soon");
+            let at = self.node.retry_at();
+            self.later(at, Event::StartNode);
+        }
+    }
+
     fn restart_keeper(&mut self, index: usize) {
         let Some(keeper) = self.keepers.get_mut(index) else {
             return;
@@ -334,8 +356,9 @@ impl Supervisor {
         if self.draining || !keeper.waits() {
             return;
         }
-        if keeper.prompts() {
-            return keeper.lock();
+        if keeper.is_spent() {
+            keeper.lock();
+            return self.tell_node();
         }
         if let Err(fault) = keeper.restart(&self.events) {
             keeper.start_failed(fault);
@@ -357,8 +380,7 @@ impl Supervisor {
             }
             NodeEvent::Ready => {
                 self.served = true;
-                self.node
-                    .tokens(self.keepers.iter().map(Keeper::signs).collect());
+                self.tell_node();
                 let listening = self
                     .listeners
                     .peers

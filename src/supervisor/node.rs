@@ -15,6 +15,7 @@ use super::sockets::Listeners;
 use crate::config::NodeSandbox;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
 use crate::fault::Fault;
+use crate::keeper::ask::Standing;
 use crate::sandbox;
 
 /// The node over all its processes.
@@ -34,8 +35,8 @@ pub(super) struct Node {
     /// What the running one said of its confinement.
     pub(super) sandbox: Option<sandbox::Report>,
     backoff: Backoff,
-    /// What it was told about the tokens.
-    told: Option<Vec<bool>>,
+    /// What it was told about the tokens and its readiness.
+    told: Option<(Vec<Standing>, bool)>,
     next_order: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
 }
@@ -164,13 +165,15 @@ impl Node {
         assert_eq!(told, Some(true), "the node hears its attack");
     }
 
-    /// Tells it which tokens sign.
-    pub(super) fn tokens(&mut self, sign: Vec<bool>) {
+    /// Tells it how the tokens are, and whether it counts as ready.
+    pub(super) fn tokens(&mut self, standings: Vec<Standing>, ready: bool) {
+        let news = (standings, ready);
         if let Some(child) = &mut self.child
-            && self.told.as_ref() != Some(&sign)
+            && self.told.as_ref() != Some(&news)
         {
-            if child.tell(&ToNode::Tokens { sign: sign.clone() }) {
-                self.told = Some(sign);
+            let standings = news.0.clone();
+            if child.tell(&ToNode::Tokens { standings, ready }) {
+                self.told = Some(news);
             } else {
                 child.kill();
             }

@@ -137,6 +137,11 @@ impl Credential {
         true
     }
 
+    /// Never, for the same reason.
+    pub(super) fn is_gone(&self) -> bool {
+        false
+    }
+
     fn present(&self) -> Arc<SingleCertAndKey> {
         self.presented.clone()
     }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
+use super::generation::Generation;
 use super::own_chain::{CredentialError, OwnChain};
 use super::signing::{SignatureRecord, TokenSigningKey};
-use crate::keeper::ask::Asker;
+use crate::keeper::ask::{AskError, Asker};
 use crate::keeper::message::KeyIndex;
+use crate::keeper::purpose;
 use crate::policy::EndEntity;
 use crate::role::TlsRole;
 use crate::token::KeyKind;
@@ -26,6 +28,31 @@ pub struct TokenKey {
     pub token: Arc<str>,
     /// Whom to ask for signatures.
     pub asker: Arc<Asker>,
+}
+
+impl TokenKey {
+    /// Has the token make a signature that nobody waits for, as the key of `role`. Blocks: call it from
+    /// the lane.
+    pub(super) fn prove(&self, role: TlsRole) -> Result<(), AskError> {
+        let mut nonce = [0; 32];
+        aws_lc_rs::rand::fill(&mut nonce)
+            .expect("the system's random numbers never fail after boot");
+        let (scheme, input) = (self.kind.schemes()[0], purpose::probe(role, nonce));
+        self.asker
+            .sign(self.index, &self.spki, scheme, &input)
+            .map(drop)
+    }
+}
+
+impl Generation {
+    /// A key that `asker` is asked for, and its role.
+    pub(super) fn key_of(&self, asker: &Arc<Asker>) -> Option<(TokenKey, TlsRole)> {
+        let credentials = self.servers.iter().chain(&self.clients);
+        credentials
+            .flat_map(|credential| credential.keys.iter().map(|key| (key, credential.role())))
+            .find(|(key, _)| Arc::ptr_eq(&key.asker, asker))
+            .map(|(key, role)| (key.clone(), role))
+    }
 }
 
 /// What one side of a handshake presents: a certificate chain that belongs to a token key.
@@ -69,6 +96,11 @@ impl Credential {
     /// Whether one of its tokens signs.
     pub fn is_usable(&self) -> bool {
         self.keys.iter().any(|key| key.asker.is_usable())
+    }
+
+    /// Whether none of its tokens can be asked.
+    pub fn is_gone(&self) -> bool {
+        self.keys.iter().all(|key| key.asker.is_gone())
     }
 
     /// The role that it is for.

@@ -27,8 +27,8 @@ pub struct TrustAnchors(Arc<RootCertStore>);
 /// Policy, credentials and trust anchors of one moment.
 pub struct Generation {
     pub(super) judge: Arc<Judge>,
-    servers: Vec<Credential>,
-    clients: Vec<Credential>,
+    pub(super) servers: Vec<Credential>,
+    pub(super) clients: Vec<Credential>,
     accepting: ServerConfig,
     dialling: ClientConfig,
 }
@@ -156,11 +156,13 @@ fn speak(protocols: &mut Vec<Vec<u8>>, inside: Inside) {
     }
 }
 
-/// The first credential whose token signs; when none does, the first, so that its error is told.
+/// The first credential whose token signs; when none does, the first that can be asked; when none can,
+/// the first, so that its error is told.
 fn usable(credentials: &[Credential]) -> Option<&Credential> {
-    credentials
-        .iter()
+    let mut all = credentials.iter();
+    all.clone()
         .find(|credential| credential.is_usable())
+        .or_else(|| all.find(|credential| !credential.is_gone()))
         .or(credentials.first())
 }
 

@@ -13,6 +13,7 @@ pub mod python;
 pub mod rehearsal;
 pub mod scalar;
 pub mod shaker;
+pub mod terminal;
 pub mod token;
 
 use std::collections::BTreeMap;

@@ -48,11 +48,16 @@ impl Rehearsal {
 
 /// How often keepers of `node` were started again.
 pub fn restarts(node: &Node) -> u64 {
+    restarts_of(node, "keeper")
+}
+
+/// How often processes in `role` were started again.
+pub fn restarts_of(node: &Node, role: &str) -> u64 {
     let status = node.status();
     let processes = status["processes"].as_array().unwrap();
     processes
         .iter()
-        .filter(|process| process["role"] == "keeper")
+        .filter(|process| process["role"] == role)
         .map(|process| process["restarts"].as_u64().unwrap())
         .sum()
 }
