@@ -36,6 +36,8 @@ pub enum Command {
         kind: Kind,
         /// Which calls, and with which code.
         strike: Strike,
+        /// The function whose next success ends it: C_Login or C_Initialize.
+        until: Option<Function>,
     },
     /// Hung calls go on, and no more hang.
     Release(Vec<Function>),
@@ -133,9 +135,14 @@ impl Command {
                 functions,
                 kind,
                 strike,
+                until,
             } => {
                 for function in functions {
                     let cell = state.cell(*function);
+                    if *kind == Kind::Fail {
+                        let cure = until.map_or(0, |until| until as u32 + 1);
+                        cell.fail_until.store(cure, Release);
+                    }
                     let (bit, trigger) = match kind {
                         Kind::Fail => (armed::FAIL, &cell.fail),
                         Kind::Hang => (armed::HANG, &cell.hang),
@@ -321,10 +328,24 @@ impl<'a> Words<'a> {
             times: times.unwrap_or(usual),
             after: self.count("after")?.unwrap_or(0),
         };
+        let until = match self.take("until").map(|name| (name, Function::named(name))) {
+            None => None,
+            Some((_, Some(cure @ (Function::C_Login | Function::C_Initialize))))
+                if kind == Kind::Fail =>
+            {
+                Some(cure)
+            }
+            Some((name, _)) => {
+                return Err(format!(
+                    "`until={name}`: only `fail` ends so, with C_Login or C_Initialize"
+                ));
+            }
+        };
         Ok(Command::Strike {
             functions,
             kind,
             strike,
+            until,
         })
     }
 
@@ -454,11 +475,14 @@ mod tests {
                     code: 0x30,
                     times: 3,
                     after: 2
-                }
+                },
+                until: None,
             })
         );
         for line in [
             "hang sign",
+            "fail C_Sign CKR_DEVICE_ERROR until=C_Login",
+            "fail all CKR_GENERAL_ERROR until=C_Initialize",
             "release",
             "corrupt",
             "corrupt C_Sign times=forever",
@@ -493,6 +517,8 @@ mod tests {
             "fail C_Sign",
             "fail C_Sgin CKR_DEVICE_ERROR",
             "fail C_Sign CKR_OK",
+            "fail C_Sign CKR_DEVICE_ERROR until=C_Sign",
+            "hang C_Sign until=C_Login",
             "fail C_Sign CKR_DEVICE_ERROR times=65535",
             "fail C_Sign CKR_DEVICE_ERROR C_SignInit",
             "corrupt C_Verify",
