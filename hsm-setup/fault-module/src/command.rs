@@ -65,6 +65,8 @@ pub enum Command {
 pub enum Kind {
     /// It answers with the code; the wrapped module is not called.
     Fail,
+    /// When the wrapped module fails, it answers with the code.
+    Reword,
     /// It does not return until it is released.
     Hang,
     /// The process ends by SIGABRT.
@@ -93,6 +95,7 @@ impl Command {
         let command = match *verb {
             "set" => words.delay(),
             "fail" => words.strike(Kind::Fail),
+            "reword" => words.strike(Kind::Reword),
             "hang" => words.strike(Kind::Hang),
             "abort" => words.strike(Kind::Abort),
             "corrupt" => words.strike(Kind::Corrupt),
@@ -145,6 +148,7 @@ impl Command {
                     }
                     let (bit, trigger) = match kind {
                         Kind::Fail => (armed::FAIL, &cell.fail),
+                        Kind::Reword => (armed::REWORD, &cell.reword),
                         Kind::Hang => (armed::HANG, &cell.hang),
                         Kind::Abort => (armed::ABORT, &cell.abort),
                         Kind::Corrupt => (armed::CORRUPT, &cell.corrupt),
@@ -307,10 +311,10 @@ impl<'a> Words<'a> {
             return Err(format!("{} returns no signature to corrupt", other.name()));
         }
         let code = match kind {
-            Kind::Fail => codes::parse(
-                self.next()
-                    .ok_or("`fail` needs a code, such as CKR_DEVICE_ERROR")?,
-            )?,
+            Kind::Fail | Kind::Reword => {
+                let code = self.next();
+                codes::parse(code.ok_or("it needs a code, such as CKR_DEVICE_ERROR")?)?
+            }
             _ => 0,
         };
         // A process aborts once; its replacement lives, unless told otherwise.
@@ -481,6 +485,7 @@ mod tests {
         );
         for line in [
             "hang sign",
+            "reword C_Login 0x80000001",
             "fail C_Sign CKR_DEVICE_ERROR until=C_Login",
             "fail all CKR_GENERAL_ERROR until=C_Initialize",
             "release",
@@ -517,6 +522,7 @@ mod tests {
             "fail C_Sign",
             "fail C_Sgin CKR_DEVICE_ERROR",
             "fail C_Sign CKR_OK",
+            "reword C_Login",
             "fail C_Sign CKR_DEVICE_ERROR until=C_Sign",
             "hang C_Sign until=C_Login",
             "fail C_Sign CKR_DEVICE_ERROR times=65535",

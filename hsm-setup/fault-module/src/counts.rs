@@ -100,11 +100,12 @@ pub fn rules(state: &State) -> String {
             }
             text.push('\n');
         }
-        let strikes: [(u32, &str, &Trigger); 4] = [
+        let strikes: [(u32, &str, &Trigger); 5] = [
             (armed::FAIL, "fail", &cell.fail),
             (armed::HANG, "hang", &cell.hang),
             (armed::ABORT, "abort", &cell.abort),
             (armed::CORRUPT, "corrupt", &cell.corrupt),
+            (armed::REWORD, "reword", &cell.reword),
         ];
         for (bit, verb, trigger) in strikes {
             if let Some(strike) = trigger.peek().filter(|_| bits & bit != 0) {

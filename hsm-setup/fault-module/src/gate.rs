@@ -147,6 +147,12 @@ impl Gate {
             // SAFETY: the wrapped module has just written so many bytes to this place and said so.
             unsafe { corrupt(signature, length) };
         }
+        if code != CKR_OK
+            && rules & armed::REWORD != 0
+            && let Some(other) = cell.reword.pull()
+        {
+            return CK_RV::from(other);
+        }
         code
     }
 

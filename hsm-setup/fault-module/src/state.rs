@@ -27,6 +27,8 @@ pub mod armed {
     pub const ABORT: u32 = 8;
     /// Its output is wrong.
     pub const CORRUPT: u32 = 16;
+    /// Errors of the wrapped module have another code.
+    pub const REWORD: u32 = 32;
 }
 
 /// Bits of [`State::session_rules`].
@@ -120,6 +122,8 @@ pub struct Cell {
     pub abort: Trigger,
     /// When its output is corrupted.
     pub corrupt: Trigger,
+    /// When, and with which code, an error of the wrapped module is told.
+    pub reword: Trigger,
     /// Until when (CLOCK_MONOTONIC, ns) each lane is taken. A call takes the lane that is free
     /// first and books it: a queue that survives the death of those who wait in it.
     pub lane: [AtomicU64; MAX_LANES],
@@ -234,6 +238,7 @@ impl Cell {
             (armed::FAIL, &self.fail),
             (armed::ABORT, &self.abort),
             (armed::CORRUPT, &self.corrupt),
+            (armed::REWORD, &self.reword),
         ] {
             if kind & bit != 0 {
                 trigger.set(None);

@@ -203,6 +203,20 @@ fn a_broken_module_is_cured_by_nothing_but_a_login_or_a_fresh_start() {
 }
 
 #[test]
+fn an_error_of_the_module_is_told_in_other_words() {
+    rehearse("", || {
+        let client = Client::new();
+        let session = client.session();
+        order("reword C_Login CKR_GENERAL_ERROR");
+        let wrong = code(session.login(UserType::User, Some(&"wrong".into())));
+        assert_eq!(wrong, Err(RvError::GeneralError));
+        let info = client.pkcs11.get_token_info(client.slot).unwrap();
+        assert!(info.user_pin_count_low(), "it was really tried");
+        code(session.login(UserType::User, Some(&PIN.into()))).unwrap();
+    });
+}
+
+#[test]
 fn a_module_that_is_finalised_under_a_call_is_told() {
     rehearse("", || {
         let client = Client::new();

@@ -28,6 +28,7 @@ slot or token)
                                        calling the real module; until=C_Login: cured by nothing but
                                        the next successful login, until=C_Initialize: by a fresh start
                                        of the module
+  reword F CODE [times=N] [after=M]    call the real module; when that fails, answer CODE
   hang F [times=N] [after=M]           do not return until `release` (or SIGKILL)
   release [F]                          let hung calls go on; no more hang
   corrupt [F] [times=N] [after=M]      flip one bit of the signature (F: C_Sign,C_SignFinal)
