@@ -92,16 +92,21 @@ impl Scene {
     }
 }
 
-/// Runs `body` for each call at once, each with nodes of its own.
+/// Runs `body` for each call at once, each with nodes of its own; in turn when recovery is measured.
 fn each(calls: &[&'static str], body: impl Fn(&'static str, &Scene) + Sync) {
-    let body = &body;
+    let in_turn = std::env::var_os("FASTNESS_TABLE_IN_TURN").is_some();
+    let run = |call| {
+        let scene = Scene::new();
+        body(call, &scene);
+        println!("{call}: {} messages, none lost", scene.stream.end());
+    };
+    let run = &run;
     std::thread::scope(|scope| {
         for &call in calls {
-            scope.spawn(move || {
-                let scene = Scene::new();
-                body(call, &scene);
-                println!("{call}: {} messages, none lost", scene.stream.end());
-            });
+            let running = scope.spawn(move || run(call));
+            if in_turn {
+                running.join().expect("what it says stands above");
+            }
         }
     });
 }

@@ -112,6 +112,7 @@ impl Token {
         if place.login.is_some() {
             return Err(self.refused(LoginRefusal::AlreadyLoggedIn));
         }
+        place.failed = None;
         let mut outcome = self.try_login(&mut place, &pin, asked);
         for _ in 0..RESTARTS {
             let Err(tried) = &outcome else { break };
