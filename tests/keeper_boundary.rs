@@ -84,6 +84,7 @@ impl Keeper {
             "pin": "stream",
             "attended": true,
             "sessions": 1,
+            "probe_ms": 10_000,
             "keys": keys,
         } });
         let pin = File::open(token.folder.join("pin")).unwrap();
