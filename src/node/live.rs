@@ -42,15 +42,41 @@ struct Entry {
 }
 
 impl Live {
+    /// Registers a connection that a peer made, unless it has `most` of them: then its facts come back.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        connection: Connection,
+        most: usize,
+    ) -> Result<Stream, Box<ConnectionFacts>> {
+        let peer = connection.facts.peer.id();
+        let mut entries = self.entries();
+        let made = |entry: &&Entry| {
+            let other = &entry.facts.peer;
+            other.role() == TlsRole::Client && other.id() == peer
+        };
+        if entries.values().filter(made).count() >= most {
+            return Err(Box::new(connection.facts));
+        }
+        Ok(self.register(connection, &mut entries))
+    }
+
     /// Registers a connection.
     pub(super) fn adopt(self: &Arc<Self>, connection: Connection) -> Stream {
+        self.register(connection, &mut self.entries())
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        connection: Connection,
+        entries: &mut BTreeMap<u64, Entry>,
+    ) -> Stream {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let facts = Arc::new(connection.facts);
         let entry = Entry {
             facts: Arc::clone(&facts),
             since: Instant::now(),
         };
-        self.entries().insert(number, entry);
+        entries.insert(number, entry);
         Stream {
             tls: connection.stream,
             facts: PeerConnection(facts),
