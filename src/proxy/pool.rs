@@ -50,8 +50,14 @@ pub(crate) struct Pool {
 /// The connection for the next call.
 struct Current {
     send: SendRequest<Bytes>,
-    /// When it takes no call more.
+    /// When another takes its place.
     old: Instant,
+}
+
+/// Whether a connection should be replaced.
+enum Age {
+    Young,
+    Old,
 }
 
 impl Pool {
@@ -68,14 +74,21 @@ impl Pool {
 
     /// What takes a request.
     pub(super) async fn ready(&self) -> Result<SendRequest<Bytes>, Refusal> {
-        if let Some(ready) = self.usable().await {
+        if let Some((ready, Age::Young)) = self.usable().await {
             return Ok(ready);
         }
         let _one = self.dialling.lock().await;
-        if let Some(ready) = self.usable().await {
-            return Ok(ready);
-        }
-        let stream = self.dial.dial().await.map_err(Refusal::unavailable)?;
+        let old = match self.usable().await {
+            Some((ready, Age::Young)) => return Ok(ready),
+            Some((ready, Age::Old)) => Some(ready),
+            None => None,
+        };
+        let stream = match (self.dial.dial().await, old) {
+            (Ok(stream), _) => stream,
+            // Until it is cut off, it is better than none: the token may be away for a moment.
+            (Err(_), Some(old)) => return Ok(old),
+            (Err(error), None) => return Err(Refusal::unavailable(error)),
+        };
         let (watched, heard) = Watched::client(stream);
         let watched = match self.other {
             Other::Peer => watched,
@@ -95,15 +108,17 @@ impl Pool {
         send.ready().await.map_err(failed)
     }
 
-    async fn usable(&self) -> Option<SendRequest<Bytes>> {
-        let send = {
-            let mut current = self.current();
-            if current.as_ref()?.old <= Instant::now() {
-                *current = None;
-            }
-            current.as_ref()?.send.clone()
+    async fn usable(&self) -> Option<(SendRequest<Bytes>, Age)> {
+        let (send, age) = {
+            let current = self.current();
+            let current = current.as_ref()?;
+            let age = match current.old <= Instant::now() {
+                true => Age::Old,
+                false => Age::Young,
+            };
+            (current.send.clone(), age)
         };
-        send.ready().await.ok()
+        Some((send.ready().await.ok()?, age))
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Option<Current>> {

@@ -17,7 +17,7 @@ use super::exchange::{Outcome, exchange};
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
 use super::{ByteStream, Code, Look, Pool, Refusal, local};
-use crate::config::{Limits, size32};
+use crate::config::{Limits, size, size32};
 use crate::telemetry::metrics::Tally;
 
 /// A stream that the other side opens and resets costs us work; after so many waiting resets the
@@ -26,6 +26,10 @@ const PENDING_RESETS: usize = 20;
 /// Calls of one connection whose other side does not take the answer; after so many it is closed. One is
 /// forgiven in the time that a call may stall.
 const MOST_STALLED: u32 = 16;
+/// What small frames of data may cost beyond their bytes while nobody has looked at them, in windows: h2
+/// counts each as 256 bytes. It is no more than a moment, as [`super::pump`] puts them together, and many
+/// come in one: with h2's own half of a window it ended honest connections.
+const SMALL_FRAMES: usize = 4;
 /// Connections that are too old are cut off after this part of their age more: their calls had the time
 /// to end.
 const GRACE: u32 = 10;
@@ -47,6 +51,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// What the configuration's limits mean for HTTP/2.
     pub(crate) fn new(limits: &Limits) -> Self {
+        let small_frames = size(limits.connection_window_bytes).saturating_mul(SMALL_FRAMES);
         let mut server = Builder::new();
         server
             .initial_window_size(size32(limits.stream_window_bytes))
@@ -54,6 +59,7 @@ impl Settings {
             .max_concurrent_streams(size32(limits.streams))
             .max_frame_size(size32(limits.frame_bytes))
             .max_header_list_size(size32(limits.header_list_bytes))
+            .data_frame_budget(small_frames)
             .max_pending_accept_reset_streams(PENDING_RESETS);
         let mut client = h2::client::Builder::new();
         client
@@ -61,6 +67,7 @@ impl Settings {
             .initial_connection_window_size(size32(limits.connection_window_bytes))
             .max_frame_size(size32(limits.frame_bytes))
             .max_header_list_size(size32(limits.header_list_bytes))
+            .data_frame_budget(small_frames)
             .enable_push(false);
         Self {
             server,

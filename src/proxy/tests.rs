@@ -166,7 +166,7 @@ async fn many_small_frames_that_nobody_reads_yet_are_held_and_arrive() {
     const FRAMES: usize = 100_000;
     let proxied = proxied(&Limits::default());
     drips(proxied.dialled, FRAMES);
-    let mut send = caller(proxied.caller, 10_000).await;
+    let mut send = caller(proxied.caller, 100).await;
     let (slow, _) = send.send_request(call(), true).unwrap();
     let slow = slow.await.unwrap().into_body();
     let (other, _) = send.send_request(call(), true).unwrap();
