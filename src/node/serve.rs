@@ -34,6 +34,7 @@ pub(super) async fn serve(
         .http2_keepalive_interval(Some(keepalive))
         .http2_keepalive_timeout(Some(keepalive))
         .max_connection_age(Duration::from_millis(limits.connection_age_ms))
+        .max_connection_age_grace(Duration::from_millis(limits.connection_age_ms / 10))
         .add_routes(routes)
         .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stopped)
         .await

@@ -102,7 +102,10 @@ impl Behind {
                         inspect,
                     } => {
                         let pool = || Pool::new(upstream.clone(), Other::Application, settings);
-                        Some((pools.of(peer.id(), pool), inspect.clone()))
+                        Some(AtGrpc {
+                            pool: pools.of(peer.id(), pool),
+                            inspect: inspect.clone(),
+                        })
                     }
                     _ => None,
                 };
@@ -135,13 +138,13 @@ impl Behind {
 
 /// Where a call goes that is for the application.
 fn target(
-    at: Option<&(Arc<Pool>, Option<Arc<dyn Inspect>>)>,
+    at: Option<&AtGrpc>,
     node: &Node,
     id: &PeerId,
     caller: &Caller,
     head: &mut Parts,
 ) -> Target {
-    let Some((pool, inspect)) = at else {
+    let Some(AtGrpc { pool, inspect }) = at else {
         return Target::Refuse(Refusal {
             code: Code::Unimplemented,
             message: "the application behind this node does not speak HTTP/2".into(),
@@ -165,6 +168,12 @@ fn target(
     };
     caller.stamp(&mut head.headers);
     Target::Pool(Arc::clone(pool), look)
+}
+
+/// One peer's way to an application that speaks gRPC.
+struct AtGrpc {
+    pool: Arc<Pool>,
+    inspect: Option<Arc<dyn Inspect>>,
 }
 
 /// One peer's connection to an application that speaks HTTP/1.1.
