@@ -21,7 +21,7 @@ impl greeter_server::Greeter for Greeter {
         let mut greet = request.into_inner();
         let via = std::mem::take(&mut greet.via);
         if via.is_empty() {
-            let (own, caller) = (self.0.id(), caller.0.peer.name());
+            let (own, caller) = (self.0.id(), caller.facts().peer.name());
             let own = own.as_str().rsplit('/').next().unwrap_or_default();
             let text = format!("Hello {}, says {own} to {caller}", greet.name);
             return Ok(Response::new(GreetResponse { text }));

@@ -273,6 +273,34 @@ fn a_sealed_node_can_do_nothing() {
     );
 }
 
+/// Wherever it tries, a compromised node reaches the ports of its peers and no others.
+#[test]
+fn a_sealed_node_connects_to_the_ports_of_its_policy_alone() {
+    let mesh = Mesh::new();
+    let peer = std::net::TcpListener::bind(("127.0.0.1", mesh.ports["b"])).expect("its port");
+    let other = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let to = |listener: &std::net::TcpListener| {
+        let port = listener.local_addr().expect("bound").port();
+        format!("connect to TCP port {port}")
+    };
+    let names = [
+        &*to(&peer),
+        &*to(&other),
+        "connect to another TCP port",
+        "connect to another TCP port over IPv6",
+        "connect by sendto",
+    ];
+    let denied = End::Errno(EACCES);
+    let wanted = [
+        End::Returned,
+        denied.clone(),
+        denied.clone(),
+        denied,
+        KILLED,
+    ];
+    assert_eq!(attempts(&mesh, "node", &names).ends, wanted);
+}
+
 #[test]
 fn a_sealed_keeper_can_only_read_its_token() {
     let denied = [

@@ -1,8 +1,12 @@
 //! Two nodes: what they say to each other, what a reload changes, and what they survive.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 
-use crate::support::{Judge, Mesh, PATIENCE, eventually, id_of, node, said};
+use crate::support::{
+    FASTNESS, Judge, Mesh, PATIENCE, eventually, free_port, id_of, json, node, run, said,
+};
 
 const KILL: Signal = Signal::KILL;
 
@@ -127,6 +131,8 @@ fn a_peer_that_is_down_is_named_with_the_reason_and_found_again() {
 fn a_reload_takes_a_new_peer_policy() {
     let mesh = Mesh::new();
     mesh.write("a/peers.toml", "");
+    let ports = format!("[sandbox]\ndial_ports = [{}]\n", mesh.ports["b"]);
+    mesh.section("a", &ports);
     let (a, _b) = mesh.start_both();
     assert!(a.ask(&["ping", "b"]).is_err(), "b is not listed yet");
     mesh.write_peers("a");
@@ -158,6 +164,84 @@ fn a_reload_with_a_fault_keeps_the_old_state_and_says_what_is_wrong() {
     }
     a.ping("b");
     assert_eq!(a.status()["state"], "ready");
+}
+
+#[test]
+fn a_reload_with_a_port_that_the_sealed_node_may_not_dial_is_refused_whole() {
+    let mesh = Mesh::new();
+    let (a, _b) = mesh.start_both();
+    a.ping("b");
+    let (port, other) = (mesh.ports["b"], free_port());
+    let address = format!("\"127.0.0.1:{port}\"");
+    let both = format!("{address}, \"127.0.0.1:{other}\"");
+    mesh.edit("a/peers.toml", &address, &both);
+    let output = a.ask(&["reload"]).expect_err("another port");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    for words in [
+        &*format!("TCP port {other}"),
+        "restart the node",
+        "dial_ports of [sandbox]",
+        "stays in force",
+    ] {
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
+    a.ping("b");
+    assert_eq!(
+        a.ask(&["peers"]).expect("peers")["peers"][0]["addresses"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+    // Another address at a port that it knows is another matter.
+    mesh.edit(
+        "a/peers.toml",
+        &format!("127.0.0.1:{other}"),
+        &format!("127.0.0.2:{port}"),
+    );
+    a.ask(&["reload"]).expect("a good policy");
+}
+
+#[test]
+fn the_ports_that_a_node_may_dial_are_shown() {
+    let mesh = Mesh::new();
+    let (upstream, stated) = (free_port(), free_port());
+    mesh.section("a", &format!("[application]\nupstream = \"127.0.0.1:{upstream}\"\n[sandbox]\ndial_ports = [{stated}]\n"));
+    let mut ports = [mesh.ports["b"], upstream, stated];
+    ports.sort_unstable();
+    let [one, two, three] = ports;
+    let text = format!("connects to only TCP ports {one}, {two}, {three}");
+    let file = mesh.path("a/node.toml");
+    let file = file.to_str().expect("UTF-8");
+    let of = |arguments: &[&str]| {
+        run(Command::new(FASTNESS)
+            .args(arguments)
+            .args(["--config", file]))
+    };
+    let checked = of(&["check"]);
+    assert!(checked.contains(&text), "{checked}");
+    let checked = json(&of(&["check", "--format", "json"]));
+    assert_eq!(checked["landlock"]["connect_tcp"], serde_json::json!(ports));
+    let _a = mesh.start("a");
+    let shown = json(&of(&["sandbox", "show", "--format", "json"]));
+    let roles = shown["roles"].as_array().expect("a list");
+    let node = roles
+        .iter()
+        .find(|one| one["role"] == "node")
+        .expect("it is shown");
+    assert_eq!(node["landlock"]["connect_tcp"], serde_json::json!(ports));
+    assert_eq!(
+        node["mismatches"],
+        serde_json::json!([]),
+        "the running one says the same"
+    );
+    assert!(of(&["sandbox", "show"]).contains(&text));
+    mesh.edit("a/node.toml", &format!("[{stated}]"), "[0]");
+    let output = mesh.check("a");
+    assert!(
+        said(&output).contains("sandbox.dial_ports[0]"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use fastness::config::Config;
 use fastness::keeper::message::{KeyIndex, MAX_REPLY, MAX_REQUEST, Refusal, Reply, Request};
 use fastness::keeper::purpose;
 use fastness::p2pfl::{Method, Reader};
-use fastness::policy::{EndEntity, PeerPolicy, SpkiPin};
+use fastness::policy::{EndEntity, MethodPattern, Methods, PeerPolicy, SpkiPin};
 use fastness::role::TlsRole;
 use fastness::token::{KeyUri, Scheme, TokenUri};
 use proptest::prelude::*;
@@ -38,6 +38,7 @@ fn policy() -> impl Strategy<Value = String> {
         "name = '[a-c]{0,3}'\n",
         "id = 'spiffe://[a-z./]{0,9}'\n",
         "addresses = \\['[a-z0-9.:]{0,12}'\\]\n",
+        "methods = \\['/[a-z.]{0,4}/[A-Z*/%]{0,3}'\\]\n",
         "active = 'sha256/[A-Za-z0-9+/]{42}A='\n",
         "backup = 'sha256/[A-Za-z0-9+/]{42}E='\n",
         "\\PC{0,8}\n",
@@ -127,6 +128,25 @@ proptest! {
         if let Err(faults) = PeerPolicy::parse(&text) {
             prop_assert!(!faults.is_empty());
             prop_assert!(faults.iter().all(|fault| fault.line.is_some() && !fault.problem.is_empty()), "{:?}", faults);
+        }
+    }
+
+    #[test]
+    fn a_listed_method_is_called_by_its_own_name_alone(pattern in "/?[a-b.~-]{0,3}(/[a-b.]{0,2}){0,2}(/[A-B]{0,2}|/\\*|\\*)?", path in "/{0,2}[a-b.%]{0,3}/{0,2}[A-B.;%?*]{0,3}") {
+        if let Ok(read) = pattern.parse::<MethodPattern>() {
+            let methods = Methods::listed(vec![read]);
+            let shown: Vec<_> = methods.patterns().expect("it is listed").collect();
+            prop_assert_eq!(&shown, &[&*pattern]);
+            let (service, star) = match pattern.strip_suffix("/*") {
+                Some(service) => (service, true),
+                None => (&*pattern, false),
+            };
+            prop_assert_eq!(methods.decide(service).is_ok(), true);
+            for path in [&*path, &format!("{service}{path}"), &format!("{service}/{path}")] {
+                let allowed = methods.decide(path).is_ok();
+                prop_assert!(!allowed || path == service || star && path.starts_with(&format!("{service}/")), "{} by {}", path, pattern);
+                prop_assert!(!allowed || !path.contains(['%', ';', '?', '*']) && !path.contains("//"), "{} by {}", path, pattern);
+            }
         }
     }
 

@@ -193,6 +193,13 @@ pub(super) fn peers(socket: &SocketArgs, format: Format) -> Result<(), Failure> 
             peer.id,
             peer.addresses.join(", ")
         ));
+        if let Some(methods) = &peer.methods {
+            let allowed = match methods.allowed.as_slice() {
+                [] => "nothing".to_owned(),
+                some => format!("only {}", some.join(", ")),
+            };
+            lines.push(format!("             may call {allowed}"));
+        }
         if !peer.last_error.is_empty() {
             lines.push(format!("             {}", peer.last_error));
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Failure, Format, output};
 use crate::config::Config;
+use crate::sandbox::Walls;
 use crate::supervisor;
 
 /// Verifies the configuration in `file` and everything behind it.
@@ -14,17 +15,20 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let tokens = runtime
         .block_on(supervisor::check(config.clone()))
         .map_err(|error| Failure::from(error).placed_in(&config.file))?;
+    let walls = Walls::Ports(config.dials());
     if format == Format::Json {
         return output::json(&serde_json::json!({
             "ok": true,
             "faults": [],
             "id": config.id.to_string(),
             "tokens": tokens,
+            "landlock": walls.reach(),
         }));
     }
     let mut lines = vec![
         format!("{}: `fastness run` would start", config.file.display()),
         format!("  node        {}", config.id),
+        format!("  Landlock    {walls}"),
     ];
     for (settings, token) in config.tokens.iter().zip(&tokens) {
         lines.push(format!(

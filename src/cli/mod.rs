@@ -83,11 +83,12 @@ enum Command {
     /// certificates, policy, ports.
     ///
     /// All faults are printed at once, each with its key, line and mend. Exit code 0 only if `run`
-    /// would start. The PIN is tried exactly once.
+    /// would start. The PIN is tried exactly once. Prints the TCP ports that the node will be able to
+    /// connect to; in JSON `landlock.connect_tcp`.
     Check(ConfigArgs),
     /// Show the running node: processes, keys, connections.
     Status(admin::SocketArgs),
-    /// Show the peers of the policy in force and the connections to them.
+    /// Show the peers of the policy in force, the connections to them and what they may call.
     Peers(admin::SocketArgs),
     /// Print what the running node counts and measures, in the Prometheus text format.
     ///
@@ -97,7 +98,10 @@ enum Command {
     Ping(admin::PingArgs),
     /// Let the running node read certificates, trust anchors and peer policy again.
     ///
-    /// On any fault the old ones stay in force and the fault is printed.
+    /// On any fault the old ones stay in force and the fault is printed. Live connections of peers, pins
+    /// and addresses that the new policy does not have are closed, and its `methods` hold for the next
+    /// call. A policy with a TCP port that the sealed node may not connect to is refused: restart for it,
+    /// or list ports in advance (`dial_ports` in [sandbox]).
     Reload(admin::SocketArgs),
     /// Let running calls end, then stop the node.
     Drain(admin::SocketArgs),

@@ -27,7 +27,7 @@ pub(super) enum SandboxCommand {
     /// really is, read from /proc for this answer.
     ///
     /// In JSON: `roles[]` with `role`, `token`, `profile`, `sha256`, `allowed`, `argument_checked`,
-    /// `answered`, `rules`, `landlock`, `uid`, and of a running one `pid`, `threads`, `filters`,
+    /// `answered`, `rules`, `landlock` (with `connect_tcp`, the node's ports), `uid`, and of a running one `pid`, `threads`, `filters`,
     /// `mismatches`; `running` says whether a node answered.
     Show(ShowArgs),
     /// Learn which system calls a module makes, and write a draft of a profile for its keeper.
@@ -275,7 +275,8 @@ fn roles(
     let given = config.map(|config| config.node.clone()).unwrap_or_default();
     let application = config.is_some_and(|config| config.application.is_some());
     let node = Profile::node(given.profile.as_ref(), application)?;
-    shown.push(Shown::new(Role::Node, node, &Walls::Nothing, given.user));
+    let walls = Walls::Ports(config.map(Config::dials).unwrap_or_default());
+    shown.push(Shown::new(Role::Node, node, &walls, given.user));
     Ok(shown)
 }
 

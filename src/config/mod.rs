@@ -8,7 +8,7 @@ mod limits;
 mod sandbox;
 mod spec;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -62,6 +62,8 @@ pub struct Config {
     pub(crate) trust_anchors: String,
     /// The peer policy's text, checked.
     pub(crate) peers: String,
+    /// The TCP ports of the addresses in it.
+    pub(crate) peer_ports: BTreeSet<u16>,
     /// Addresses found for the host names in it.
     pub(crate) resolved: ResolvedHosts,
     pub(crate) limits: Limits,
@@ -236,6 +238,7 @@ impl Reader<'_> {
         self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
         let (peers, policy, resolved) = peers?;
         let application = spec.application.map(|spec| self.application(spec, &policy));
+        self.methods(&policy, application.as_ref(), spec.peers.get_ref());
         Some(Config {
             profile,
             node,
@@ -248,6 +251,7 @@ impl Reader<'_> {
             tokens,
             trust_anchors: trust_anchors?,
             peers,
+            peer_ports: policy.ports(),
             resolved,
             limits,
             log: LogSetup {
@@ -308,6 +312,27 @@ impl Reader<'_> {
             }
         }
         application
+    }
+
+    /// An application that speaks any bytes has no methods: a list of them would keep nothing out.
+    fn methods(&mut self, policy: &PeerPolicy, application: Option<&Application>, file: &Path) {
+        let speaks_bytes = |application: &&Application| {
+            application.mode == Mode::Tcp && application.upstream.is_some()
+        };
+        if application.filter(speaks_bytes).is_none() {
+            return;
+        }
+        let shown = self.folder.join(file).display().to_string();
+        for (index, peer) in policy.peers().iter().enumerate() {
+            if peer.methods().patterns().is_some() {
+                let fault = Fault::new(
+                    format!("peer[{index}].methods"),
+                    "cannot be held to: the application has mode = \"tcp\", which has no methods",
+                    "remove the methods, and the peer too if it may not speak to the application",
+                );
+                self.faults.push(fault.in_file(&*shown));
+            }
+        }
     }
 
     /// The policy's text, what it says, and the addresses of the host names in it.

@@ -1,11 +1,12 @@
 //! `[sandbox]`, and what a `[[token]]` says of its keeper's confinement: users and profiles.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use toml::Spanned;
 
 use super::spec::SandboxSpec;
-use super::{Config, Reader, TokenConfig, files};
+use super::{Config, Place, Reader, TokenConfig, files};
 use crate::fault::{Fault, chain};
 use crate::sandbox::{OwnProfile, Role, User};
 
@@ -16,6 +17,8 @@ pub(crate) struct NodeSandbox {
     pub(crate) user: Option<User>,
     /// The administrator's profile for it.
     pub(crate) profile: Option<OwnProfile>,
+    /// Ports that a later policy may dial.
+    pub(crate) dial_ports: BTreeSet<u16>,
 }
 
 impl Config {
@@ -23,6 +26,21 @@ impl Config {
     pub(crate) fn users(&self) -> Vec<User> {
         let keepers = self.tokens.iter().filter_map(|token| token.user);
         self.node.user.into_iter().chain(keepers).collect()
+    }
+
+    /// The TCP ports that the node may connect to: those of peers, those stated in advance, and the
+    /// application's at a loopback address.
+    pub(crate) fn dials(&self) -> BTreeSet<u16> {
+        let upstream = self
+            .application
+            .iter()
+            .filter_map(|it| it.upstream.as_ref());
+        let application = upstream.filter_map(|place| match place {
+            Place::Tcp(address) => Some(address.port()),
+            Place::Unix(_) => None,
+        });
+        let stated = &self.node.dial_ports | &self.peer_ports;
+        stated.into_iter().chain(application).collect()
     }
 }
 
@@ -35,7 +53,19 @@ impl Reader<'_> {
                 spec.node_profile.as_ref(),
                 "sandbox.node_profile",
             ),
+            dial_ports: self.dial_ports(&spec.dial_ports),
         }
+    }
+
+    fn dial_ports(&mut self, ports: &[Spanned<u16>]) -> BTreeSet<u16> {
+        for (index, port) in ports.iter().enumerate() {
+            if *port.get_ref() == 0 {
+                let key = format!("sandbox.dial_ports[{index}]");
+                let fault = Fault::new(key, "is no port", "from 1 to 65535, such as 7443");
+                self.fault(port, fault);
+            }
+        }
+        ports.iter().map(|port| *port.get_ref()).collect()
     }
 
     pub(super) fn user(&mut self, name: Option<&Spanned<String>>, key: &str) -> Option<User> {

@@ -47,6 +47,9 @@ pub(super) struct SandboxSpec {
     /// Files with other profiles than those in the binary.
     pub(super) node_profile: Option<Spanned<PathBuf>>,
     pub(super) supervisor_profile: Option<Spanned<PathBuf>>,
+    /// TCP ports that the node may dial beside those of the policy it starts with.
+    #[serde(default)]
+    pub(super) dial_ports: Vec<Spanned<u16>>,
 }
 
 /// One `[[token]]`.

@@ -1,5 +1,7 @@
 //! Supervisor and node.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Application, Limits};
@@ -51,6 +53,8 @@ pub(crate) struct NodeSetup {
     pub(crate) limits: Limits,
     /// The administrator's own, instead of the one in the binary.
     pub(crate) profile: Option<sandbox::OwnProfile>,
+    /// The TCP ports that Landlock lets it connect to.
+    pub(crate) dials: BTreeSet<u16>,
     pub(crate) generation: Generation,
 }
 

@@ -76,8 +76,7 @@ async fn establish(
     entry: Entry,
     accepted: &mpsc::Sender<io::Result<Stream>>,
 ) {
-    let most = size(node.0.limits.peer_connections);
-    let stream = match node.0.live.admit(connection, most) {
+    let stream = match node.admit(connection) {
         Ok(stream) => stream,
         Err(facts) => {
             let (code, class) = ("peer-connections-full", entry.class().name());
@@ -85,14 +84,14 @@ async fn establish(
             node.0.metrics.refused.count(class, code);
             if let Some(unlogged) = node.0.refusal_lines.take(Instant::now()) {
                 let (peer, address) = (facts.peer.id(), facts.remote);
-                tracing::warn!(%peer, %address, class, code, most, unlogged, "refused");
+                tracing::warn!(%peer, %address, class, code, unlogged, "refused");
             }
             return;
         }
     };
     drop(entry);
     node.0.metrics.handshakes.count("server", "established");
-    let facts = &stream.connection().0;
+    let facts = stream.connection().facts();
     tracing::info!(
         peer = %facts.peer.id(),
         address = %facts.remote,

@@ -1,30 +1,93 @@
-//! The established connections: what each one is, for as long as it lives.
+//! The established connections: what each one is, and whether it may stay, for as long as it lives.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::policy::{Grant, PeerPolicy, Reason};
 use crate::role::TlsRole;
 use crate::rpc::admin;
-use crate::tls::{Connection, ConnectionFacts};
+use crate::tls::{Connection, ConnectionFacts, Generation};
 
 /// What a service may know of the connection that a call came in on: an extension of the request.
 #[derive(Clone, Debug)]
-pub struct PeerConnection(pub Arc<ConnectionFacts>);
+pub struct PeerConnection(Arc<Established>);
+
+#[derive(Debug)]
+struct Established {
+    facts: ConnectionFacts,
+    since: Instant,
+    /// What the policy in force says of the peer, not the one of the handshake.
+    standing: RwLock<Result<Grant, Reason>>,
+    /// There is a reason: nothing more goes in or out.
+    closed: AtomicBool,
+    /// Who waits for the peer's next bytes.
+    waiting: AtomicWaker,
+}
 
 impl PeerConnection {
     /// The connection behind `request`; `None` on a request that did not come through a node.
     pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
         request.extensions().get()
+    }
+
+    /// What its handshake settled.
+    pub fn facts(&self) -> &ConnectionFacts {
+        &self.0.facts
+    }
+
+    /// Whether the policy in force lets the peer call `path`.
+    pub(super) fn may_call(&self, path: &str) -> Result<(), Reason> {
+        let standing = self.0.standing.read();
+        match &*standing.unwrap_or_else(PoisonError::into_inner) {
+            Ok(grant) => grant.methods().decide(path),
+            Err(reason) => Err(*reason),
+        }
+    }
+
+    /// Whether the policy in force lists what the peer may call: bytes without a protocol's name call
+    /// nothing that could stand in a list.
+    pub(super) fn is_listing(&self) -> bool {
+        let standing = self.0.standing.read();
+        match &*standing.unwrap_or_else(PoisonError::into_inner) {
+            Ok(grant) => grant.methods().patterns().is_some(),
+            Err(_) => true,
+        }
+    }
+
+    /// Puts `policy` in force for it: what that does not allow is closed.
+    fn judge(&self, policy: &PeerPolicy) {
+        let judged = policy.decide_again(&self.facts().peer).into_result();
+        if let Err(reason) = &judged {
+            let facts = self.facts();
+            self.0.closed.store(true, Ordering::Release);
+            self.0.waiting.wake();
+            tracing::warn!(
+                peer = %facts.peer.id(),
+                address = %facts.remote,
+                code = reason.code(),
+                "closed: the policy in force does not allow it: {reason}"
+            );
+        }
+        *self
+            .0
+            .standing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = judged;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 }
 
@@ -32,54 +95,60 @@ impl PeerConnection {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     next: AtomicU64,
-    connections: Mutex<BTreeMap<u64, Entry>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    facts: Arc<ConnectionFacts>,
-    since: Instant,
+    connections: Mutex<BTreeMap<u64, PeerConnection>>,
 }
 
 impl Live {
-    /// Registers a connection that a peer made, unless it has `most` of them: then its facts come back.
+    /// Registers a connection that a peer made as [`Self::adopt`] does, unless it has `most` of them: then
+    /// its facts come back.
     pub(super) fn admit(
         self: &Arc<Self>,
         connection: Connection,
+        newest: impl FnOnce() -> Arc<Generation>,
         most: usize,
     ) -> Result<Stream, Box<ConnectionFacts>> {
         let peer = connection.facts.peer.id();
-        let mut entries = self.entries();
-        let made = |entry: &&Entry| {
-            let other = &entry.facts.peer;
+        let mut connections = self.connections();
+        let made = |one: &&PeerConnection| {
+            let other = &one.facts().peer;
             other.role() == TlsRole::Client && other.id() == peer
         };
-        if entries.values().filter(made).count() >= most {
+        if connections.values().filter(made).count() >= most {
             return Err(Box::new(connection.facts));
         }
-        Ok(self.register(connection, &mut entries))
+        Ok(self.register(connection, newest, &mut connections))
     }
 
-    /// Registers a connection.
-    pub(super) fn adopt(self: &Arc<Self>, connection: Connection) -> Stream {
-        self.register(connection, &mut self.entries())
+    /// Registers a connection, under the `newest` generation: one may have come since its handshake
+    /// was judged.
+    pub(super) fn adopt(
+        self: &Arc<Self>,
+        connection: Connection,
+        newest: impl FnOnce() -> Arc<Generation>,
+    ) -> Stream {
+        self.register(connection, newest, &mut self.connections())
     }
 
     fn register(
         self: &Arc<Self>,
         connection: Connection,
-        entries: &mut BTreeMap<u64, Entry>,
+        newest: impl FnOnce() -> Arc<Generation>,
+        connections: &mut BTreeMap<u64, PeerConnection>,
     ) -> Stream {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let facts = Arc::new(connection.facts);
-        let entry = Entry {
-            facts: Arc::clone(&facts),
+        let facts = connection.facts;
+        let established = PeerConnection(Arc::new(Established {
+            standing: RwLock::new(Ok(facts.peer.clone())),
+            facts,
             since: Instant::now(),
-        };
-        entries.insert(number, entry);
+            closed: AtomicBool::new(false),
+            waiting: AtomicWaker::new(),
+        }));
+        established.judge(newest().policy());
+        connections.insert(number, established.clone());
         Stream {
             tls: connection.stream,
-            facts: PeerConnection(facts),
+            connection: established,
             _registration: Registration {
                 number,
                 live: Arc::clone(self),
@@ -87,34 +156,45 @@ impl Live {
         }
     }
 
+    /// Puts the `newest` generation in force for all of them. It is asked for once nobody else can be
+    /// registered or judged, so that none stays under an older one.
+    pub(super) fn judge(&self, newest: impl FnOnce() -> Arc<Generation>) {
+        let connections = self.connections();
+        let newest = newest();
+        for connection in connections.values() {
+            connection.judge(newest.policy());
+        }
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.entries().len()
+        self.connections().len()
     }
 
     /// How many there are with peers in `role`.
     pub(super) fn count_of(&self, role: TlsRole) -> usize {
-        self.entries()
+        self.connections()
             .values()
-            .filter(|entry| entry.facts.peer.role() == role)
+            .filter(|connection| connection.facts().peer.role() == role)
             .count()
     }
 
     /// Every connection, the oldest first, in the words of the admin socket.
     pub(super) fn list(&self) -> Vec<admin::Connection> {
-        self.entries().values().map(Entry::describe).collect()
+        let connections = self.connections();
+        connections.values().map(PeerConnection::describe).collect()
     }
 
-    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Entry>> {
+    fn connections(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, PeerConnection>> {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl PeerConnection {
     fn describe(&self) -> admin::Connection {
-        let facts = &self.facts;
+        let facts = self.facts();
         admin::Connection {
             peer_name: facts.peer.name().into(),
             peer_id: facts.peer.id().to_string(),
@@ -127,7 +207,7 @@ impl Entry {
             spki_pin: facts.peer.end_entity().pin().to_string(),
             signed_by_pid: facts.signed_by.keeper,
             signed_in_token: facts.signed_by.token.to_string(),
-            age_seconds: self.since.elapsed().as_secs(),
+            age_seconds: self.0.since.elapsed().as_secs(),
         }
     }
 }
@@ -140,7 +220,7 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.live.entries().remove(&self.number);
+        self.live.connections().remove(&self.number);
     }
 }
 
@@ -148,7 +228,7 @@ impl Drop for Registration {
 #[derive(Debug)]
 pub(super) struct Stream {
     tls: TlsStream<TcpStream>,
-    facts: PeerConnection,
+    connection: PeerConnection,
     /// Held for its drop.
     _registration: Registration,
 }
@@ -156,15 +236,20 @@ pub(super) struct Stream {
 impl Stream {
     /// What is known of it.
     pub(super) fn connection(&self) -> &PeerConnection {
-        &self.facts
+        &self.connection
     }
+}
+
+/// What reading and writing find on a closed connection.
+fn closed<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
 }
 
 impl Connected for Stream {
     type ConnectInfo = PeerConnection;
 
     fn connect_info(&self) -> PeerConnection {
-        self.facts.clone()
+        self.connection.clone()
     }
 }
 
@@ -174,7 +259,18 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_read(cx, buffer)
+        if self.connection.is_closed() {
+            return closed();
+        }
+        let read = Pin::new(&mut self.tls).poll_read(cx, buffer);
+        if read.is_pending() {
+            self.connection.0.waiting.register(cx.waker());
+            // Closed since, it would wait for ever.
+            if self.connection.is_closed() {
+                return closed();
+            }
+        }
+        read
     }
 }
 
@@ -184,6 +280,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.connection.is_closed() {
+            return closed();
+        }
         Pin::new(&mut self.tls).poll_write(cx, bytes)
     }
 
@@ -192,6 +291,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.connection.is_closed() {
+            return closed();
+        }
         Pin::new(&mut self.tls).poll_write_vectored(cx, slices)
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Metrics {
     pub(super) handshakes: Tally,
     /// By class and reason.
     pub(super) refused: Tally,
+    /// By reason.
+    pub(super) refused_calls: Tally,
     /// What the supervisor counts, for the port that the node serves.
     pub(super) supervisor: watch::Sender<String>,
 }
@@ -22,7 +24,8 @@ impl Metrics {
     /// Refusals by reason, in the words of the admin socket.
     pub(super) fn refusals(&self) -> std::collections::HashMap<String, u64> {
         let mut counts = std::collections::HashMap::new();
-        for ((_, code), count) in self.refused.snapshot() {
+        let connections = self.refused.snapshot().into_iter();
+        for ((_, code), count) in connections.chain(self.refused_calls.snapshot()) {
             *counts
                 .entry(format!("refused_{}", code.replace('-', "_")))
                 .or_default() += count;
@@ -58,6 +61,14 @@ impl Node {
         );
         for ((class, reason), count) in metrics.refused.snapshot() {
             family.sample(&[("class", class), ("reason", reason)], count);
+        }
+        let mut family = text.family(
+            "fastness_refused_calls_total",
+            Kind::Counter,
+            "Calls of connected peers that were refused, by the reason.",
+        );
+        for ((_, reason), count) in metrics.refused_calls.snapshot() {
+            family.sample(&[("reason", reason)], count);
         }
         let mut family = text.family(
             "fastness_proxied_calls_total",

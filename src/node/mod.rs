@@ -7,6 +7,7 @@ mod dial;
 mod generation;
 mod listen;
 mod live;
+mod methods;
 mod metrics;
 mod metrics_port;
 mod orders;
@@ -28,7 +29,9 @@ use crate::config::{Limits, size, size32};
 use crate::policy::PeerId;
 use crate::proxy;
 use crate::telemetry::Lines;
-use crate::tls::{Connection, Generation, GenerationError, Handshakes, Inside, Lane};
+use crate::tls::{
+    Connection, ConnectionFacts, Generation, GenerationError, Handshakes, Inside, Lane,
+};
 
 pub use live::PeerConnection;
 
@@ -52,6 +55,7 @@ struct Inner {
     /// How calls are passed on.
     proxy: Arc<proxy::Settings>,
     refusal_lines: Lines,
+    refused_call_lines: Lines,
     signers: Vec<Signer>,
     /// Whether any token signs.
     signs: watch::Sender<bool>,
@@ -94,6 +98,7 @@ impl Node {
             gate: Gate::new(gate, Instant::now()),
             metrics: Metrics::default(),
             refusal_lines: Lines::default(),
+            refused_call_lines: Lines::default(),
             signers,
             signs: watch::channel(true).0,
             live: Arc::default(),
@@ -142,9 +147,10 @@ impl Node {
         self.0.handshakes.generation()
     }
 
-    /// Puts a generation in force that was checked whole.
+    /// Puts a generation in force that was checked whole, for live connections too.
     fn swap(&self, generation: Generation) {
         self.0.generations.send_replace(Arc::new(generation));
+        self.0.live.judge(|| self.generation());
     }
 
     /// Takes the supervisor's word on which tokens sign.
@@ -160,6 +166,11 @@ impl Node {
 
     /// Registers an established connection; the record goes with the returned stream.
     fn adopt(&self, connection: Connection) -> live::Stream {
-        self.0.live.adopt(connection)
+        self.0.live.adopt(connection, || self.generation())
+    }
+    /// The same for one that a peer made, unless it has too many: then its facts come back.
+    fn admit(&self, connection: Connection) -> Result<live::Stream, Box<ConnectionFacts>> {
+        let most = size(self.0.limits.peer_connections);
+        self.0.live.admit(connection, || self.generation(), most)
     }
 }

@@ -159,6 +159,9 @@ fn peers(node: &Node) -> Vec<admin::Peer> {
             last_error,
             connections_in: count(TlsRole::Client),
             connections_out: count(TlsRole::Server),
+            methods: peer.methods().patterns().map(|patterns| admin::Methods {
+                allowed: patterns.map(str::to_owned).collect(),
+            }),
         }
     };
     generation.policy().peers().iter().map(describe).collect()

@@ -33,7 +33,7 @@ impl peer_server::Peer for PeerService {
     ) -> Result<Response<HelloResponse>, Status> {
         let connection = PeerConnection::of(&request)
             .ok_or_else(|| Status::internal("no peer connection behind this call"))?;
-        let facts = &connection.0;
+        let facts = connection.facts();
         Ok(Response::new(HelloResponse {
             peer_id: facts.peer.id().to_string(),
             pin_label: facts.peer.label().to_string(),

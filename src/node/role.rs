@@ -101,7 +101,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let walled = entered.and_then(|entered| {
         let given = listeners.len() + channels + doors.len() + application_connections;
         entered.limit_descriptors(descriptors_of(&setup.limits, each, given))?;
-        entered.wall(&sandbox::Walls::Nothing)
+        entered.wall(&sandbox::Walls::Ports(setup.dials.clone()))
     });
     let walled = match walled {
         Ok(walled) => walled,
@@ -273,7 +273,7 @@ async fn serve(
                 .await;
             return Ok(());
         }
-        serve::serve(routes, incoming, &limits, stopping).await
+        serve::serve(&node, routes, incoming, stopping).await
     };
     let serving = async {
         let served = ingress.await;

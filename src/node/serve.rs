@@ -9,8 +9,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use super::Node;
 use super::live::Stream;
-use crate::config::{Limits, size32};
+use super::methods::Guarded;
+use crate::config::size32;
 
 /// A stream that a peer opens and resets costs us work; after so many waiting resets the connection
 /// is closed (CVE-2023-44487, rapid reset).
@@ -18,11 +20,12 @@ const PENDING_RESETS: usize = 20;
 
 /// Serves `routes` until `stopped`, then lets running calls end.
 pub(super) async fn serve(
+    node: &Node,
     routes: Routes,
     accepted: mpsc::Receiver<io::Result<Stream>>,
-    limits: &Limits,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    let limits = &node.0.limits;
     let keepalive = Duration::from_millis(limits.keepalive_ms);
     Server::builder()
         .initial_stream_window_size(size32(limits.stream_window_bytes))
@@ -35,6 +38,10 @@ pub(super) async fn serve(
         .http2_keepalive_timeout(Some(keepalive))
         .max_connection_age(Duration::from_millis(limits.connection_age_ms))
         .max_connection_age_grace(Duration::from_millis(limits.connection_age_ms / 10))
+        .layer(tower::layer::layer_fn(|inner| Guarded {
+            node: node.clone(),
+            inner,
+        }))
         .add_routes(routes)
         .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stopped)
         .await

@@ -44,6 +44,12 @@ impl PeerAddress {
         &self.resolved
     }
 
+    /// The port that it is dialled at.
+    pub fn port(&self) -> u16 {
+        let port = self.text.rsplit_once(':').map(|(_, port)| port.parse());
+        port.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// Whether this is `host:port`.
     pub fn is_host(&self) -> bool {
         self.text.parse::<SocketAddr>().is_err()
@@ -133,12 +139,14 @@ mod tests {
         assert_eq!(literal.resolved(), ["127.0.0.1:7443".parse().unwrap()]);
         let literal: PeerAddress = "[0::1]:7443".parse().unwrap();
         assert_eq!((literal.as_str(), literal.is_host()), ("[::1]:7443", false));
+        assert_eq!(literal.port(), 7443);
         let host: PeerAddress = "Node-B.example:7443".parse().unwrap();
         assert_eq!(
             (host.as_str(), host.is_host()),
             ("node-b.example:7443", true)
         );
         assert!(host.resolved().is_empty());
+        assert_eq!(host.port(), 7443);
     }
 
     #[test]

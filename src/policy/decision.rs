@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndEntity, PeerId, PeerPolicy, PinLabel};
+use super::{EndEntity, Methods, PeerId, PeerPolicy, PinLabel};
 use crate::role::TlsRole;
 
 /// What a peer showed, and what we know of the connection it showed it on.
@@ -51,6 +51,7 @@ pub struct Grant {
     label: PinLabel,
     end_entity: Arc<EndEntity>,
     dialled: Option<(PeerId, SocketAddr)>,
+    methods: Arc<Methods>,
 }
 
 impl Grant {
@@ -82,6 +83,11 @@ impl Grant {
     /// The address that we dialled it at, when we did.
     pub fn dialled(&self) -> Option<SocketAddr> {
         self.dialled.as_ref().map(|(_, address)| *address)
+    }
+
+    /// The calls that it may make.
+    pub fn methods(&self) -> &Methods {
+        &self.methods
     }
 }
 
@@ -123,6 +129,9 @@ pub enum Reason {
     /// The key is neither the active nor the backup pin.
     #[error("the peer's key is not pinned")]
     KeyNotPinned,
+    /// The peer's list of methods does not name the one that it calls.
+    #[error("the peer may not call this method")]
+    MethodNotAllowed,
 }
 
 impl Reason {
@@ -140,6 +149,7 @@ impl Reason {
             Self::AddressNotOfPeer => "address-not-of-peer",
             Self::NotInThatRole => "not-in-that-role",
             Self::KeyNotPinned => "key-not-pinned",
+            Self::MethodNotAllowed => "method-not-allowed",
         }
     }
 }
@@ -211,6 +221,7 @@ impl PeerPolicy {
             label,
             end_entity,
             dialled,
+            methods: Arc::clone(&peer.methods),
         })
     }
 }

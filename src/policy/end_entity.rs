@@ -30,6 +30,7 @@ pub struct EndEntity {
     id: PeerId,
     role: TlsRole,
     pin: SpkiPin,
+    not_before: SystemTime,
     not_after: SystemTime,
     serial: Box<[u8]>,
 }
@@ -63,6 +64,7 @@ impl EndEntity {
             id,
             role,
             pin: SpkiPin::of_spki(fields.spki),
+            not_before: fields.not_before,
             not_after: fields.not_after,
             serial: fields.serial.into(),
         })
@@ -88,6 +90,11 @@ impl EndEntity {
         self.not_after
     }
 
+    /// Whether `now` is in its validity, both ends included (RFC 5280 §4.1.2.5).
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+
     /// The content octets of its serial number (RFC 5280 §4.1.2.2), big endian.
     pub fn serial(&self) -> &[u8] {
         &self.serial
@@ -97,6 +104,7 @@ impl EndEntity {
 /// The parts of a certificate that we look at, borrowed from its DER.
 struct Fields<'a> {
     serial: &'a [u8],
+    not_before: SystemTime,
     not_after: SystemTime,
     spki: &'a [u8],
     is_authority: bool,
@@ -130,6 +138,7 @@ impl<'a> Fields<'a> {
         let spki = tbs.tlv_bytes()?;
         let mut fields = Self {
             serial: serial.value(),
+            not_before: validity.not_before.to_system_time(),
             not_after: validity.not_after.to_system_time(),
             spki,
             is_authority: false,

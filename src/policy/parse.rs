@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::PeerAddress;
-use super::{Peer, PeerId, PeerPolicy, PinSet, SpkiPin};
+use super::{MethodPattern, Methods, Peer, PeerId, PeerPolicy, PinSet, SpkiPin};
 use crate::fault::Fault;
 use crate::toml_faults;
 
@@ -18,6 +18,8 @@ const LONGEST_TEXT: usize = 4 << 20;
 const MOST_PEERS: usize = 10_000;
 /// Every address may be tried in turn when a peer is dialled.
 const MOST_ADDRESSES: usize = 16;
+/// Services have fewer; `/package.Service/*` is one for all of a service.
+const MOST_METHODS: usize = 1000;
 /// As many faults as one can mend in one go.
 const MOST_FAULTS: usize = 100;
 
@@ -37,6 +39,7 @@ struct PeerSpec {
     addresses: Vec<Spanned<String>>,
     server: Option<Spanned<PinsSpec>>,
     client: Option<Spanned<PinsSpec>>,
+    methods: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Deserialize)]
@@ -134,13 +137,44 @@ impl Reading<'_> {
                 mend,
             );
         }
+        let methods = self.methods(key, spec);
         Some(Peer {
             name: name?,
             id: id?,
             addresses,
             server,
             client,
+            methods: Arc::new(methods),
         })
+    }
+
+    fn methods(&mut self, key: &str, spec: &PeerSpec) -> Methods {
+        let Some(listed) = &spec.methods else {
+            return Methods::default();
+        };
+        let key = format!("{key}.methods");
+        if spec.client.is_none() {
+            let mend = "add [peer.client] with its pins, or remove the methods";
+            self.fault(
+                &key,
+                listed,
+                "is about calls of a peer that may not act as a client",
+                mend,
+            );
+        }
+        let texts = listed.get_ref();
+        if let Some(text) = texts.get(MOST_METHODS) {
+            let mend =
+                format!("list at most {MOST_METHODS}; `/package.Service/*` is all of a service");
+            self.fault(&key, text, "has too many entries", mend);
+        }
+        let mend = "write `/package.Service/Method`, or `/package.Service/*` for all of a service; \
+                    without methods a peer may call everything";
+        let mut patterns = Vec::new();
+        for (index, text) in texts.iter().take(MOST_METHODS).enumerate() {
+            patterns.extend(self.read::<MethodPattern>(&format!("{key}[{index}]"), text, mend));
+        }
+        Methods::listed(patterns)
     }
 
     fn name(&mut self, key: &str, name: &Spanned<String>) -> Option<Arc<str>> {
@@ -388,6 +422,37 @@ backup = "sha256/Z2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2c="
                 ("peer[0].addresses".to_owned(), 4)
             ]
         );
+    }
+
+    #[test]
+    fn a_peer_s_methods_are_those_that_it_lists() {
+        let with =
+            |methods: &str| GOOD.replacen("id = ", &format!("methods = {methods}\nid = "), 1);
+        let shown = |text: &str| {
+            let policy = PeerPolicy::parse(text).unwrap();
+            let methods = policy.named("b").unwrap().methods().clone();
+            methods
+                .patterns()
+                .map(|patterns| patterns.map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(shown(GOOD), None);
+        assert_eq!(shown(&with("[]")), Some(Vec::new()));
+        let listed = ["/a.S/M".to_owned(), "/b.T/*".to_owned()];
+        assert_eq!(shown(&with("['/a.S/M', '/b.T/*']")), Some(listed.into()));
+
+        let text = with("['/a.S/M',\n'a.S/M', '/a.S',\n'/a.S/*x']");
+        let expected = [1, 2, 3].map(|index| format!("peer[0].methods[{index}]"));
+        let found: Vec<_> = expected.into_iter().zip([5, 5, 6]).collect();
+        assert_eq!(faults(&text), found);
+        let many = format!("[{}]", vec!["'/a.S/M'"; MOST_METHODS + 1].join(","));
+        assert_eq!(faults(&with(&many)), [("peer[0].methods".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn methods_of_a_peer_that_is_no_client_are_a_fault() {
+        let server = GOOD.split("[peer.client]").next().unwrap();
+        let text = server.replace("addresses", "methods = ['/a.S/M']\naddresses");
+        assert_eq!(faults(&text), [("peer[0].methods".to_owned(), 5)]);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The allow-list: which peers exist, where they are, which keys they hold in which role.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::address::{PeerAddress, ResolvedHosts};
-use super::{PeerId, PinSet};
+use super::{Methods, PeerId, PinSet};
 use crate::role::TlsRole;
 
 /// One listed peer.
@@ -16,6 +16,7 @@ pub struct Peer {
     pub(super) addresses: Vec<PeerAddress>,
     pub(super) server: Option<PinSet>,
     pub(super) client: Option<PinSet>,
+    pub(super) methods: Arc<Methods>,
 }
 
 impl Peer {
@@ -47,6 +48,11 @@ impl Peer {
             TlsRole::Server => self.server.as_ref(),
             TlsRole::Client => self.client.as_ref(),
         }
+    }
+
+    /// The calls that it may make.
+    pub fn methods(&self) -> &Methods {
+        &self.methods
     }
 }
 
@@ -111,6 +117,12 @@ impl PeerPolicy {
             .flat_map(|peer| &peer.addresses)
             .filter(|address| address.is_host())
             .map(PeerAddress::as_str)
+    }
+
+    /// The TCP ports that peers are dialled at.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        let addresses = self.peers.iter().flat_map(Peer::addresses);
+        addresses.map(PeerAddress::port).collect()
     }
 
     /// The same policy with its host names standing for what they resolved to; a host that is not

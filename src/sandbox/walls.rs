@@ -1,5 +1,6 @@
 //! Landlock: what a process still sees of files, TCP ports and other processes (landlock(7)).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use serde::Serialize;
@@ -27,8 +28,8 @@ pub(crate) enum Walls {
     Programs(Vec<PathBuf>),
     /// A keeper after login: reading beneath `folders`, no writing, no programs.
     ReadOnly(Vec<PathBuf>),
-    /// The node: no file at all.
-    Nothing,
+    /// The node: no file at all, and TCP connections to these ports.
+    Ports(BTreeSet<u16>),
 }
 
 /// What is left of the system behind walls.
@@ -40,6 +41,8 @@ pub(crate) struct Reach {
     execute: Vec<PathBuf>,
     /// Ports.
     bind_tcp: Vec<u16>,
+    /// Ports too; `null`: any, as far as the role's system calls reach.
+    connect_tcp: Option<BTreeSet<u16>>,
     signals_outside: bool,
     abstract_sockets_outside: bool,
     /// For people, as attestations have it.
@@ -71,13 +74,17 @@ impl Walls {
         let (read, write, execute) = match self {
             Self::Programs(programs) => (everything(), everything(), programs.clone()),
             Self::ReadOnly(folders) => (folders.clone(), Vec::new(), Vec::new()),
-            Self::Nothing => (Vec::new(), Vec::new(), Vec::new()),
+            Self::Ports(_) => (Vec::new(), Vec::new(), Vec::new()),
         };
         Reach {
             read,
             write,
             execute,
             bind_tcp: Vec::new(),
+            connect_tcp: match self {
+                Self::Ports(ports) => Some(ports.clone()),
+                Self::Programs(_) | Self::ReadOnly(_) => None,
+            },
             signals_outside: false,
             abstract_sockets_outside: matches!(self, Self::Programs(_)),
             summary: self.to_string(),
@@ -105,24 +112,36 @@ impl Walls {
             }
             // An open device is a module's business; which may be opened is seccomp's and the system's.
             Self::ReadOnly(_) => AccessFs::from_all(VERSION) & !AccessFs::IoctlDev,
-            Self::Nothing => AccessFs::from_all(VERSION),
+            Self::Ports(_) => AccessFs::from_all(VERSION),
         };
         let scopes = match self {
             // systemd may want to be notified on an abstract socket.
             Self::Programs(_) => Scope::Signal.into(),
-            Self::ReadOnly(_) | Self::Nothing => Scope::from_all(VERSION),
+            Self::ReadOnly(_) | Self::Ports(_) => Scope::from_all(VERSION),
+        };
+        let ports = match self {
+            Self::Ports(ports) => Some(ports),
+            Self::Programs(_) | Self::ReadOnly(_) => None,
+        };
+        let network = match ports {
+            Some(_) => AccessNet::BindTcp | AccessNet::ConnectTcp,
+            // A module may have a daemon, and a resolver may ask over TCP.
+            None => AccessNet::BindTcp.into(),
         };
         let mut rules = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(files)?
-            .handle_access(AccessNet::BindTcp)?
+            .handle_access(network)?
             .scope(scopes)?
             .create()?;
         let (paths, rights) = match self {
             Self::Programs(programs) => (programs.as_slice(), AccessFs::Execute.into()),
             Self::ReadOnly(folders) => (folders.as_slice(), AccessFs::ReadFile | AccessFs::ReadDir),
-            Self::Nothing => (&[][..], AccessFs::ReadFile.into()),
+            Self::Ports(_) => (&[][..], AccessFs::ReadFile.into()),
         };
+        for port in ports.into_iter().flatten() {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+        }
         if let Self::Programs(_) = self {
             rules = rules.add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::Refer))?;
         }
@@ -155,12 +174,19 @@ impl fmt::Display for Walls {
             Self::ReadOnly(folders) => {
                 write!(f, "reads only {}; writes and runs nothing", list(folders))?
             }
-            Self::Nothing => f.write_str("no files")?,
+            Self::Ports(ports) => {
+                let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+                let ports = match ports.as_slice() {
+                    [] => "no TCP port".to_owned(),
+                    some => format!("only TCP ports {}", some.join(", ")),
+                };
+                write!(f, "no files; connects to {ports}")?
+            }
         }
         f.write_str("; binds no TCP port; signals no process outside")?;
         match self {
             Self::Programs(_) => Ok(()),
-            Self::ReadOnly(_) | Self::Nothing => f.write_str("; no abstract sockets outside"),
+            Self::ReadOnly(_) | Self::Ports(_) => f.write_str("; no abstract sockets outside"),
         }
     }
 }
@@ -171,7 +197,7 @@ pub(super) fn missing() -> Option<Fault> {
         Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(VERSION))?
-            .handle_access(AccessNet::BindTcp)?
+            .handle_access(AccessNet::from_all(VERSION))?
             .scope(Scope::from_all(VERSION))?
             .create()
             .map(drop)

@@ -223,6 +223,7 @@ impl Supervisor {
                 .collect(),
             limits: self.config.limits.clone(),
             profile: self.config.node.profile.clone(),
+            dials: self.config.dials(),
             generation: self.generation(&self.config, self.generation),
         };
         self.node

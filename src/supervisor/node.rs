@@ -1,7 +1,7 @@
 //! The node's process: started with the listeners and the channels to the keepers, replaced on the
 //! same descriptors when it dies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub(super) struct Node {
     pub(super) restarts: u32,
     /// What the configuration says of it.
     pub(super) given: NodeSandbox,
+    /// The TCP ports that the running one may connect to.
+    pub(super) dials: BTreeSet<u16>,
     /// What the running one said of its confinement.
     pub(super) sandbox: Option<sandbox::Report>,
     backoff: Backoff,
@@ -49,6 +51,7 @@ impl Node {
             application_well: true,
             faults: Vec::new(),
             restarts: 0,
+            dials: BTreeSet::new(),
             sandbox: None,
             backoff: Backoff::default(),
             told: None,
@@ -77,6 +80,7 @@ impl Node {
         self.ready = false;
         self.application_well = true;
         self.told = None;
+        self.dials.clone_from(&setup.dials);
         self.child = Some(Child::start(
             &Start {
                 role: Role::Node,

@@ -123,10 +123,26 @@ impl Supervisor {
                 .zip(old_tokens)
                 .all(|(new, old)| new.same_keys(old));
         differs("token", !same_tokens);
+        faults.extend(self.unreachable(&new));
         if faults.is_empty() {
             Ok(new)
         } else {
             Err(faults)
         }
+    }
+
+    /// A sealed node's ports stay as they are: a policy with others would list peers that it cannot dial.
+    fn unreachable(&self, new: &Config) -> Option<Fault> {
+        let dials = new.dials();
+        let ports: Vec<_> = dials
+            .difference(&self.node.dials)
+            .map(u16::to_string)
+            .collect();
+        let problem = format!(
+            "the sandbox of the running node does not let it connect to TCP port {}",
+            ports.join(", ")
+        );
+        let mend = "restart the node; for peers to come, list their ports in dial_ports of [sandbox] beforehand";
+        (!ports.is_empty()).then(|| Fault::new("peers", problem, mend))
     }
 }

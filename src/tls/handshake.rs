@@ -22,7 +22,7 @@ use super::generation::{Generation, GenerationError};
 use super::inside::Inside;
 use super::lane::Lane;
 use super::provider::{group_name, suite_name};
-use super::signing::{SignatureRecord, SignaturesMade};
+use super::signing::{Presenting, SignatureRecord, SignaturesMade};
 use super::verifier::{Chain, Dialled};
 use super::wire::Wire;
 use crate::admission::{Class, Entry, Step as Progress, Ticket, Turned};
@@ -178,7 +178,8 @@ impl Handshakes {
         };
         let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Server);
-        let config = generation.accepting(&record, inside).ok_or(missing)?;
+        let present = |own: &_| Presenting::new(own, &record);
+        let config = generation.accepting(present, inside).ok_or(missing)?;
         let answering = config.clone();
         // The lane sends the answer itself, which saves two changes of threads: until the peer has
         // heard it and spoken again there is nothing to do here.
@@ -212,8 +213,9 @@ impl Handshakes {
         let generation = self.generation();
         let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Client);
+        let present = |own: &_| Presenting::new(own, &record);
         let config = generation
-            .dialling(dialled.clone(), &record, inside)
+            .dialling(dialled.clone(), present, inside)
             .ok_or(missing)?;
         let mut wire = Wire::new(tcp);
 

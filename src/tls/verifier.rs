@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -30,8 +31,9 @@ pub(super) struct Judge {
     /// WebPKI for certificates of clients, over the same roots.
     clients: Arc<dyn ClientCertVerifier>,
     algorithms: WebPkiSupportedAlgorithms,
-    /// What this policy granted to clients, by the bytes of their certificates: the next decision
-    /// need not read them again.
+    /// What was granted to clients whose certificates an anchor itself signed, by the bytes of these.
+    /// Neither that signature nor what stands in the bytes can change while this generation lives: only
+    /// the dates and the policy are asked again.
     granted: Mutex<HashMap<Box<[u8]>, Grant>>,
 }
 
@@ -42,6 +44,13 @@ pub(super) struct Chain<'a> {
     pub(super) intermediates: &'a [CertificateDer<'a>],
     /// Whom we dialled; `None` when the peer dialled us.
     pub(super) dialled: Option<&'a Dialled>,
+}
+
+impl Chain<'_> {
+    /// A client's, with nothing between it and an anchor.
+    fn is_of_a_client_alone(&self) -> bool {
+        self.dialled.is_none() && self.intermediates.is_empty()
+    }
 }
 
 /// The peer that we mean to reach, and where.
@@ -79,6 +88,13 @@ impl Judge {
             intermediates,
             dialled,
         } = chain;
+        if let Some(grant) = self.granted_before(chain, now) {
+            return self
+                .policy
+                .decide_again(&grant)
+                .into_result()
+                .map_err(refused);
+        }
         if dialled.is_some() {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             let all = self.algorithms.all;
@@ -94,42 +110,49 @@ impl Judge {
             self.clients
                 .verify_client_cert(end_entity, intermediates, now)?;
         }
-        self.decide(chain).into_result().map_err(refused)
+        let grant = self.decide(chain).into_result().map_err(refused)?;
+        self.remember(chain, &grant);
+        Ok(grant)
     }
 
     /// The policy alone.
     pub(super) fn decide(&self, chain: Chain<'_>) -> Decision {
-        match chain.dialled {
-            Some(dialled) => self.policy.decide(Presented {
-                end_entity: chain.end_entity,
-                role: TlsRole::Server,
-                dialled: Some((&dialled.peer, dialled.address)),
-            }),
-            None => self.decide_about_client(chain.end_entity),
-        }
-    }
-
-    /// A handshake asks twice, and a peer comes back with the same certificate: it is read once, and
-    /// decided about every time.
-    fn decide_about_client(&self, end_entity: &[u8]) -> Decision {
-        let known = self.granted().get(end_entity).cloned();
+        let known = self.known(chain);
         if let Some(grant) = known {
             return self.policy.decide_again(&grant);
         }
-        let decision = self.policy.decide(Presented {
-            end_entity,
-            role: TlsRole::Client,
-            dialled: None,
-        });
-        if let Decision::Allow(grant) = &decision {
-            let mut granted = self.granted();
-            // Each is of a peer whose key is pinned: nobody else can fill it.
-            if granted.len() >= REMEMBERED {
-                granted.clear();
-            }
-            granted.insert(end_entity.into(), grant.clone());
+        self.policy.decide(Presented {
+            end_entity: chain.end_entity,
+            role: chain.dialled.map_or(TlsRole::Client, |_| TlsRole::Server),
+            dialled: chain
+                .dialled
+                .map(|dialled| (&dialled.peer, dialled.address)),
+        })
+    }
+
+    fn granted_before(&self, chain: Chain<'_>, now: UnixTime) -> Option<Grant> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        self.known(chain)
+            .filter(|grant| grant.end_entity().is_valid_at(now))
+    }
+
+    fn known(&self, chain: Chain<'_>) -> Option<Grant> {
+        match chain.is_of_a_client_alone() {
+            true => self.granted().get(chain.end_entity.as_ref()).cloned(),
+            false => None,
         }
-        decision
+    }
+
+    fn remember(&self, chain: Chain<'_>, grant: &Grant) {
+        if !chain.is_of_a_client_alone() {
+            return;
+        }
+        let mut granted = self.granted();
+        // Each is of a peer whose key is pinned: nobody else can fill it.
+        if granted.len() >= REMEMBERED {
+            granted.clear();
+        }
+        granted.insert(chain.end_entity.as_ref().into(), grant.clone());
     }
 
     fn granted(&self) -> std::sync::MutexGuard<'_, HashMap<Box<[u8]>, Grant>> {
@@ -244,5 +267,146 @@ impl ServerCertVerifier for ServerJudge {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.judge.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rcgen::KeyPair;
+    use rustls::server::WebPkiClientVerifier;
+
+    use super::*;
+    use crate::policy::test_authority::{Profile, TestAuthority, TestLeaf, spare_pin};
+    use crate::tls::generation::TrustAnchors;
+    use crate::tls::provider::provider;
+
+    const B: &str = "spiffe://mesh.example/node/b";
+
+    /// WebPKI, and how often it was asked.
+    #[derive(Debug)]
+    struct Counted(Arc<dyn ClientCertVerifier>, Arc<AtomicUsize>);
+
+    impl ClientCertVerifier for Counted {
+        fn root_hint_subjects(&self) -> &[DistinguishedName] {
+            self.0.root_hint_subjects()
+        }
+
+        fn verify_client_cert(
+            &self,
+            end_entity: &CertificateDer<'_>,
+            intermediates: &[CertificateDer<'_>],
+            now: UnixTime,
+        ) -> Result<ClientCertVerified, Error> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.verify_client_cert(end_entity, intermediates, now)
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(not_tls12())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.0
+                .verify_tls13_signature(message, certificate, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.supported_verify_schemes()
+        }
+    }
+
+    fn judge_of(authority: &TestAuthority, leaf: &TestLeaf) -> (Judge, Arc<AtomicUsize>) {
+        let (active, backup) = (leaf.pin(), spare_pin("b"));
+        let policy = format!(
+            "[[peer]]\nname = \"b\"\nid = \"{B}\"\n[peer.client]\nactive = \"{active}\"\nbackup = \"{backup}\"\n"
+        );
+        let anchors = TrustAnchors::from_pem(&authority.pem()).unwrap();
+        let roots = Arc::new(anchors.roots().clone());
+        let provider = provider();
+        let webpki = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let clients = Arc::new(Counted(webpki.build().unwrap(), asked.clone()));
+        let algorithms = provider.signature_verification_algorithms;
+        let policy = PeerPolicy::parse(&policy).unwrap();
+        (Judge::new(policy, roots, clients, algorithms), asked)
+    }
+
+    fn key_and_copy() -> (KeyPair, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let copy = KeyPair::from_pem(&key.serialize_pem()).unwrap();
+        (key, copy)
+    }
+
+    fn in_year(year: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_556_952))
+    }
+
+    #[test]
+    fn a_granted_chain_is_verified_once_and_its_dates_every_time() {
+        let authority = TestAuthority::new();
+        let years = (2020, 2030);
+        let leaf = authority.issue(&Profile {
+            years,
+            ..Profile::of(TlsRole::Client, B)
+        });
+        let (judge, asked) = judge_of(&authority, &leaf);
+        let end_entity = CertificateDer::from(leaf.der.clone());
+        let alone = Chain {
+            end_entity: &end_entity,
+            intermediates: &[],
+            dialled: None,
+        };
+        for _ in 0..3 {
+            judge.judge(alone, in_year(2025)).unwrap();
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+
+        for (year, refusal) in [(2019, "NotValidYet"), (2031, "Expired")] {
+            let error = judge.judge(alone, in_year(year)).unwrap_err();
+            assert!(format!("{error:?}").contains(refusal), "{error:?}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        let more = [end_entity.clone()];
+        let with_more = Chain {
+            intermediates: &more,
+            ..alone
+        };
+        judge.judge(with_more, in_year(2025)).unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn what_was_refused_is_verified_again() {
+        let (authority, other) = (TestAuthority::new(), TestAuthority::new());
+        let (key, same) = key_and_copy();
+        let leaf = authority.issue_for(&Profile::of(TlsRole::Client, B), key);
+        let unpinned = authority.issue(&Profile::of(TlsRole::Client, B));
+        let stranger = other.issue_for(&Profile::of(TlsRole::Client, B), same);
+        let (judge, asked) = judge_of(&authority, &leaf);
+        for leaf in [&unpinned, &stranger] {
+            let end_entity = CertificateDer::from(leaf.der.clone());
+            let alone = Chain {
+                end_entity: &end_entity,
+                intermediates: &[],
+                dialled: None,
+            };
+            let before = asked.load(Ordering::Relaxed);
+            for _ in 0..2 {
+                judge.judge(alone, in_year(2025)).unwrap_err();
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), before + 2);
+        }
     }
 }

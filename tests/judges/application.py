@@ -19,8 +19,13 @@ def told(context):
 
 
 class Echo(grpc.GenericRpcHandler):
+    def __init__(self):
+        self.heard = []
+
     def service(self, details):
+        self.heard.append(details.method)
         return {
+            "/test.Echo/Heard": grpc.unary_unary_rpc_method_handler(lambda *_: " ".join(self.heard).encode()),
             "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
             "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
             "/test.Echo/Much": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(60_000)),

@@ -39,6 +39,10 @@ def unary(channel):
     print(answer.decode(), sorted(trailers.items()))
 
 
+def heard(channel):
+    print(channel.unary_unary("/test.Echo/Heard")(b"", timeout=20).decode())
+
+
 def fail(channel):
     channel.unary_unary("/test.Echo/Fail")(b"so", timeout=20)
 
@@ -129,6 +133,7 @@ ACTIONS = {
     "unary": unary,
     "twice": twice,
     "slow": slow,
+    "heard": heard,
     "fail": fail,
     "bulk": bulk,
     "message": message,

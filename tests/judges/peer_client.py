@@ -111,6 +111,17 @@ def greet(channel, args):
         print(error.code().name, flush=True)
 
 
+def calls(channel, _args):
+    """Calls each method that the test names, with an empty message, over one connection."""
+    for line in sys.stdin:
+        try:
+            channel.unary_unary(line.strip())(b"", timeout=20)
+        except grpc.RpcError as error:
+            print(error.code().name, error.details(), flush=True)
+        else:
+            print("OK", flush=True)
+
+
 def main():
     args = arguments()
     credentials = grpc.ssl_channel_credentials(
@@ -127,6 +138,7 @@ def main():
             "slow-transfer": slow_transfer,
             "refused": refused,
             "greet": greet,
+            "calls": calls,
         }[args.action](channel, args)
 
 

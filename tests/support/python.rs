@@ -107,6 +107,15 @@ impl Judge {
         });
         assert!(status.success(), "the judge failed: {status}");
     }
+
+    /// Waits for its end, which must be a failure.
+    #[track_caller]
+    pub fn fail(mut self) {
+        let status = super::eventually("the judge ends", || {
+            self.child.try_wait().expect("our child")
+        });
+        assert!(!status.success(), "the judge did not fail");
+    }
 }
 
 impl Drop for Judge {

@@ -9,8 +9,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
-use super::super::Node;
 use super::super::live::PeerConnection;
+use super::super::{Node, methods};
 use super::per_peer::PerPeer;
 use crate::config::size;
 use crate::policy::PeerId;
@@ -60,7 +60,7 @@ impl Behind {
         stream: Box<dyn ByteStream>,
         draining: watch::Receiver<bool>,
     ) {
-        let facts = &connection.0;
+        let facts = connection.facts();
         let peer = &facts.peer;
         let (id, label) = (peer.id().to_string(), peer.label().to_string());
         let Some(caller) = Caller::new(peer.name(), &id, &label) else {
@@ -68,6 +68,9 @@ impl Behind {
         };
         let settings = &node.0.proxy;
         let ended = match (&*self.application, facts.inside) {
+            (Spoken::Tcp(_), Inside::Bytes) if connection.is_listing() => {
+                Err("its methods are listed, and what it speaks has none".to_owned())
+            }
             (Spoken::Tcp(upstream), Inside::Bytes) => match upstream.connect().await {
                 Ok(application) => Box::pin(tunnel::join(stream, application, settings))
                     .await
@@ -85,6 +88,7 @@ impl Behind {
                 let most = size(node.0.limits.peer_connections);
                 let web = || Web::new(upstream.clone(), most, Arc::clone(all));
                 let at = AtHttp {
+                    node: node.clone(),
                     web: webs.of(peer.id(), web),
                     routes: self.routes,
                     caller,
@@ -115,11 +119,21 @@ impl Behind {
                     route: {
                         let (node, connection) = (node.clone(), connection.clone());
                         move |head: &mut Parts| {
+                            let path = methods::path(&head.uri);
+                            if node.may_call(&connection, path).is_err() {
+                                return Target::Refuse(methods::refusal());
+                            }
                             if head.uri.path().starts_with(OURS) {
                                 head.extensions.insert(connection.clone());
                                 return Target::Local(self.routes.clone());
                             }
-                            target(at.as_ref(), &node, connection.0.peer.id(), &caller, head)
+                            target(
+                                at.as_ref(),
+                                &node,
+                                connection.facts().peer.id(),
+                                &caller,
+                                head,
+                            )
                         }
                     },
                 };
@@ -179,6 +193,7 @@ struct AtGrpc {
 /// One peer's connection to an application that speaks HTTP/1.1.
 #[derive(Clone)]
 struct AtHttp {
+    node: Node,
     web: Arc<Web>,
     routes: Routes,
     caller: Caller,
@@ -187,6 +202,11 @@ struct AtHttp {
 
 impl AtHttp {
     async fn ask(self, mut request: http::Request<Body>) -> Answer {
+        // Beside the path there may be a query here.
+        let path = request.uri().path();
+        if self.node.may_call(&self.connection, path).is_err() {
+            return Ok(methods::response(&request));
+        }
         if request.uri().path().starts_with(OURS) {
             request.extensions_mut().insert(self.connection);
             return match self.routes.oneshot(request).await {

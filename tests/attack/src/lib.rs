@@ -215,6 +215,9 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         // More than any machine has.
         "out of memory" => drop(std::hint::black_box(vec![0_u8; 1 << 60])),
         "bind a TCP port" => return bind_tcp(),
+        "connect to another TCP port" => return connect_tcp(libc::AF_INET, 9),
+        "connect to another TCP port over IPv6" => return connect_tcp(libc::AF_INET6, 9),
+        "connect by sendto" => return fast_open(9),
         #[cfg(target_arch = "x86_64")]
         // The same number in the x32 table (syscall(2), "Architecture-specific requirements").
         "x32 getpid" => return call(0x4000_0000 + libc::SYS_getpid, [0; 6]),
@@ -223,6 +226,9 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         _ => {}
     }
     let mut buffer = vec![0_u8; 4096];
+    if let Some(port) = name.strip_prefix("connect to TCP port ") {
+        return connect_tcp(libc::AF_INET, port.parse().expect("a port"));
+    }
     if let Some(raw) = name.strip_prefix("raw ") {
         let mut words = [0; 7];
         for (word, text) in words.iter_mut().zip(raw.split(' ')) {
@@ -250,20 +256,49 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
     call(found.number, arguments)
 }
 
+fn tcp(family: i32) -> Result<i64, i32> {
+    let kind = i64::from(libc::SOCK_STREAM);
+    call(libc::SYS_socket, [i64::from(family), kind, 0, 0, 0, 0])
+}
+
+/// 127.0.0.1 or ::1 with this port, and its length (ip(7), ipv6(7)).
+fn loopback(family: i32, port: u16) -> ([u8; 28], i64) {
+    let mut address = [0; 28];
+    address[0] = family.to_le_bytes()[0];
+    address[2..4].copy_from_slice(&port.to_be_bytes());
+    match family {
+        libc::AF_INET => {
+            address[4..8].copy_from_slice(&[127, 0, 0, 1]);
+            (address, 16)
+        }
+        _ => {
+            address[23] = 1;
+            (address, 28)
+        }
+    }
+}
+
 fn bind_tcp() -> Result<i64, i32> {
-    let socket = call(
-        libc::SYS_socket,
-        [
-            i64::from(libc::AF_INET),
-            i64::from(libc::SOCK_STREAM),
-            0,
-            0,
-            0,
-            0,
-        ],
-    )?;
-    let inet: [u8; 16] = [2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-    call(libc::SYS_bind, [socket, inet.as_ptr() as i64, 16, 0, 0, 0])
+    let socket = tcp(libc::AF_INET)?;
+    let (address, length) = loopback(libc::AF_INET, 0);
+    call(libc::SYS_bind, [socket, address.as_ptr() as i64, length, 0, 0, 0])
+}
+
+fn connect_tcp(family: i32, port: u16) -> Result<i64, i32> {
+    let socket = tcp(family)?;
+    let (address, length) = loopback(family, port);
+    call(libc::SYS_connect, [socket, address.as_ptr() as i64, length, 0, 0, 0])
+}
+
+/// tcp(7), `MSG_FASTOPEN`: the first bytes and the connection in one call, which is not connect(2).
+fn fast_open(port: u16) -> Result<i64, i32> {
+    let socket = tcp(libc::AF_INET)?;
+    let (address, length) = loopback(libc::AF_INET, port);
+    let flags = i64::from(libc::MSG_FASTOPEN);
+    call(
+        libc::SYS_sendto,
+        [socket, b"x".as_ptr() as i64, 1, flags, address.as_ptr() as i64, length],
+    )
 }
 
 fn call(number: i64, a: [i64; 6]) -> Result<i64, i32> {

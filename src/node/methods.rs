@@ -1,0 +1,102 @@
+//! The last term of what a peer is let in for: the method, asked at every call of every connection under
+//! the policy in force.
+
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::future::Either;
+use http::{Request, Response, StatusCode, Uri};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+use super::{Node, PeerConnection};
+use crate::policy::Reason;
+use crate::proxy::{Code, Refusal, is_grpc};
+
+/// What the peer is told, whatever it asked for.
+const REFUSED: &str = "this peer may not call this method";
+/// So much of a path that a peer chose goes into the log, in characters.
+const SHOWN: usize = 128;
+
+impl Node {
+    /// Whether the peer behind `connection` may call `path`; who may not is counted and logged.
+    ///
+    /// # Errors
+    /// Why not: the call ends with [`refusal`] or [`response`], and nobody hears of it.
+    pub(super) fn may_call(&self, connection: &PeerConnection, path: &str) -> Result<(), Reason> {
+        let Err(reason) = connection.may_call(path) else {
+            return Ok(());
+        };
+        self.0.metrics.refused_calls.count("", reason.code());
+        if let Some(unlogged) = self.0.refused_call_lines.take(Instant::now()) {
+            let facts = connection.facts();
+            let shown: String = path.chars().take(SHOWN).collect();
+            tracing::warn!(
+                peer = facts.peer.name(),
+                address = %facts.remote,
+                method = ?shown,
+                code = reason.code(),
+                unlogged,
+                "a call was refused"
+            );
+        }
+        Err(reason)
+    }
+}
+
+/// The whole of what a gRPC call names: its path must have no query.
+pub(super) fn path(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("", |path| path.as_str())
+}
+
+/// A refused call's end, on a connection that we pass on.
+pub(super) fn refusal() -> Refusal {
+    Refusal {
+        code: Code::PermissionDenied,
+        message: REFUSED.into(),
+    }
+}
+
+/// A refused call's end, where hyper answers: trailers alone for gRPC.
+pub(super) fn response<B>(request: &Request<B>) -> Response<Body> {
+    if is_grpc(request.headers()) {
+        return Status::permission_denied(REFUSED).into_http();
+    }
+    let mut response = Response::new(Body::new(format!("{REFUSED}\n")));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response
+}
+
+/// `inner`, which hears only of calls that are allowed.
+#[derive(Clone)]
+pub(super) struct Guarded<S> {
+    pub(super) node: Node,
+    pub(super) inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Guarded<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<S::Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // A call without a connection is nobody's.
+        let allowed = request
+            .extensions()
+            .get::<PeerConnection>()
+            .is_some_and(|connection| self.node.may_call(connection, path(request.uri())).is_ok());
+        match allowed {
+            true => Either::Left(self.inner.call(request)),
+            false => Either::Right(ready(Ok(response(&request)))),
+        }
+    }
+}
