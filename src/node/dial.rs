@@ -14,7 +14,7 @@ use super::{Inner, Node};
 use crate::config::size32;
 use crate::fault::chain;
 use crate::policy::PeerId;
-use crate::proxy::{ByteStream, Dial, Dialling, Pool};
+use crate::proxy::{ByteStream, Dial, Dialling, Other, Pool};
 use crate::tls::{HandshakeError, Inside};
 
 /// Dials one peer.
@@ -76,11 +76,7 @@ impl Dialer {
             node: Arc::downgrade(&node.0),
             state: Arc::clone(&state),
         };
-        let pool = Pool::new(
-            attempts.clone(),
-            node.0.proxy.client(),
-            Some(node.0.proxy.keepalive()),
-        );
+        let pool = Pool::new(attempts.clone(), Other::Peer, &node.0.proxy);
         let dials = attempts.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let attempts = dials.clone();
@@ -171,9 +167,12 @@ impl Attempts {
                 .ok_or(DialError::Unlisted)?;
             peer.socket_addresses().collect()
         };
+        // All of them together: a caller waits no longer because a peer has more addresses.
+        let patience = Duration::from_millis(node.0.limits.connect_ms)
+            / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut last = DialError::NoAddress;
         for address in addresses {
-            match connect_to(&node, &self.peer, address, inside).await {
+            match connect_to(&node, &self.peer, address, inside, patience).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
@@ -187,8 +186,8 @@ async fn connect_to(
     peer: &PeerId,
     address: SocketAddr,
     inside: Inside,
+    patience: Duration,
 ) -> Result<Stream, DialError> {
-    let patience = Duration::from_millis(node.0.limits.connect_ms);
     let tcp = tokio::time::timeout(patience, TcpStream::connect(address))
         .await
         .unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));

@@ -31,7 +31,9 @@ use crate::keeper::ask::Standing;
 use crate::policy::PeerId;
 use crate::proxy;
 use crate::telemetry::Lines;
-use crate::tls::{Connection, Generation, GenerationError, Handshakes, Inside, Lane};
+use crate::tls::{
+    Connection, ConnectionFacts, Generation, GenerationError, Handshakes, Inside, Lane,
+};
 
 pub use live::PeerConnection;
 
@@ -166,5 +168,10 @@ impl Node {
     /// Registers an established connection; the record goes with the returned stream.
     fn adopt(&self, connection: Connection) -> live::Stream {
         self.0.live.adopt(connection, || self.generation())
+    }
+    /// The same for one that a peer made, unless it has too many: then its facts come back.
+    fn admit(&self, connection: Connection) -> Result<live::Stream, Box<ConnectionFacts>> {
+        let most = size(self.0.limits.peer_connections);
+        self.0.live.admit(connection, || self.generation(), most)
     }
 }

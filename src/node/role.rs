@@ -61,13 +61,19 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     };
     telemetry::start("node", setup.log);
     let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
-    let application_connections = match setup.application {
-        Some(_) => application::CONNECTIONS,
-        None => 0,
+    let application_connections = setup
+        .application
+        .as_ref()
+        .map_or(0, application::descriptors);
+    // A peer's connection, and that to the application for its calls.
+    let each = match &setup.application {
+        Some(settings) if settings.upstream.is_some() => 2,
+        _ => 1,
     };
     descriptors::fit(
         &mut setup.limits,
         descriptors.len() + application_connections,
+        each,
     )?;
     let mut descriptors = descriptors.into_iter();
     let listeners: Vec<StdTcpListener> = descriptors
@@ -96,7 +102,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let channels: usize = setup.tokens.iter().map(|token| token.channels).sum();
     let walled = entered.and_then(|entered| {
         let given = listeners.len() + channels + doors.len() + application_connections;
-        entered.limit_descriptors(descriptors_of(&setup.limits, given))?;
+        entered.limit_descriptors(descriptors_of(&setup.limits, each, given))?;
         entered.wall(&sandbox::Walls::Ports(setup.dials.clone()))
     });
     let walled = match walled {
@@ -166,9 +172,12 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
 }
 
 /// How many descriptors a node needs: connections, handshakes, what it was given, and some room.
-fn descriptors_of(limits: &Limits, given: usize) -> u64 {
+fn descriptors_of(limits: &Limits, each: u64, given: usize) -> u64 {
     const ROOM: u64 = 256;
-    limits.connections + limits.pending_handshakes + ROOM + u64::try_from(given).unwrap_or(ROOM)
+    limits.connections * each
+        + limits.pending_handshakes
+        + ROOM
+        + u64::try_from(given).unwrap_or(ROOM)
 }
 
 fn signers(
