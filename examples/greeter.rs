@@ -1,6 +1,6 @@
 //! A gRPC service of your own behind Fastness: `cargo run --example greeter -- run --config node.toml`.
 
-use fastness::{Node, PeerConnection, UnknownPeer};
+use fastness::{Node, PeerConnection};
 use tonic::{Request, Response, Status, service::Routes};
 
 #[expect(unreachable_pub, reason = "generated")]
@@ -17,22 +17,23 @@ impl greeter_server::Greeter for Greeter {
     async fn greet(&self, request: Request<GreetRequest>) -> Greeted {
         // Mutual TLS and the peer policy have decided who this is.
         let nobody = || Status::internal("no peer");
-        let caller = PeerConnection::of(&request).ok_or_else(nobody)?.clone();
-        let mut greet = request.into_inner();
-        let via = std::mem::take(&mut greet.via);
+        let who = PeerConnection::of(&request).ok_or_else(nobody)?.clone();
+        let GreetRequest { name, via } = request.into_inner();
         if via.is_empty() {
-            let (own, caller) = (self.0.id(), caller.facts().peer.name());
-            let own = own.as_str().rsplit('/').next().unwrap_or_default();
-            let text = format!("Hello {}, says {own} to {caller}", greet.name);
+            let own = self.0.id().as_str().rsplit('/').next().unwrap_or_default();
+            let text = format!("Hello {name}, says {own} to {}", who.facts().peer.name());
             return Ok(Response::new(GreetResponse { text }));
         }
         // One pooled connection a peer, our client key inside its token.
-        let unknown = |error: UnknownPeer| Status::not_found(error.to_string());
-        let peer = self.0.channel(&via).map_err(unknown)?;
-        greeter_client::GreeterClient::new(peer).greet(greet).await
+        let mut peer = greeter_client::GreeterClient::new(self.0.channel(&via)?);
+        let via = String::new();
+        peer.greet(GreetRequest { name, via }).await
     }
 }
 
 fn main() -> std::process::ExitCode {
-    fastness::run(|node| Routes::new(greeter_server::GreeterServer::new(Greeter(node.clone()))))
+    fastness::run(|node| {
+        let greeter = greeter_server::GreeterServer::new(Greeter(node.clone()));
+        Routes::new(greeter.max_decoding_message_size(node.message_bytes()))
+    })
 }

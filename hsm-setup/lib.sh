@@ -12,6 +12,19 @@ wanted_rust() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/Cargo.toml"; }
 # Whether version $1 is at least version $2.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
+# A process that cannot confine itself does not start: said before anything is installed or built.
+check_kernel() {
+    local wanted=6.12 release modules=/sys/kernel/security/lsm
+    release=$(uname -r)
+    at_least "${release%%[-+]*}" "$wanted" || die "this is Linux $release, and a node needs $wanted or newer, for its confinement.
+  Debian 12: install linux-image-amd64 from bookworm-backports and restart. Debian 13: its own kernel will do.
+  In a container the host's kernel counts."
+    # Not everybody may read it; then a role finds out, and says so.
+    if [ -r "$modules" ] && ! tr , '\n' <"$modules" | grep -qx landlock; then
+        die "this kernel has Landlock turned off, and a node needs it: add landlock to the lsm= list of its command line ($modules shows what is on)."
+    fi
+}
+
 # Puts a cargo that is new enough first in PATH. Fails when there is none.
 find_cargo() {
     local wanted folder version

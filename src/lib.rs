@@ -69,6 +69,7 @@ pub use other::Node;
 /// the process, and the supervisor starts another.
 ///
 /// A peer calls your methods as far as `methods` in the peer policy lets it; no other call reaches you.
+/// Bound what each service reads with [`Node::message_bytes`].
 ///
 /// ```no_run
 /// # use tonic::service::Routes;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::judges::pkcs11;
 use crate::support::files::{only_ours, spki_of, write_private};
 use crate::support::{
-    FASTNESS, FaultModule, FileCa, Mesh, Tokens, eventually, id_of, node, run, said,
+    FASTNESS, FaultModule, FileCa, Mesh, Tokens, eventually, id_of, needs_root, node, run, said,
 };
 
 /// `fastness check` of node `a` fails with `code`, and every one of `words` is in what it prints.
@@ -143,6 +143,66 @@ fn all_faults_are_named_at_once() {
         ],
     );
     assert!(text.matches("mend: ").count() >= 4, "{text}");
+}
+
+#[test]
+fn faults_of_the_configuration_do_not_hide_those_behind_it() {
+    let mesh = Mesh::new();
+    // The file, its limits and the policy have faults, and so have the PIN, a key and the sockets.
+    only_ours(&mesh.path("a/node.toml"), 0o644);
+    mesh.edit("a/node.toml", "drain_ms = 60000", "drain_ms = 99999999");
+    mesh.edit("a/peers.toml", "sha256/", "sha1/");
+    mesh.edit("a/node.toml", "object=client\"", "object=klient\"");
+    only_ours(&mesh.path("a/node.toml"), 0o644);
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", mesh.ports["a"])).expect("a free port");
+    mesh.write("a/admin.sock.unlock", "no socket");
+    let behind = [
+        "mode 0644",
+        "limits.drain_ms: out of range",
+        "peer[0].server.active: ",
+        "cannot listen on 127.0.0.1:",
+        "admin.sock.unlock exists and is not a socket",
+    ];
+    let key = at(&mesh, "a/node.toml", "klient", "token[0].client.key");
+    says(&mesh, 3, &[&behind[..], &[&key, "no private key"]].concat());
+    write_private(&mesh.path("a/token/wrong"), "123456789");
+    mesh.edit("a/node.toml", "file:token/pin", "file:token/wrong");
+    only_ours(&mesh.path("a/node.toml"), 0o644);
+    let pin = at(&mesh, "a/node.toml", "file:token/wrong", "token[0].pin");
+    says(
+        &mesh,
+        4,
+        &[&behind[..], &[&pin, "the PIN is wrong"]].concat(),
+    );
+}
+
+#[test]
+fn a_module_is_not_tried_as_somebody_that_the_configuration_does_not_name() {
+    let mesh = Mesh::new();
+    let counter = counted(&mesh);
+    mesh.section("a", "\n[sandbox]\nnode_user = \"nobody-at-all\"\n");
+    says(&mesh, 3, &["sandbox.node_user: "]);
+    assert_eq!(logins(&counter), 0);
+}
+
+#[test]
+fn check_starts_a_node_up_to_its_seal() {
+    // More descriptors than the node may have: only its own start finds that out.
+    let mesh = Mesh::new();
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 200; exec \"$@\"",
+            "sh",
+            FASTNESS,
+            "check",
+            "--config",
+        ])
+        .arg(mesh.path("a/node.toml"))
+        .output()
+        .expect("a shell");
+    let words = ["the node's process ended", "raise the limit of open files"];
+    assert_says(&mesh, &output, 3, &words);
 }
 
 #[test]
@@ -280,6 +340,27 @@ fn a_pin_file_that_others_may_read_or_that_is_a_link_is_refused() {
     mesh.edit("a/node.toml", "file:nowhere", "file:token/empty");
     write_private(&mesh.path("a/token/empty"), "");
     says(&mesh, 3, &[&place, "empty"]);
+}
+
+#[test]
+fn a_file_of_another_user_is_refused() {
+    needs_root();
+    let mesh = Mesh::new();
+    for (file, words) in [
+        ("a/token/pin", ["token[0].pin: ", "belongs to uid 2"]),
+        ("a/node.toml", ["a/node.toml: ", "belongs to user 2"]),
+        ("a/peers.toml", ["peers: ", "belongs to user 2"]),
+        (
+            "a/server.pem",
+            ["token[0].server.certificate: ", "belongs to user 2"],
+        ),
+    ] {
+        let chown = |owner: &str| run(Command::new("chown").arg(owner).arg(mesh.path(file)));
+        chown("2");
+        says(&mesh, 3, &words);
+        chown("0");
+    }
+    assert_eq!(mesh.check("a").status.code(), Some(0));
 }
 
 /// Puts a module that counts calls between node `a` and its own.
@@ -575,6 +656,8 @@ fn an_extractable_readable_or_many_purpose_key_is_refused() {
         ("derives", "CKA_DERIVE is true"),
         ("decrypts", "CKA_DECRYPT is true"),
         ("unwraps", "CKA_UNWRAP is true"),
+        ("signs-with-recovery", "CKA_SIGN_RECOVER is true"),
+        ("modifiable", "CKA_MODIFIABLE is true"),
     ] {
         let label = format!("server-{flaw}");
         let spki = from_hex(&run(&mut pkcs11(&mesh, "a", &["make-ec", &label, flaw])));

@@ -1,5 +1,6 @@
 //! The first thing that a newcomer runs.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::support::{FASTNESS, root, run, said};
@@ -15,7 +16,7 @@ fn every_line_of_the_demo_is_as_expected_and_a_second_run_starts_clean() {
         command
     };
     let said = run(&mut demo());
-    assert!(said.contains("all 14 lines as expected"), "{said}");
+    assert!(said.contains("all 18 lines as expected"), "{said}");
     let said = run(demo().arg("--keep"));
     assert!(said.contains("still running"), "{said}");
     // The third run ends what the second left.
@@ -24,7 +25,7 @@ fn every_line_of_the_demo_is_as_expected_and_a_second_run_starts_clean() {
         said.contains("the node-a of an earlier run was told to stop"),
         "{said}"
     );
-    assert!(said.contains("all 14 lines as expected"), "{said}");
+    assert!(said.contains("all 18 lines as expected"), "{said}");
 }
 
 #[test]
@@ -38,4 +39,24 @@ fn the_demo_does_not_empty_a_folder_that_is_not_its_own() {
         .expect("bash");
     assert!(!output.status.success(), "{}", said(&output));
     assert!(folder.path().join("thesis").exists());
+}
+
+#[test]
+fn a_kernel_that_cannot_confine_is_named_before_anything_is_installed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let old = folder.path().join("uname");
+    std::fs::write(&old, "#!/bin/sh\necho 6.1.0-40-amd64\n").expect("a script");
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    let path = std::env::var("PATH").expect("a path");
+    for script in ["hsm-setup/demo", "tests/run"] {
+        let output = Command::new(root().join(script))
+            .env("PATH", format!("{}:{path}", folder.path().display()))
+            .output()
+            .expect("bash");
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(output.stdout.is_empty(), "{}", said(&output));
+        for word in ["Linux 6.1.0-40-amd64", "6.12", "bookworm-backports"] {
+            assert!(said(&output).contains(word), "{}", said(&output));
+        }
+    }
 }

@@ -21,6 +21,7 @@ fn the_example_serves_peers_and_calls_them() {
             },
         )
     };
+    mesh.edit("a/node.toml", "[limits]", "[limits]\nmessage_bytes = 2048");
     let (a, _b) = (start("a"), start("b"));
     let said = run(&mut client(&mesh, &a, &peer, "greet"));
     let greetings: Vec<_> = said.lines().collect();
@@ -32,6 +33,8 @@ fn the_example_serves_peers_and_calls_them() {
             "NOT_FOUND",
         ]
     );
+    let codes = run(&mut client(&mesh, &a, &peer, "beyond-the-limit"));
+    assert_eq!(codes, "OUT_OF_RANGE\n".repeat(3), "limits.message_bytes");
 }
 
 #[test]

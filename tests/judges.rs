@@ -366,3 +366,34 @@ fn no_file_of_a_node_but_the_token_holds_anything_private() {
     }
     write_private(&mesh.path("done"), "");
 }
+
+#[test]
+fn a_silent_peer_is_dropped_and_has_been_told_every_limit() {
+    let mut mesh = Mesh::new();
+    let peer = python_peer(&mut mesh, "python", None);
+    mesh.edit(
+        "a/node.toml",
+        "[limits]",
+        "[limits]\nkeepalive_ms = 1000\nstreams = 7\nheader_list_bytes = 5000\n\
+         stream_window_bytes = 70000\nconnection_window_bytes = 1000000",
+    );
+    let a = mesh.start("a");
+    let said = run(python("settings.py")
+        .args([a.address().ip().to_string(), a.address().port().to_string()])
+        .arg(peer.folder.join("client.pem"))
+        .arg(peer.folder.join("client.key")));
+    let said = json(&said);
+    for (limit, value) in [
+        ("streams", 7),
+        ("header_list", 5000),
+        ("stream_window", 70_000),
+        ("connection_window", 1_000_000),
+        // Not in the configuration: the default.
+        ("frame", 256 << 10),
+        // Closed because a question was not answered, and not for another reason.
+        ("pings", 1),
+    ] {
+        assert_eq!(said[limit], value, "{limit} in {said}");
+    }
+    assert_eq!(a.status()["connections"].as_array().map(Vec::len), Some(0));
+}

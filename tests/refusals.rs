@@ -150,7 +150,7 @@ fn a_certified_client_that_is_not_listed_is_refused() {
 fn a_server_certificate_used_as_client_is_refused() {
     let stage = Stage::new();
     let server = stage.with_the_pinned_key("server", &FileCa::leaf(&id_of("c"), "server"));
-    stage.refuses(Some(&server), &["-tls1_3"], "not-trusted");
+    stage.refuses(Some(&server), &["-tls1_3"], "wrong-extended-key-usage");
 }
 
 #[test]
@@ -171,12 +171,12 @@ fn an_expired_and_a_future_certificate_are_refused() {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     let expired = stage.with_the_pinned_key("expired", &params);
-    let seen = stage.refuses(Some(&expired), &["-tls1_3"], "not-trusted");
+    let seen = stage.refuses(Some(&expired), &["-tls1_3"], "expired");
     assert_eq!(seen.alert.as_deref(), Some("certificate expired"));
     params.not_before = rcgen::date_time_ymd(2090, 1, 1);
     params.not_after = rcgen::date_time_ymd(2091, 1, 1);
     let future = stage.with_the_pinned_key("future", &params);
-    stage.refuses(Some(&future), &["-tls1_3"], "not-trusted");
+    stage.refuses(Some(&future), &["-tls1_3"], "not-yet-valid");
 }
 
 #[test]

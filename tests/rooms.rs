@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::files::write_private;
-use crate::support::{FASTNESS, Mesh, root, run};
+use crate::support::{FASTNESS, Mesh, Node, Options, free_port, root, run};
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -48,12 +48,54 @@ fn only_the_token_room_uses_cryptoki() {
 
 #[test]
 fn only_the_tls_room_uses_rustls() {
-    // `tokio_rustls::TlsStream` is what it hands out.
-    let found: Vec<_> = ["use rustls", " rustls::", "(rustls::", "<rustls::"]
-        .iter()
-        .flat_map(|word| strangers("tls", word))
-        .collect();
-    assert_eq!(found, [""; 0]);
+    // Both crates; `.rustls` would be a name of ours.
+    assert_eq!(strangers("tls", "rustls::"), [""; 0]);
+}
+
+#[test]
+fn nothing_points_at_the_node_but_the_command_line() {
+    for word in ["crate::node"] {
+        let found: Vec<_> = strangers("node", word)
+            .into_iter()
+            .filter(|file| !file.ends_with("src/cli/mod.rs"))
+            .collect();
+        assert_eq!(found, [""; 0], "{word}");
+    }
+}
+
+#[test]
+fn the_policy_decides_over_bytes_alone() {
+    let files = sources(&root().join("src/policy"));
+    assert!(files.len() > 5);
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+        let text = fs::read_to_string(file).expect("source");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for word in [
+            "std::fs",
+            "std::io",
+            "std::env",
+            "std::process",
+            "std::thread",
+            "std::os",
+            "TcpStream",
+            "TcpListener",
+            "UdpSocket",
+            "ToSocketAddrs",
+            "::now()",
+            "tokio",
+            "rustix",
+            "nix::",
+            "tracing",
+            "rand::",
+            "println!",
+        ] {
+            let found = code
+                .lines()
+                .map(str::trim)
+                .find(|line| !line.starts_with("//") && line.contains(word));
+            assert_eq!(found, None, "{} uses {word}", file.display());
+        }
+    }
 }
 
 #[test]
@@ -87,7 +129,7 @@ fn nothing_reads_a_private_key_file_or_signs_in_software() {
     let doubles: Vec<String> = files
         .iter()
         .flat_map(|file| {
-            let text = read(file);
+            let text = read(file).replace("#[cfg(all(test, unix))]", "#[cfg(test)]");
             let names = text.split("#[cfg(test)]\n").skip(1).filter_map(|rest| {
                 let line = rest.lines().next()?.trim().strip_suffix(';')?;
                 Some(line.rsplit(' ').next()?.to_owned())
@@ -216,6 +258,114 @@ fn the_sample_policy_and_configuration_are_good() {
     write_private(&mesh.path("a/node.toml"), &text);
     let output = mesh.check("a");
     assert!(output.status.success(), "{}", crate::support::said(&output));
+}
+
+/// The indented block of README.md that begins after `before`.
+fn block(before: &str) -> String {
+    let text = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let (_, rest) = text.split_once(before).expect("the block's beginning");
+    rest.lines()
+        .skip_while(|line| !line.starts_with("    "))
+        .take_while(|line| line.starts_with("    ") || line.is_empty())
+        .map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn a_newcomer_gets_from_nothing_to_a_running_node_with_what_the_readme_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let steps = block("this file is):\n");
+    let (before, after) = steps.split_once("fastness check").expect("it checks");
+    assert!(
+        after
+            .trim_end()
+            .ends_with("fastness run   --config node.toml")
+    );
+    // The samples name ports that anybody may have here.
+    let port = free_port();
+    let edit =
+        format!("sed -i -e 's/0.0.0.0:7443/127.0.0.1:{port}/' -e '/^connect = /d' node.toml\n");
+    let bin = Path::new(FASTNESS).parent().expect("a folder").display();
+    run(Command::new("bash")
+        .args([
+            "-euc",
+            &format!("{before}{edit}fastness check --config node.toml"),
+        ])
+        .current_dir(folder.path())
+        .env(
+            "PATH",
+            format!("{bin}:{}", std::env::var("PATH").expect("a path")),
+        )
+        .env("REPOSITORY", root()));
+    let options = Options {
+        environment: vec![(
+            "SOFTHSM2_CONF".into(),
+            folder.path().join("softhsm2.conf").display().to_string(),
+        )],
+        ..Options::default()
+    };
+    let node = Node::spawn("node-a", folder.path(), port, options);
+    node.wait_ready();
+    assert_eq!(node.status()["node_id"], "spiffe://mesh.example/node/a");
+}
+
+#[test]
+fn the_first_steps_of_the_help_are_those_of_the_readme() {
+    /// The commands of a text, without what follows their names.
+    fn commands(text: &str) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for line in text.lines().map(str::trim) {
+            let Some(line) = line.strip_prefix("fastness ") else {
+                continue;
+            };
+            let words = line
+                .split_whitespace()
+                .take_while(|word| !word.starts_with('-'));
+            found.push(words.collect::<Vec<_>>().join(" "));
+        }
+        found
+    }
+    let help = help(&[]);
+    let (_, steps) = help.split_once("First steps").expect("it has them");
+    let steps = steps.split("Exit codes").next().expect("what is before");
+    assert_eq!(commands(steps), commands(&block("this file is):\n")));
+}
+
+#[test]
+fn tests_that_only_root_can_run_are_started_as_root() {
+    let list = fs::read_to_string(root().join("tests/needs-root")).expect("the list");
+    let listed: Vec<&str> = list
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let mut names = Vec::new();
+    for file in sources(&root().join("tests")) {
+        let text = fs::read_to_string(&file).expect("source");
+        let module = file
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        let mut name = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("fn ") {
+                name = format!("{module}::{}", rest.split('(').next().unwrap_or_default());
+                names.push(name.clone());
+            }
+            if line.trim().trim_start_matches("crate::support::") == "needs_root();" {
+                let known = listed.iter().any(|part| name.contains(part));
+                assert!(known, "{name} is not in tests/needs-root");
+            }
+        }
+    }
+    for part in listed {
+        let used = names.iter().any(|name| name.contains(part));
+        assert!(
+            used,
+            "tests/needs-root names {part}, and there is no such test"
+        );
+    }
 }
 
 #[test]

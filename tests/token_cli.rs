@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::softhsm::{MODULE, PIN, SO_PIN, SoftHsm};
+use crate::support::{FASTNESS, json, python, run};
 
 /// Every problem of a listed key, in one text.
 fn problems(key: &serde_json::Value) -> String {
@@ -526,4 +527,48 @@ fn six_programs_that_start_at_once_all_log_in() {
             crate::softhsm::Ran::of(child.wait_with_output().unwrap()).good();
         }
     }
+}
+
+/// `fastness token init` on a terminal, where somebody types `lines`.
+fn typed(hsm: &SoftHsm, lines: &[&str]) -> serde_json::Value {
+    let said = run(python("terminal.py")
+        .args(lines)
+        .args(["--", FASTNESS, "token", "init", "--module", MODULE])
+        .args(["--label", "typed", "--so-pin", "prompt", "--pin", "prompt"])
+        .env("SOFTHSM2_CONF", hsm.path("softhsm2.conf")));
+    let said = json(&said);
+    for secret in [PIN, SO_PIN] {
+        let shown = said["shown"].as_str().unwrap();
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    // Whatever happened, the terminal is as it was.
+    assert_eq!(said["echo_at_end"], true, "{said}");
+    assert!(
+        said["echo"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|echo| echo == false),
+        "{said}"
+    );
+    said
+}
+
+#[test]
+fn pins_that_are_set_at_a_terminal_are_typed_twice_and_not_shown() {
+    let hsm = SoftHsm::new();
+    let said = typed(&hsm, &[SO_PIN, SO_PIN, PIN, "141421"]);
+    assert_ne!(said["exit"], 0, "two different PINs: {said}");
+    let said = typed(&hsm, &[SO_PIN, "^C"]);
+    assert_ne!(said["exit"], 0, "Ctrl-C: {said}");
+    assert_eq!(said["echo"].as_array().unwrap().len(), 2, "{said}");
+    let said = typed(&hsm, &[SO_PIN, SO_PIN, PIN, PIN]);
+    assert_eq!(said["exit"], 0, "{said}");
+    assert!(
+        said["shown"].as_str().unwrap().contains("is initialised"),
+        "{said}"
+    );
+    // The PIN that was typed is the token's.
+    let listed = ["--token", "pkcs11:token=typed"];
+    hsm.token("list", &listed).good();
 }

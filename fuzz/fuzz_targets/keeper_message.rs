@@ -10,7 +10,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|packet: &[u8]| {
     if let Ok(request) = Request::decode(packet) {
         let mut again = [0; MAX_REQUEST];
-        let length = request.encode(&mut again).expect("it was short enough to read");
+        let length = request
+            .encode(&mut again)
+            .expect("it was short enough to read");
         assert_eq!(&again[..length], packet);
         let server = certificate_verify(TlsRole::Server, request.input).is_some();
         let client = certificate_verify(TlsRole::Client, request.input).is_some();
@@ -18,7 +20,9 @@ fuzz_target!(|packet: &[u8]| {
     }
     if let Ok(reply) = Reply::decode(packet) {
         let mut again = [0; MAX_REPLY];
-        let length = reply.encode(&mut again).expect("it was short enough to read");
+        let length = reply
+            .encode(&mut again)
+            .expect("it was short enough to read");
         assert_eq!(&again[..length], packet);
     }
 });

@@ -10,10 +10,13 @@ use crate::supervisor;
 /// Verifies the configuration in `file` and everything behind it.
 pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let refuse = "`fastness run` would not start: mend the faults above";
-    let config = Config::load(file).map_err(|faults| Failure::faults(refuse, faults))?;
+    let (config, faults) = Config::load_to_try(file);
+    let Some(config) = config else {
+        return Err(Failure::faults(refuse, faults));
+    };
     let runtime = super::run::runtime()?;
     let tokens = runtime
-        .block_on(supervisor::check(config.clone()))
+        .block_on(supervisor::check(config.clone(), faults))
         .map_err(|error| Failure::from(error).placed_in(&config.file))?;
     let walls = Walls::Ports(config.dials());
     if format == Format::Json {

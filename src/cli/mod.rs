@@ -45,11 +45,16 @@ const VERSION: &str = concat!(
     propagate_version = true,
     arg_required_else_help = true,
     after_long_help = "\
-First steps:
-  fastness token init --module M --label node-a --so-pin file:so --pin file:pin
-  fastness token keygen --module M --token 'pkcs11:token=node-a' --pin file:pin --label server --purpose server
-  fastness token csr --module M --key 'pkcs11:token=node-a;object=server' --pin file:pin --out server.csr
-  fastness ca issue --dir ca --csr server.csr --profile server --id spiffe://mesh.example/node/a --out server.pem
+First steps, the authority and then a node:
+  fastness token init --module M --label ca --so-pin file:ca-so-pin --pin file:ca-pin
+  fastness token keygen --module M --token 'pkcs11:token=ca' --pin file:ca-pin --label root --purpose ca
+  fastness ca init --module M --key 'pkcs11:token=ca;object=root' --pin file:ca-pin --dir ca --name 'Mesh root'
+  fastness token init --module M --label node-a --so-pin file:so-pin --pin file:user-pin
+  and for `server`, then for `client`:
+  fastness token keygen --module M --token 'pkcs11:token=node-a' --pin file:user-pin --label server --purpose server
+  fastness token csr --module M --key 'pkcs11:token=node-a;object=server' --pin file:user-pin --out server.csr
+  fastness ca issue --dir ca --pin file:ca-pin --csr server.csr --profile server --id spiffe://mesh.example/node/a --out server.pem
+  with node.toml and peers.toml from the samples in policies/:
   fastness check --config node.toml
   fastness run --config node.toml
 
@@ -78,23 +83,45 @@ enum Command {
     ///
     /// Logs to standard error. SIGTERM or Ctrl-C drains and stops; SIGHUP reloads certificates, trust
     /// anchors and peer policy.
+    #[command(after_help = "\
+Examples:
+  fastness run --config /etc/fastness/node.toml
+  fastness run --config node.toml 3<user-pin      (with pin = \"fd:3\")")]
     Run(ConfigArgs),
     /// Verify everything that `run` would: configuration, module, token, PIN source, keys,
     /// certificates, policy, ports.
     ///
     /// All faults are printed at once, each with its key, line and mend. Exit code 0 only if `run`
     /// would start. The PIN is tried exactly once. Prints the TCP ports that the node will be able to
-    /// connect to; in JSON `landlock.connect_tcp`.
+    /// connect to; in JSON `landlock.connect_tcp`. A node is started up to its seal and serves nobody.
+    #[command(after_help = "\
+Examples:
+  fastness check --config node.toml
+  fastness check --config node.toml --format json | jq -r '.faults[] | \"\\(.key): \\(.problem)\"'")]
     Check(ConfigArgs),
     /// Show the running node: processes, keys, connections.
+    #[command(after_help = "\
+Examples:
+  fastness status --config node.toml
+  fastness status --admin /run/fastness/admin.sock --format json | jq .state")]
     Status(admin::SocketArgs),
     /// Show the peers of the policy in force, the connections to them and what they may call.
+    #[command(after_help = "\
+Example:
+  fastness peers --config node.toml")]
     Peers(admin::SocketArgs),
     /// Print what the running node counts and measures, in the Prometheus text format.
     ///
     /// The same is at `GET /metrics` on the loopback port that `metrics` in the configuration names.
+    #[command(after_help = "\
+Example:
+  fastness metrics --config node.toml | grep handshakes")]
     Metrics(admin::SocketArgs),
     /// Make a round trip to a peer and show how it sees us.
+    #[command(after_help = "\
+Examples:
+  fastness ping b --config node.toml
+  fastness ping spiffe://mesh.example/node/b --transfer 64MiB")]
     Ping(admin::PingArgs),
     /// Let the running node read certificates, trust anchors and peer policy again.
     ///
@@ -102,14 +129,24 @@ enum Command {
     /// and addresses that the new policy does not have are closed, and its `methods` hold for the next
     /// call. A policy with a TCP port that the sealed node may not connect to is refused: restart for it,
     /// or list ports in advance (`dial_ports` in [sandbox]).
+    #[command(after_help = "\
+Example:
+  fastness reload --config node.toml      (or send the supervisor SIGHUP)")]
     Reload(admin::SocketArgs),
     /// Let running calls end, then stop the node.
+    #[command(after_help = "\
+Example:
+  fastness drain --config node.toml")]
     Drain(admin::SocketArgs),
     /// Log a token of the running node in again, after a PIN failure or a restart of its keeper.
     ///
     /// A keeper whose PIN was refused does not try again by itself: that could lock the PIN. One
     /// whose PIN was typed, or came through a pipe, cannot. Both wait for this command, and so does one
     /// whose PIN's source is gone.
+    #[command(after_help = "\
+Examples:
+  fastness unlock --config node.toml
+  fastness unlock --config node.toml --token node-a --pin prompt")]
     Unlock(unlock::UnlockArgs),
     /// Tokens and their keys: init, keygen, list, csr, destroy.
     #[command(subcommand)]

@@ -30,7 +30,9 @@ pub struct Limits {
     pub peer_connections: u64,
     /// One signature, waiting for a free session included.
     pub sign_deadline_ms: u64,
-    /// Longest gRPC message received.
+    /// Longest gRPC message that this node's own services take, and those of an embedding program that
+    /// pass on [`Node::message_bytes`](crate::Node::message_bytes). What is only passed on to an
+    /// application is not bounded here: no message is held.
     pub message_bytes: u64,
     /// Longest message with a P2PFL model received; P2PFL itself takes 1 GiB.
     pub weights_bytes: u64,

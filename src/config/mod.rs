@@ -5,6 +5,8 @@ mod application;
 mod certificate;
 mod files;
 mod limits;
+#[cfg(test)]
+mod sample;
 mod sandbox;
 mod spec;
 
@@ -49,6 +51,8 @@ const PROBE_RANGE: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 const MOST_SESSIONS: u8 = 64;
 /// Tokens of one identity: the first and its replacements.
 const MOST_TOKENS: usize = 8;
+/// In the place of an identity that is faulty, as long as the rest is looked at.
+const NOBODY: &str = "spiffe://nobody.invalid/faulty";
 /// One more than this and somebody makes a mistake.
 const MOST_LISTENERS: usize = 16;
 
@@ -136,12 +140,49 @@ impl Config {
     /// # Errors
     /// Every fault found.
     pub fn load(file: &Path) -> Result<Self, Vec<Fault>> {
+        match Self::read(file) {
+            (Some(config), faults) if faults.is_empty() => Ok(config),
+            (_, faults) => Err(faults),
+        }
+    }
+
+    /// The faults of `file` and of every file that it names, and what can be tried all the same: its
+    /// sockets, and its tokens before the first that has a fault beside its keys. For `check` alone: what
+    /// is faulty is left out, or has something in its place.
+    pub(crate) fn load_to_try(file: &Path) -> (Option<Self>, Vec<Fault>) {
+        let (config, faults) = Self::read(file);
+        let config = config.and_then(|config| config.that_can_be_tried(&faults));
+        (config, faults)
+    }
+
+    fn that_can_be_tried(mut self, faults: &[Fault]) -> Option<Self> {
+        // Nothing is started as somebody whom nobody named.
+        if faults.iter().any(|fault| fault.key.starts_with("sandbox.")) {
+            return None;
+        }
+        let sound = |index: &usize| {
+            let place = format!("token[{index}].");
+            let of_token = |fault: &&Fault| {
+                let inside = fault.key.strip_prefix(&place);
+                inside.is_some_and(|key| !key.starts_with("server") && !key.starts_with("client"))
+            };
+            !faults.iter().any(|fault| of_token(&fault))
+        };
+        let sound = (0..self.tokens.len()).take_while(sound).count();
+        self.tokens.truncate(sound);
+        Some(self)
+    }
+
+    /// What `file` says, with something in place of what is faulty, and every fault.
+    fn read(file: &Path) -> (Option<Self>, Vec<Fault>) {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let shown = file.display().to_string();
         let in_file = |fault: Fault| fault.in_file(&*shown);
         let mut faults = Vec::new();
-        let text = files::read(&file, Privacy::Private, "", &mut faults)
-            .map_err(|fault| vec![in_file(fault)])?;
+        let text = match files::read(&file, Privacy::Private, "", &mut faults) {
+            Ok(text) => text,
+            Err(fault) => return (None, vec![in_file(fault)]),
+        };
         let spec = toml_faults::parse_collecting::<Spec>(&text, &shown, &mut faults);
         let mut reader = Reader {
             text: &text,
@@ -149,11 +190,8 @@ impl Config {
             now: SystemTime::now(),
             faults,
         };
-        let config = spec.and_then(|spec| reader.config(spec, file.clone()));
-        match config {
-            Some(config) if reader.faults.is_empty() => Ok(config),
-            _ => Err(reader.faults.into_iter().map(in_file).collect()),
-        }
+        let config = spec.map(|spec| reader.config(spec, file.clone()));
+        (config, reader.faults.into_iter().map(in_file).collect())
     }
 }
 
@@ -185,7 +223,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn config(&mut self, spec: Spec, file: PathBuf) -> Option<Config> {
+    fn config(&mut self, spec: Spec, file: PathBuf) -> Config {
         let id = self.parse::<PeerId>(&spec.id, "id", "such as spiffe://mesh.example/node/a");
         let listen = self.listen(&spec.listen);
         let trust_anchors = self.read(&spec.trust_anchors, Privacy::Public, "trust_anchors");
@@ -244,29 +282,38 @@ impl Reader<'_> {
         );
         let node = self.node_sandbox(&spec.sandbox);
         self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
-        let (peers, policy, resolved) = peers?;
-        let application = spec.application.map(|spec| self.application(spec, &policy));
-        self.methods(&policy, application.as_ref(), spec.peers.get_ref());
-        Some(Config {
+        // Its places are named by the policy's peers.
+        let application = match (spec.application, &peers) {
+            (Some(spec), Some((_, policy, _))) => Some(self.application(spec, policy)),
+            _ => None,
+        };
+        let (peers, peer_ports, resolved) = match peers {
+            Some((text, policy, resolved)) => {
+                self.methods(&policy, application.as_ref(), spec.peers.get_ref());
+                (text, policy.ports(), resolved)
+            }
+            None => Default::default(),
+        };
+        Config {
             profile,
             node,
             file,
-            id: id?,
+            id: id.unwrap_or_else(|| NOBODY.parse().expect("it is a SPIFFE ID")),
             listen,
             admin,
             metrics,
             application,
             tokens,
-            trust_anchors: trust_anchors?,
+            trust_anchors: trust_anchors.unwrap_or_default(),
             peers,
-            peer_ports: policy.ports(),
+            peer_ports,
             resolved,
             limits,
             log: LogSetup {
                 level: spec.log.level.unwrap_or(LogSetup::default().level),
                 format: spec.log.format.unwrap_or(LogSetup::default().format),
             },
-        })
+        }
     }
 
     fn listen(&mut self, addresses: &Spanned<Vec<Spanned<String>>>) -> Vec<SocketAddr> {

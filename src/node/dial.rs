@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
-use super::live::Stream;
+use super::live::{PeerConnection, Stream};
 use super::{Inner, Node};
 use crate::config::size32;
 use crate::fault::chain;
@@ -20,6 +20,8 @@ use crate::tls::{HandshakeError, Inside};
 /// Dials one peer.
 pub(super) struct Dialer {
     channel: Channel,
+    /// The newest connection under the channel.
+    under: Arc<Mutex<Option<PeerConnection>>>,
     /// The application's connection to the peer.
     pool: Arc<Pool>,
     attempts: Attempts,
@@ -77,14 +79,21 @@ impl Dialer {
             state: Arc::clone(&state),
         };
         let pool = Pool::new(attempts.clone(), Other::Peer, &node.0.proxy);
-        let dials = attempts.clone();
+        let under = Arc::<Mutex<Option<PeerConnection>>>::default();
+        let dials = (attempts.clone(), Arc::clone(&under));
         let connector = tower::service_fn(move |_: Uri| {
-            let attempts = dials.clone();
-            async move { attempts.next(Inside::H2).await.map(TokioIo::new) }
+            let (attempts, under) = dials.clone();
+            async move {
+                let stream = attempts.next(Inside::H2).await?;
+                let connection = stream.connection().clone();
+                *under.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+                Ok::<_, DialError>(TokioIo::new(stream))
+            }
         });
         Arc::new(Self {
             pool: Arc::new(pool),
             attempts,
+            under,
             channel: endpoint.connect_with_connector_lazy(connector),
             state,
         })
@@ -101,6 +110,12 @@ impl Dialer {
 
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// The connection that the channel's calls go over; `None` before the first.
+    pub(super) fn under(&self) -> Option<PeerConnection> {
+        let under = self.under.lock();
+        under.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The last error, empty when the last try worked, and whether a wait is on.

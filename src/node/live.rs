@@ -11,13 +11,12 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::policy::{Grant, PeerPolicy, Reason};
 use crate::role::TlsRole;
 use crate::rpc::admin;
-use crate::tls::{Connection, ConnectionFacts, Generation};
+use crate::tls::{Connection, ConnectionFacts, Generation, TlsStream};
 
 /// What a service may know of the connection that a call came in on: an extension of the request.
 #[derive(Clone, Debug)]
@@ -193,7 +192,7 @@ impl Live {
 }
 
 impl PeerConnection {
-    fn describe(&self) -> admin::Connection {
+    pub(super) fn describe(&self) -> admin::Connection {
         let facts = self.facts();
         admin::Connection {
             peer_name: facts.peer.name().into(),

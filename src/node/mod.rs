@@ -73,6 +73,13 @@ pub struct UnknownPeer {
     pub known: Vec<String>,
 }
 
+/// So that a service can pass it on with `?`.
+impl From<UnknownPeer> for tonic::Status {
+    fn from(unknown: UnknownPeer) -> Self {
+        Self::not_found(unknown.to_string())
+    }
+}
+
 impl Node {
     fn new(
         id: PeerId,
@@ -111,6 +118,16 @@ impl Node {
     /// Our own SPIFFE-form identity.
     pub fn id(&self) -> &PeerId {
         &self.0.id
+    }
+
+    /// The longest message that a service should take, in bytes: `limits.message_bytes`. tonic wants to
+    /// be told for each service and each client; what is not told takes 4 MiB:
+    ///
+    /// ```ignore
+    /// Routes::new(GreeterServer::new(greeter).max_decoding_message_size(node.message_bytes()))
+    /// ```
+    pub fn message_bytes(&self) -> usize {
+        size(self.0.limits.message_bytes)
     }
 
     /// A channel to the peer with this name or identity. All channels to a peer share one

@@ -16,6 +16,9 @@ use crate::rpc::peer::{
 
 /// Longest block that a Transfer sends or asks for, in bytes.
 pub(super) const MAX_BLOCK: usize = 1 << 20;
+/// Longest message, in bytes, whatever the configuration allows: nothing of the protocol needs more than
+/// a block and its few other fields.
+pub(super) const MAX_MESSAGE: usize = MAX_BLOCK + 1024;
 /// Blocks answered ahead of a peer that does not read.
 const BLOCKS_AHEAD: usize = 2;
 

@@ -7,6 +7,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::Node;
+use super::dial::Dialer;
 use super::peer_service::MAX_BLOCK;
 use crate::control::Answer;
 use crate::fault::chain;
@@ -26,7 +27,7 @@ pub(super) async fn ping(node: &Node, name: &str, transfer_bytes: u64) -> Answer
             };
         }
     };
-    match round_trip(node, name, dialer.channel(), transfer_bytes).await {
+    match round_trip(node, &dialer, transfer_bytes).await {
         Ok(pong) => Answer::Ping(Box::new(pong)),
         Err(status) => {
             let (error, _) = dialer.trouble();
@@ -41,11 +42,11 @@ pub(super) async fn ping(node: &Node, name: &str, transfer_bytes: u64) -> Answer
 
 async fn round_trip(
     node: &Node,
-    name: &str,
-    channel: Channel,
+    dialer: &Dialer,
     transfer_bytes: u64,
 ) -> Result<admin::PingResponse, Status> {
-    let mut client = PeerClient::new(channel);
+    let mut client =
+        PeerClient::new(dialer.channel()).max_decoding_message_size(node.message_bytes());
     let seen = client.hello(HelloRequest {}).await?.into_inner();
     let start = Instant::now();
     client.ping(peer::PingRequest { nonce: 1 }).await?;
@@ -53,13 +54,9 @@ async fn round_trip(
     let start = Instant::now();
     let (sent, received) = transfer(&mut client, transfer_bytes).await?;
     let transferred = start.elapsed();
-    let connection = node.0.live.list().into_iter().rev().find(|connection| {
-        connection.peer_role == "server"
-            && (connection.peer_name == name || connection.peer_id == name)
-    });
     Ok(admin::PingResponse {
         round_trip_nanos: nanos(round_trip),
-        connection,
+        connection: dialer.under().map(|connection| connection.describe()),
         peer_node_id: seen.node_id,
         seen_as: Some(admin::Seen {
             peer_id: seen.peer_id,

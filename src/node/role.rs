@@ -18,7 +18,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
-use super::peer_service::PeerService;
+use super::peer_service::{MAX_MESSAGE, PeerService};
 use super::{
     Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving, serve,
 };
@@ -228,9 +228,12 @@ async fn serve(
     let peer_service = PeerService {
         node_id: node.id().clone(),
     };
+    let message_bytes = node.message_bytes();
     let routes = routes
-        .add_service(health_service)
-        .add_service(PeerServer::new(peer_service).max_decoding_message_size(2 << 20));
+        .add_service(health_service.max_decoding_message_size(message_bytes))
+        .add_service(
+            PeerServer::new(peer_service).max_decoding_message_size(message_bytes.min(MAX_MESSAGE)),
+        );
 
     let (drain, draining) = watch::channel(false);
     let (begin, attested) = watch::channel(false);

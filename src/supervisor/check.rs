@@ -4,21 +4,28 @@ use tokio::sync::mpsc;
 
 use super::admin::Socket;
 use super::keepers::{Happened, Keeper};
+use super::node::NodeEvent;
 use super::sockets::Listeners;
-use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets};
+use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets, unlock_socket};
 use crate::config::Config;
 use crate::control::KeeperReady;
+use crate::fault::Fault;
 use crate::sandbox;
 
-/// Does everything that [`run`](super::run) does before it serves, and takes it down again.
-pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, SupervisorError> {
-    let mut faults = Vec::new();
+/// Does everything that [`run`](super::run) does before it serves, and takes it down again: binds the
+/// sockets, confines this process, has each keeper open its token and check its keys, and starts the node
+/// up to its seal. `faults` are those of `config`, so that all are told at once; with any, no node is
+/// started.
+pub(crate) async fn check(
+    config: Config,
+    mut faults: Vec<Fault>,
+) -> Result<Vec<KeeperReady>, SupervisorError> {
     let listeners = sockets::bind(&config).unwrap_or_else(|found| {
         faults.extend(found);
         Listeners::default()
     });
-    if let Err(fault) = Socket::bind(&config.admin) {
-        faults.push(fault);
+    for path in [config.admin.clone(), unlock_socket(&config.admin)] {
+        faults.extend(Socket::bind(&path).err());
     }
     let confined = match sandbox::confine_supervisor(config.profile.as_ref(), &config.users()) {
         Ok(confined) => confined,
@@ -29,46 +36,11 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     };
     let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
-    let mut running = 0;
-    for keeper in &mut supervisor.keepers {
-        match keeper.start(&supervisor.events) {
-            Ok(()) => running += 1,
-            Err(fault) => faults.push(fault),
-        }
+    let latched = supervisor.try_tokens(&mut events, &mut faults).await;
+    if faults.is_empty() {
+        supervisor.try_node(&mut events, &mut faults).await?;
     }
-    let mut latched = false;
-    let mut tick = tokio::time::interval(POLL);
-    while running > 0 {
-        let event = tokio::select! {
-            Some(event) = events.recv() => event,
-            _ = tick.tick() => {
-                supervisor.keepers.iter_mut().for_each(Keeper::poll);
-                continue;
-            }
-        };
-        let Event::Keeper {
-            index,
-            incarnation,
-            event,
-        } = event
-        else {
-            continue;
-        };
-        let Some(keeper) = supervisor.keepers.get_mut(index) else {
-            continue;
-        };
-        match keeper.on_event(incarnation, event) {
-            Happened::Opened { .. } => keeper.stop(),
-            happened @ (Happened::Gone | Happened::Latched) => {
-                running -= 1;
-                latched |= happened == Happened::Latched;
-                if keeper.known().is_none() {
-                    faults.extend(keeper.exit_faults());
-                }
-            }
-            Happened::Nothing | Happened::Vitals => {}
-        }
-    }
+    supervisor.drain(&mut events).await;
     match faults.is_empty() {
         true => Ok(supervisor
             .keepers
@@ -77,5 +49,88 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
             .collect()),
         false if latched => Err(SupervisorError::Pin(faults)),
         false => Err(SupervisorError::Faults(faults)),
+    }
+}
+
+impl Supervisor {
+    /// Starts every keeper and waits until each has opened its token or is gone. Whether a PIN was refused.
+    async fn try_tokens(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        faults: &mut Vec<Fault>,
+    ) -> bool {
+        for keeper in &mut self.keepers {
+            faults.extend(keeper.start(&self.events).err());
+        }
+        while self.keepers.iter().any(Keeper::is_undecided) {
+            self.try_next(events, faults).await;
+        }
+        self.keepers.iter().any(Keeper::is_latched)
+    }
+
+    /// Starts the node, and ends it as soon as it is sealed and every process was read back.
+    async fn try_node(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        faults: &mut Vec<Fault>,
+    ) -> Result<(), SupervisorError> {
+        self.start_node()?;
+        let mut sealed = false;
+        while self.node.pid().is_some() {
+            match self.try_next(events, faults).await {
+                NodeEvent::Sealed => {
+                    sealed = true;
+                    for seen in self.attest_all() {
+                        if !seen.mismatches.is_empty() {
+                            faults.push(Fault::new(
+                                "sandbox",
+                                format!(
+                                    "the {} is not confined as declared: {}",
+                                    seen.role,
+                                    seen.mismatches.join("; ")
+                                ),
+                                "see what starts this process (a debugger, a container's settings)",
+                            ));
+                        }
+                    }
+                    self.node.kill();
+                }
+                NodeEvent::Gone if !sealed => faults.extend(self.node.exit_faults()),
+                NodeEvent::Gone | NodeEvent::Ready | NodeEvent::Nothing => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what happens next: of keepers here, of the node by whoever asked.
+    async fn try_next(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        faults: &mut Vec<Fault>,
+    ) -> NodeEvent {
+        let event = tokio::select! {
+            Some(event) = events.recv() => event,
+            () = tokio::time::sleep(POLL) => {
+                self.keepers.iter_mut().for_each(Keeper::poll);
+                return NodeEvent::Nothing;
+            }
+        };
+        match event {
+            Event::Keeper {
+                index,
+                incarnation,
+                event,
+            } => {
+                if let Some(keeper) = self.keepers.get_mut(index)
+                    && let Happened::Gone | Happened::Latched = keeper.on_event(incarnation, event)
+                    && keeper.known().is_none()
+                {
+                    faults.extend(keeper.exit_faults());
+                }
+                NodeEvent::Nothing
+            }
+            Event::Node { incarnation, event } => self.node.on_event(incarnation, event),
+            _ => NodeEvent::Nothing,
+        }
     }
 }

@@ -73,7 +73,7 @@ impl HandshakeError {
             Self::Alert(_) => "alert",
             Self::NotH2 => "not-h2",
             Self::NoCertificate => "no-certificate",
-            Self::NotTrusted(_) => "not-trusted",
+            Self::NotTrusted(error) => not_trusted(error),
             Self::Refused(reason) => reason.code(),
             Self::NotMutual => "not-mutual",
             Self::LocalSigning(_) => "local-signing",
@@ -83,6 +83,23 @@ impl HandshakeError {
             Self::NoCredential(_) => "no-credential",
             Self::Configuration(_) | Self::Bug(_) => "bug",
         }
+    }
+}
+
+/// What WebPKI has against a certificate, where an operator would act on it otherwise than on a chain that
+/// leads nowhere. The purpose has the policy's name for it: WebPKI is only the first to look.
+fn not_trusted(error: &Error) -> &'static str {
+    use CertificateError as Why;
+    let Error::InvalidCertificate(why) = error else {
+        return "not-trusted";
+    };
+    match why {
+        Why::InvalidPurpose | Why::InvalidPurposeContext { .. } => {
+            Reason::WrongExtendedKeyUsage.code()
+        }
+        Why::Expired | Why::ExpiredContext { .. } => "expired",
+        Why::NotValidYet | Why::NotValidYetContext { .. } => "not-yet-valid",
+        _ => "not-trusted",
     }
 }
 

@@ -52,3 +52,6 @@ pub use {
 
 #[cfg(windows)]
 pub use cng::{CertificateStore, CngError, Credential};
+/// The encrypted byte stream.
+#[cfg(unix)]
+pub use tokio_rustls::TlsStream;

@@ -149,10 +149,7 @@ fn what_stands_beside_the_supervisors_rules_is_killed() {
 /// A supervisor that starts roles as users of their own becomes them, and nobody else.
 #[test]
 fn a_supervisor_with_users_becomes_no_other() {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "only root may start roles as other users: run this test with sudo"
-    );
+    crate::support::needs_root();
     let numbers = numbers();
     let other = [
         ("setuid", 0, 0),

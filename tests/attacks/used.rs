@@ -23,10 +23,7 @@ type Roles = BTreeMap<u64, &'static str>;
 
 #[test]
 fn every_rule_is_used_or_says_why_not() {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "only root sees the system calls of others: run this test with sudo"
-    );
+    crate::support::needs_root();
     let mesh = Mesh::new();
     mesh.name_users("daemon", "bin");
     let rules = shown(&mesh);

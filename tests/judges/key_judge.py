@@ -33,6 +33,7 @@ FLAWS = {
     "derives": {Attribute.DERIVE: True},
     "decrypts": {Attribute.DECRYPT: True},
     "unwraps": {Attribute.UNWRAP: True},
+    "signs-with-recovery": {Attribute.SIGN_RECOVER: True},
     "modifiable": {Attribute.MODIFIABLE: True},
     "none": {},
 }

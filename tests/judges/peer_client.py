@@ -45,7 +45,9 @@ def everything(channel, args):
     assert hello.pin_label == "active", hello
     assert hello.tls_version == "TLSv1.3", hello
     assert hello.node_id == args.node_id, hello
-    assert hello.group and hello.cipher_suite.startswith("TLS13_") or hello.cipher_suite.startswith("TLS_"), hello
+    # What BoringSSL offers and a Fastness node prefers.
+    assert hello.group == "X25519MLKEM768", hello
+    assert hello.cipher_suite.startswith("TLS_AES_"), hello
     assert peer.Ping(peer_pb2.PingRequest(nonce=2**63 + 1)).nonce == 2**63 + 1
     sizes = [0, 1, 65536, 1 << 20, 12345]
     received = 0
@@ -67,6 +69,24 @@ def too_long(channel, _args):
         else:
             print("taken", flush=True)
     assert peer.Ping(peer_pb2.PingRequest(nonce=7)).nonce == 7
+
+
+def beyond_the_limit(channel, _args):
+    """A message of 4 KiB to each service of a node that is told to take less."""
+    peer, health = peer_pb2_grpc.PeerStub(channel), health_pb2_grpc.HealthStub(channel)
+    greeter = greeter_pb2_grpc.GreeterStub(channel)
+    long = "x" * 4096
+    for call in (
+        lambda: list(peer.Transfer(iter([block(4096, 0)]))),
+        lambda: health.Check(health_pb2.HealthCheckRequest(service=long)),
+        lambda: greeter.Greet(greeter_pb2.GreetRequest(name=long)),
+    ):
+        try:
+            call()
+        except grpc.RpcError as error:
+            print(error.code().name, flush=True)
+        else:
+            print("taken", flush=True)
 
 
 def unknown_method(channel, _args):
@@ -169,6 +189,7 @@ def main():
         {
             "everything": everything,
             "too-long": too_long,
+            "beyond-the-limit": beyond_the_limit,
             "unknown-method": unknown_method,
             "slow-transfer": slow_transfer,
             "chat": chat,

@@ -42,6 +42,16 @@ pub const FASTNESS: &str = env!("CARGO_BIN_EXE_fastness");
 /// How long anything may take before a test says that it hangs. No test measures time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Fails a test that only root can run: `tests/needs-root` has its name, so that `tests/run` starts it as
+/// root.
+#[track_caller]
+pub fn needs_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "only root can run this test: ./tests/run starts it through sudo"
+    );
+}
+
 /// The repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

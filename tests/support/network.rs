@@ -20,10 +20,7 @@ pub struct Network {
 impl Network {
     /// Hosts with these names and the addresses 10.77.0.1, 10.77.0.2, …
     pub fn new(hosts: &[&str]) -> Self {
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "this test makes network namespaces: run it as root, or leave it out (--skip p2pfl)"
-        );
+        super::needs_root();
         remove_leftovers();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mut network = Self {
