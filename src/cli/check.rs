@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use super::{Failure, Format, output};
+use super::{Failure, Format, given, output};
 use crate::config::Config;
 use crate::supervisor;
 
 /// Verifies the configuration in `file` and everything behind it.
 pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let refuse = "`fastness run` would not start: mend the faults above";
+    let inherited = given::take()?;
     let config = Config::load(file).map_err(|faults| Failure::faults(refuse, faults))?;
+    given::close_others(inherited, &config);
     let runtime = super::run::runtime()?;
     let tokens = runtime
         .block_on(supervisor::check(config.clone()))

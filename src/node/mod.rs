@@ -32,6 +32,8 @@ use crate::tls::{Connection, Generation, GenerationError, Handshakes, Inside, La
 
 pub use live::PeerConnection;
 
+pub(crate) use application::connections as application_connections;
+
 use dial::Dialer;
 use generation::Signer;
 use live::Live;

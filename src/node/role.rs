@@ -59,10 +59,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     };
     telemetry::start("node", setup.log);
     let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
-    let application_connections = match setup.application {
-        Some(_) => application::CONNECTIONS,
-        None => 0,
-    };
+    let application_connections = application::connections(setup.application.as_ref());
     descriptors::fit(
         &mut setup.limits,
         descriptors.len() + application_connections,
@@ -94,7 +91,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let channels: usize = setup.tokens.iter().map(|token| token.channels).sum();
     let walled = entered.and_then(|entered| {
         let given = listeners.len() + channels + doors.len() + application_connections;
-        entered.limit_descriptors(descriptors_of(&setup.limits, given))?;
+        entered.limit_descriptors(open_files(&setup.limits, given))?;
         entered.wall(&sandbox::Walls::Nothing)
     });
     let walled = match walled {
@@ -164,7 +161,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
 }
 
 /// How many descriptors a node needs: connections, handshakes, what it was given, and some room.
-fn descriptors_of(limits: &Limits, given: usize) -> u64 {
+pub(crate) fn open_files(limits: &Limits, given: usize) -> u64 {
     const ROOM: u64 = 256;
     limits.connections + limits.pending_handshakes + ROOM + u64::try_from(given).unwrap_or(ROOM)
 }

@@ -8,7 +8,6 @@ use super::sockets::Listeners;
 use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets};
 use crate::config::Config;
 use crate::control::KeeperReady;
-use crate::sandbox;
 
 /// Does everything that [`run`](super::run) does before it serves, and takes it down again.
 pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, SupervisorError> {
@@ -20,7 +19,7 @@ pub(crate) async fn check(config: Config) -> Result<Vec<KeeperReady>, Supervisor
     if let Err(fault) = Socket::bind(&config.admin) {
         faults.push(fault);
     }
-    let confined = match sandbox::confine_supervisor(config.profile.as_ref(), &config.users()) {
+    let confined = match super::confine(&config) {
         Ok(confined) => confined,
         Err(found) => {
             faults.extend(found);

@@ -25,7 +25,13 @@ use door::{Door, Listener};
 use ingress::{Behind, Spoken};
 
 /// Connections of the application to us, at once.
-pub(super) const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 1024;
+
+/// As many, where there is one.
+pub(crate) fn connections(settings: Option<&Settings>) -> usize {
+    settings.map_or(0, |_| CONNECTIONS)
+}
+
 /// What is spoken, beside HTTP/2, with peers that dial a node with this application.
 pub(super) fn spoken(settings: Option<&Settings>) -> Option<Inside> {
     let settings = settings.filter(|settings| settings.upstream.is_some())?;
