@@ -491,7 +491,7 @@ fn what_a_node_does_to_its_channels_and_listeners_ends_with_it() {
     assert_eq!(shut.ends, [KILLED], "SHUT_RD");
     let mut a = spawn(format!("deafen {port}"));
     assert!(a.log().contains("it returned 0"), "{}", a.log());
-    end(attested_pid(&a.log(), "node").parse().expect("a number"));
+    end(a.pid("node"));
     assert_eq!(a.wait_exit().code(), Some(1), "{}", a.log());
     assert!(a.log().contains("has made a socket deaf"), "{}", a.log());
 }
