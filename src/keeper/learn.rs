@@ -56,7 +56,7 @@ fn run() -> io::Result<()> {
             "nobody traces this process: it is for `fastness sandbox learn` alone",
         ));
     }
-    let entered = sandbox::enter(sandbox::Role::Keeper);
+    let entered = sandbox::enter_traced(sandbox::Role::Keeper);
     let control = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
     let (setup, mut descriptors) = frame::receive_with_descriptors::<LearnerSetup>(&control)?;
     telemetry::start("learner", setup.keeper.log);

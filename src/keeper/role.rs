@@ -23,6 +23,11 @@ const DRAIN: Duration = Duration::from_millis(1500);
 /// Descriptors of a keeper beside its channels: a module's own, and a file of the token at a time.
 const DESCRIPTORS: u64 = 256;
 
+/// How many descriptors a keeper with so many channels may have.
+pub(crate) fn open_files(channels: usize) -> u64 {
+    DESCRIPTORS + channels as u64
+}
+
 /// Runs this process as a keeper: standard input is its supervisor.
 pub(crate) fn main() -> ExitCode {
     match run() {
@@ -60,7 +65,7 @@ fn run() -> io::Result<()> {
     let pin_source = descriptors.remove(0);
     let channels = descriptors;
     let limited = entered.and_then(|entered| {
-        entered.limit_descriptors(DESCRIPTORS + channels.len() as u64)?;
+        entered.limit_descriptors(open_files(channels.len()))?;
         Ok(entered)
     });
     let entered = match limited {

@@ -37,6 +37,8 @@ use crate::tls::{
 
 pub use live::PeerConnection;
 
+pub(crate) use application::{descriptors as application_descriptors, per_connection};
+
 use dial::Dialer;
 use generation::Signer;
 use live::Live;

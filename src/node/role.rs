@@ -61,15 +61,8 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     };
     telemetry::start("node", setup.log);
     let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
-    let application_connections = setup
-        .application
-        .as_ref()
-        .map_or(0, application::descriptors);
-    // A peer's connection, and that to the application for its calls.
-    let each = match &setup.application {
-        Some(settings) if settings.upstream.is_some() => 2,
-        _ => 1,
-    };
+    let application_connections = application::descriptors(setup.application.as_ref());
+    let each = application::per_connection(setup.application.as_ref());
     descriptors::fit(
         &mut setup.limits,
         descriptors.len() + application_connections,
@@ -102,7 +95,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let channels: usize = setup.tokens.iter().map(|token| token.channels).sum();
     let walled = entered.and_then(|entered| {
         let given = listeners.len() + channels + doors.len() + application_connections;
-        entered.limit_descriptors(descriptors_of(&setup.limits, each, given))?;
+        entered.limit_descriptors(open_files(&setup.limits, each, given))?;
         entered.wall(&sandbox::Walls::Ports(setup.dials.clone()))
     });
     let walled = match walled {
@@ -172,7 +165,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
 }
 
 /// How many descriptors a node needs: connections, handshakes, what it was given, and some room.
-fn descriptors_of(limits: &Limits, each: u64, given: usize) -> u64 {
+pub(crate) fn open_files(limits: &Limits, each: u64, given: usize) -> u64 {
     const ROOM: u64 = 256;
     limits.connections * each
         + limits.pending_handshakes

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::keeper::message::{MAX_REPLY, MAX_REQUEST, REPLACED, Refusal, Reply};
@@ -35,6 +36,19 @@ impl Channels {
     /// The keeper's ends.
     pub(super) fn keeper_ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.0.iter().map(|channel| channel.keeper.as_fd())
+    }
+
+    /// Makes those anew of which a node has taken a direction down (shutdown(2) reaches both ends, and every
+    /// copy of them). Whether there were any.
+    pub(super) fn renew_dead(&mut self) -> io::Result<bool> {
+        let mut renewed = false;
+        for channel in &mut self.0 {
+            if channel.is_dead()? {
+                *channel = Channel::new()?;
+                renewed = true;
+            }
+        }
+        Ok(renewed)
     }
 
     /// The keeper is gone: throws away what it was asked and has not read, as a slow token would sign all
@@ -74,6 +88,18 @@ impl Channel {
             None,
         )?;
         Ok(Self { node, keeper })
+    }
+
+    /// Whether either direction of it was shut down.
+    fn is_dead(&self) -> io::Result<bool> {
+        let gone = PollFlags::RDHUP | PollFlags::HUP;
+        let mut ends = [&self.node, &self.keeper].map(|end| PollFd::new(end, gone));
+        let immediately = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut ends, Some(&immediately))?;
+        Ok(ends.iter().any(|end| end.revents().intersects(gone)))
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Keeper {
     /// How often its PIN was refused.
     pub(super) latches: u32,
     faults: Vec<Fault>,
+    /// The running one is not what it must be.
+    pub(super) unsound: Option<Fault>,
     /// Who waits for the outcome of an unlock.
     pub(super) unlocking: Option<Waiting>,
     pub(super) restarts: u32,
@@ -89,7 +91,7 @@ pub(super) struct Totals {
 
 /// Channels beside those for the sessions: the next request waits in the keeper already when a session
 /// becomes free, so that no session waits for the node.
-const AHEAD: usize = 1;
+pub(super) const AHEAD: usize = 1;
 /// How long module, login and key checks may take before the keeper counts as hung.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// The same of a token that was opened before: a few times what it took then, and at least so much. Doubled
@@ -130,6 +132,7 @@ impl Keeper {
             past: Totals::default(),
             latches: 0,
             faults: Vec::new(),
+            unsound: None,
             unlocking: None,
             restarts: 0,
             backoff: Backoff::default(),
@@ -145,6 +148,14 @@ impl Keeper {
     /// Sessions that are wanted of its token.
     pub(super) fn sessions(&self) -> usize {
         usize::from(self.config.sessions)
+    }
+
+    /// Makes new channels where a node has taken one down; its keeper is then replaced, to have them too.
+    pub(super) fn renew_dead_channels(&mut self) -> io::Result<()> {
+        if self.channels.renew_dead()? {
+            self.replace("the node that ended had shut down a channel to it");
+        }
+        Ok(())
     }
 
     /// Waits for its PIN: its source gives none any more.
@@ -260,8 +271,13 @@ impl Keeper {
             return Happened::Nothing;
         }
         match event {
+            // Said once: what is attested stays so.
+            ChildEvent::Said(FromKeeper::Ready(_)) if self.is_open() => {
+                self.replace("it spoke out of turn");
+                Happened::Nothing
+            }
             ChildEvent::Said(FromKeeper::Ready(ready)) => {
-                if !self.is_attested(&ready.sandbox) {
+                if !self.is_attested(&ready) {
                     return Happened::Nothing;
                 }
                 tracing::info!(
@@ -338,39 +354,50 @@ impl Keeper {
     }
 
     /// Whether the process is what it says of its confinement; if not, it is replaced.
-    fn is_attested(&mut self, report: &sandbox::Report) -> bool {
+    fn is_attested(&mut self, ready: &KeeperReady) -> bool {
         let Some(pid) = self.pid() else { return false };
-        let attestation = sandbox::attest(&self.expected(pid, report.clone()));
+        let attestation = sandbox::attest(&self.expected(pid, ready));
         attestation.log();
-        if !attestation.mismatches.is_empty() {
-            self.note(vec![super::attest::fault(&attestation)]);
-            self.replace("it is not confined as declared");
-        }
+        self.judge(&attestation);
         attestation.mismatches.is_empty()
     }
 
-    fn expected(&self, pid: u32, report: sandbox::Report) -> sandbox::Expected {
+    /// Ends one that is not what it must be.
+    fn judge(&mut self, attestation: &sandbox::Attestation) {
+        if attestation.mismatches.is_empty() {
+            return;
+        }
+        if !attestation.gone {
+            let fault = super::attest::fault(attestation);
+            self.note(vec![fault.clone()]);
+            self.unsound = Some(fault);
+        }
+        self.replace("it is not confined as declared");
+    }
+
+    /// The profile follows from its token's maker: which one that is, is taken from the first keeper that
+    /// saw the token, and it does not change.
+    fn expected(&self, pid: u32, ready: &KeeperReady) -> sandbox::Expected {
+        let maker = sandbox::Maker::of(&self.known.as_ref().unwrap_or(ready).manufacturer);
         sandbox::Expected {
             role: sandbox::Role::Keeper,
             pid,
             user: self.config.user,
             keeps_rights: false,
-            own_profile: self.config.profile.clone(),
-            report,
+            profile: sandbox::Profile::keeper(maker, self.config.profile.as_ref()).ok(),
+            open_files: crate::keeper::role::open_files(self.channels.node_ends().count()),
+            report: ready.sandbox.clone(),
         }
     }
 
     /// What it is now, of the one that is ready; replaced when it is not what it must be.
     pub(super) fn attest(&mut self) -> Option<sandbox::Attestation> {
-        let report = self
-            .is_open()
-            .then_some(self.known.as_ref()?.sandbox.clone())?;
-        let pid = self.pid()?;
-        let attestation = sandbox::attest(&self.expected(pid, report));
+        let ready = self.known.as_ref().filter(|_| self.is_open())?;
+        let attestation = sandbox::attest(&self.expected(self.pid()?, ready));
         if !attestation.mismatches.is_empty() {
             attestation.log();
-            self.replace("it is not confined as declared");
         }
+        self.judge(&attestation);
         Some(attestation)
     }
 

@@ -10,6 +10,7 @@ mod calls;
 mod channels;
 mod check;
 pub(crate) mod child;
+mod descriptors;
 mod keepers;
 mod metrics;
 mod node;
@@ -34,6 +35,7 @@ use crate::sandbox;
 use admin::{Call, Socket};
 pub(crate) use check::check;
 use child::ChildEvent;
+use descriptors::OpenFiles;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
 use sockets::Listeners;
@@ -67,6 +69,9 @@ pub(crate) enum SupervisorError {
     /// A PIN was refused. It must not be tried again before an operator has acted.
     #[error("a PIN was refused")]
     Pin(Vec<Fault>),
+    /// A process is not what it must be: all of them were ended.
+    #[error("the node was stopped: a process is not confined as declared")]
+    NotConfined(Vec<Fault>),
     /// The system refused something that a supervisor needs.
     #[error("the supervisor cannot work")]
     System(#[from] std::io::Error),
@@ -107,12 +112,22 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
         tokio::spawn(unlock::listen(listener, sender.clone()));
     }
     say_what_is_given(&config);
-    let confined = sandbox::confine_supervisor(config.profile.as_ref(), &config.users())?;
+    let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
-    supervisor.drain(&mut events).await;
+    match outcome {
+        Err(SupervisorError::NotConfined(_)) => supervisor.end(&mut events).await,
+        _ => supervisor.drain(&mut events).await,
+    }
     outcome
+}
+
+fn confine(config: &Config) -> Result<(sandbox::Confined, sandbox::Report), Vec<Fault>> {
+    let OpenFiles {
+        supervisor, most, ..
+    } = OpenFiles::of(config);
+    sandbox::confine_supervisor(config.profile.as_ref(), &config.users(), (supervisor, most))
 }
 
 /// Writes what of the confinement the configuration decides.
@@ -133,7 +148,11 @@ fn say_what_is_given(config: &Config) {
         } else {
             "see hsm-setup/systemd/users.conf"
         };
-        tracing::warn!(uid, mend, "all roles run as one user");
+        tracing::warn!(
+            uid,
+            mend,
+            "all roles run as one user: whatever is this user's, each of them could reach but for its sandbox"
+        );
     }
 }
 
@@ -155,6 +174,8 @@ struct Supervisor {
     signals: Signals,
     /// How this process is confined.
     report: sandbox::Report,
+    /// It is not what it must be.
+    unsound: Option<Fault>,
     systemd: Systemd,
     /// The node has been ready once.
     served: bool,
@@ -185,7 +206,11 @@ impl Supervisor {
             generation: 1,
             listeners,
             keepers,
-            node: Node::new(config.node.clone()),
+            node: Node::new(
+                config.node.clone(),
+                config.application.is_some(),
+                OpenFiles::of(&config).node,
+            ),
             events,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -194,6 +219,7 @@ impl Supervisor {
             },
             config,
             report,
+            unsound: None,
             systemd: Systemd::default(),
             served: false,
             draining: false,
@@ -239,7 +265,10 @@ impl Supervisor {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.draining {
             tokio::select! {
-                Some(event) = events.recv() => self.on_event(event)?,
+                Some(event) = events.recv() => {
+                    self.on_event(event)?;
+                    self.must_be_sound()?;
+                }
                 _ = tick.tick() => {
                     self.keepers.iter_mut().for_each(Keeper::poll);
                     self.tell_node();
@@ -376,10 +405,13 @@ impl Supervisor {
             NodeEvent::Nothing => {}
             NodeEvent::Sealed => {
                 self.attest_ourselves();
-                self.node.serve_if_attested();
+                if self.unsound.is_none() {
+                    self.node.serve_if_attested();
+                }
             }
             NodeEvent::Ready => {
                 self.served = true;
+                self.attest_all();
                 self.tell_node();
                 let listening = self
                     .listeners
@@ -396,6 +428,14 @@ impl Supervisor {
                 return Err(SupervisorError::Faults(self.node.exit_faults()));
             }
             NodeEvent::Gone => {
+                self.listeners
+                    .still_listen()
+                    .map_err(|fault| SupervisorError::NotConfined(vec![fault]))?;
+                for keeper in &mut self.keepers {
+                    if let Err(error) = keeper.renew_dead_channels() {
+                        tracing::error!(%error, "cannot make a channel anew that a node has shut down");
+                    }
+                }
                 let at = self.node.retry_at();
                 self.later(at, Event::StartNode);
             }
@@ -409,6 +449,21 @@ impl Supervisor {
             tokio::time::sleep_until(at.into()).await;
             let _ = events.send(event).await;
         });
+    }
+
+    /// Ends all roles at once.
+    async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        self.systemd.stopping();
+        self.draining = true;
+        self.listeners = Listeners::default();
+        self.node.kill();
+        self.keepers.iter_mut().for_each(Keeper::kill);
+        self.wait_for(events, Duration::from_secs(2), Self::is_alone)
+            .await;
+    }
+
+    fn is_alone(&self) -> bool {
+        self.node.pid().is_none() && self.keepers.iter().all(|keeper| keeper.pid().is_none())
     }
 
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
@@ -429,15 +484,12 @@ impl Supervisor {
         for keeper in &mut self.keepers {
             keeper.stop();
         }
-        let all_gone = |this: &Self| {
-            this.node.pid().is_none() && this.keepers.iter().all(|keeper| keeper.pid().is_none())
-        };
-        self.wait_for(events, Duration::from_secs(2), all_gone)
+        self.wait_for(events, Duration::from_secs(2), Self::is_alone)
             .await;
         for keeper in &mut self.keepers {
             keeper.kill();
         }
-        self.wait_for(events, Duration::from_secs(2), all_gone)
+        self.wait_for(events, Duration::from_secs(2), Self::is_alone)
             .await;
         if self.served {
             tracing::info!("stopped");

@@ -70,6 +70,15 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Ends a test that only root can do: passing without having looked would say something untrue.
+#[track_caller]
+pub fn as_root(why: &str) {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "{why}: run this test with sudo, as tests/run does"
+    );
+}
+
 /// Runs `command`, which must succeed, and returns its standard output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {

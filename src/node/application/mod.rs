@@ -38,13 +38,22 @@ fn per_place(places: usize) -> usize {
 
 /// Descriptors of the node for the calls of the application; a connection that carries any bytes has
 /// another to the peer.
-pub(super) fn descriptors(settings: &Settings) -> usize {
+pub(crate) fn descriptors(settings: Option<&Settings>) -> usize {
+    let Some(settings) = settings else { return 0 };
     let places = settings.listens().count();
     let each = match settings.mode {
         Mode::Tcp => 2,
         Mode::Grpc | Mode::Http => 1,
     };
     places * per_place(places) * each
+}
+
+/// Descriptors of a peer's connection: its own, and that to the application for its calls.
+pub(crate) fn per_connection(settings: Option<&Settings>) -> u64 {
+    match settings {
+        Some(settings) if settings.upstream.is_some() => 2,
+        _ => 1,
+    }
 }
 
 /// What is spoken, beside HTTP/2, with peers that dial a node with this application.

@@ -119,7 +119,8 @@ impl Keeper {
         vec![Fault::new(
             format!("token[{}].module", self.index),
             "the module ended or hung its process while it was started",
-            "see the log; try the module with `fastness token list --module …`",
+            "see the log; try the module with `fastness token list --module …`. A module that wants memory \
+             both writable and executable, or another program, is ended",
         )]
     }
 }
