@@ -13,7 +13,8 @@ fuzz_target!(|texts: (&str, &str)| {
     if methods.decide(path).is_ok() {
         let above = pattern.strip_suffix("/*");
         let beneath = above.is_some_and(|above| {
-            path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            path.strip_prefix(above)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
         assert!(path == pattern && above.is_none() || beneath);
         assert!(!path.contains(['%', '\\', ';', '?', '#', '*']) && !path.contains("//"));
