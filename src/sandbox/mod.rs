@@ -21,6 +21,7 @@ mod walls;
 
 use std::io;
 
+use fastness_secret_page::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, chain};
@@ -127,6 +128,15 @@ pub(crate) struct Entered {
 pub(crate) struct Walled {
     role: Role,
     report: Report,
+    code: Code,
+}
+
+fn giving_back(cause: io::Error) -> SandboxError {
+    SandboxError::Refused {
+        step: "giving back the code of the start (/proc/self/maps, madvise(2))",
+        since: "2.4",
+        cause: Box::new(cause),
+    }
 }
 
 /// The supervisor's three steps: it has one thread and has bound its sockets. `users`: those that roles
@@ -258,6 +268,8 @@ impl Entered {
         if threads > 1 && self.role != Role::Keeper {
             return Err(SandboxError::Threads(threads));
         }
+        // While /proc can still be read.
+        let code = Code::mapped().map_err(giving_back)?;
         walls.raise()?;
         let report = Report {
             landlock: walls.to_string(),
@@ -268,6 +280,7 @@ impl Entered {
         Ok(Walled {
             role: self.role,
             report,
+            code,
         })
     }
 }
@@ -276,7 +289,13 @@ impl Walled {
     /// Last step: the filters of `profile`, on every thread at once (seccomp(2)
     /// `SECCOMP_FILTER_FLAG_TSYNC`).
     pub(crate) fn seal(self, profile: &Profile) -> Result<(Confined, Report), SandboxError> {
-        let Self { role, mut report } = self;
+        let Self {
+            role,
+            mut report,
+            code,
+        } = self;
+        // The start is over, and most of what it ran is never run again.
+        code.give_back().map_err(giving_back)?;
         report.profile.clone_from(&profile.name);
         report.sha256.clone_from(&profile.sha256);
         tracing::debug!(
