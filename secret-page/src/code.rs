@@ -20,7 +20,9 @@ impl Code {
             let mut fields = line.split_ascii_whitespace();
             let (range, rights) = (fields.next()?, fields.next()?);
             let path = fields.nth(3)?;
-            (rights == "r-xp" && program.to_str() == Some(path)).then_some(range)?.split_once('-')
+            (rights == "r-xp" && program.to_str() == Some(path))
+                .then_some(range)?
+                .split_once('-')
         });
         let number = |text| usize::from_str_radix(text, 16).map_err(io::Error::other);
         let ranges = ours.map(|(from, to)| Ok(number(from)?..number(to)?));
@@ -54,8 +56,15 @@ mod tests {
         let maps = fs::read_to_string("/proc/self/smaps").unwrap();
         let start = format!("{:x}-{:x} ", range.start, range.end);
         let mapping = maps.lines().skip_while(|line| !line.starts_with(&start));
-        let rss = mapping.into_iter().find(|line| line.starts_with("Rss:")).unwrap();
-        rss.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+        let rss = mapping
+            .into_iter()
+            .find(|line| line.starts_with("Rss:"))
+            .unwrap();
+        rss.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     #[test]
