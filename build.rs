@@ -14,8 +14,20 @@ fn refuse_unfiltered() -> Result<(), &'static str> {
     }
 }
 
+/// What attacks itself is for tests: no setting of a release profile makes one.
+fn refuse_attackers() -> Result<(), &'static str> {
+    let feature = std::env::var_os("CARGO_FEATURE_ATTACK_TRIGGER").is_some();
+    // "release" for every profile that inherits from it, whatever it sets.
+    let release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    match feature && release {
+        true => Err("attack-trigger is for tests alone: build without it, or without --release"),
+        false => Ok(()),
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     refuse_unfiltered()?;
+    refuse_attackers()?;
     let files = [
         "proto/fastness/peer/v1/peer.proto",
         "proto/fastness/admin/v1/admin.proto",

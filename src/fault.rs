@@ -72,7 +72,7 @@ impl fmt::Display for Fault {
 }
 
 /// An error with the causes behind it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -10,7 +10,8 @@ mod read;
 mod source;
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
 use fastness_secret_page::Page;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,14 @@ impl UserPin {
     /// The PIN, for a login. The token room is the only caller.
     pub(crate) fn expose_for_login(&self) -> &[u8] {
         self.0.bytes()
+    }
+
+    /// The PIN in a pipe whose other end is closed, for the process that is handed it.
+    pub(crate) fn into_pipe(self) -> io::Result<OwnedFd> {
+        let (reader, mut writer) = io::pipe()?;
+        // Shorter than what a pipe takes without waiting (pipe(7)).
+        writer.write_all(self.0.bytes())?;
+        Ok(reader.into())
     }
 }
 

@@ -26,6 +26,8 @@ mod support;
 mod used;
 
 use std::collections::BTreeMap;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +37,9 @@ use fastness_attack::{CATALOGUE, ENDS};
 use support::{Mesh, Options, eventually};
 
 const EPERM: i32 = 1;
+const EBADF: i32 = 9;
 const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
 const ENOSYS: i32 = 38;
 
 /// How an attempt ended.
@@ -43,6 +47,8 @@ const ENOSYS: i32 = 38;
 enum End {
     /// The kernel ended the process with this signal.
     Signal(i32),
+    /// It became another program, which ended so.
+    Exited(i32),
     /// The call did nothing but return this error.
     Errno(i32),
     /// The call did something.
@@ -104,8 +110,12 @@ fn attempts_of(
         }
         if role == "supervisor" {
             use std::os::unix::process::ExitStatusExt;
-            let signal = ended?.signal().unwrap_or_else(|| panic!("{log}"));
-            return Some((returned, Some(signal)));
+            let ended = ended?;
+            let exited = || End::Exited(ended.code().unwrap_or_else(|| panic!("{log}")));
+            return Some((
+                returned,
+                Some(ended.signal().map_or_else(exited, End::Signal)),
+            ));
         }
         let gone = lines().find(|line| line.contains("status=") && line.contains(role))?;
         let signal = gone
@@ -113,7 +123,7 @@ fn attempts_of(
             .unwrap_or_else(|| panic!("{log}"))
             .1;
         let signal = signal.split(' ').next()?.parse().expect("a number");
-        Some((returned, Some(signal)))
+        Some((returned, Some(End::Signal(signal))))
     });
     let log = node.log();
     let pid = match role {
@@ -127,12 +137,9 @@ fn attempts_of(
         std::net::TcpListener::bind(address).ok()
     });
     let ends = Ends {
-        ends: returned
-            .into_iter()
-            .chain(signal.map(End::Signal))
-            .collect(),
+        ends: returned.into_iter().chain(signal.clone()).collect(),
         number: signal
-            .filter(|signal| End::Signal(*signal) == KILLED)
+            .filter(|signal| *signal == KILLED)
             .and_then(|_| logged(&pid, begun)),
     };
     (ends, log, supervisor)
@@ -240,6 +247,12 @@ fn catalogue(role: &str, names: &[&str], declared: &[(&str, End)]) {
         numbers
     );
     assert!(wrong.is_empty(), "{role}: {}", wrong.join("\n"));
+    if rustix::process::geteuid().is_root() {
+        assert!(
+            numbers >= 10,
+            "the kernel's log has too few of the calls' numbers"
+        );
+    }
 }
 
 /// The whole catalogue, other ways into the kernel, and ends that are no attempt.
@@ -308,9 +321,8 @@ fn a_sealed_keeper_can_only_read_its_token() {
         ("clone3", End::Errno(ENOSYS)),
         // Families that the supervisor's filter, which is on it too, allows; the others kill.
         ("socket unix", End::Errno(EACCES)),
+        ("socket unix datagram", End::Errno(EACCES)),
         ("socket udp", End::Errno(EACCES)),
-        ("socket raw", End::Errno(EACCES)),
-        ("socket mptcp", End::Errno(EACCES)),
         ("tgkill abort parent", End::Errno(EPERM)),
     ];
     catalogue(
@@ -324,7 +336,18 @@ fn a_sealed_keeper_can_only_read_its_token() {
 fn the_supervisor_starts_nothing_but_itself() {
     let names = [
         "execve",
+        "execve the loader",
+        "execve itself with a library",
         "execveat",
+        "fork",
+        "shmat",
+        "capset",
+        "seccomp",
+        "pidfd_getfd",
+        "open memory of parent",
+        "prctl PR_SET_DUMPABLE",
+        "socket raw",
+        "socket mptcp",
         "new user namespace",
         "clone3",
         "ptrace parent",
@@ -405,6 +428,18 @@ fn the_supervisor_starts_nothing_but_itself() {
     ];
     let denied = [
         ("execve", End::Errno(EACCES)),
+        // The kernel opens the loader as a program, so Landlock must let it be one; it then loads any other,
+        // under the same filters, behind the same walls, and that one starts nothing.
+        ("execve the loader", End::Exited(126)),
+        ("execve itself with a library", End::Exited(0)),
+        ("fork", End::Returned),
+        // Nothing to attach, to give up, to add or to copy: what is allowed here is harmless.
+        ("shmat", End::Errno(EINVAL)),
+        ("capset", End::Errno(EINVAL)),
+        ("seccomp", End::Errno(EINVAL)),
+        ("pidfd_getfd", End::Errno(EBADF)),
+        // Its own.
+        ("open memory of parent", End::Returned),
         ("clone3", End::Errno(ENOSYS)),
         ("kill parent", End::Errno(EPERM)),
         ("kill init", End::Errno(EPERM)),
@@ -416,6 +451,102 @@ fn the_supervisor_starts_nothing_but_itself() {
         "supervisor",
         &names,
         &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
+    );
+}
+
+/// Beside an application a node opens unix sockets, and where all roles have one user, nothing but us keeps it
+/// from the administrator's.
+#[test]
+fn a_role_does_not_administrate() {
+    let mesh = Mesh::new();
+    mesh.section("a", "[application]\nupstream = \"unix:app.sock\"\n");
+    let outside = format!("fastness-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&outside).expect("a short name");
+    let _listener = UnixListener::bind_addr(&address).expect("it listens");
+    let admin = mesh.path("a/admin.sock").display().to_string();
+    let names = [
+        format!("ask {admin}"),
+        format!("ask {admin}.unlock"),
+        format!("connect abstract {outside}"),
+        "socket unix datagram".to_owned(),
+    ];
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let (Ends { ends, .. }, log, _) = attempts_of(&mesh, "node", &names, None);
+    let reset = End::Errno(104);
+    assert_eq!(
+        ends,
+        [reset.clone(), reset, End::Errno(EPERM), KILLED],
+        "{log}"
+    );
+    let refused = |line: &&str| line.contains("refused: it came from a role");
+    assert_eq!(log.lines().filter(refused).count(), 2, "{log}");
+}
+
+/// What a node shares with those after it: the channels are made anew, and a supervisor without its listener
+/// does not pretend.
+#[test]
+fn what_a_node_does_to_its_channels_and_listeners_ends_with_it() {
+    let mesh = Mesh::new();
+    let b = mesh.start("b");
+    let spawn = |attempt: String| {
+        let a = support::Node::spawn(
+            "a",
+            &mesh.path("a"),
+            mesh.ports["a"],
+            Options {
+                environment: vec![("FASTNESS_ATTACK".to_owned(), format!("node:{attempt}"))],
+                ..Options::default()
+            },
+        );
+        a.wait_ready();
+        a.wait_log("attack ");
+        a
+    };
+    let a = spawn("silence channels".to_owned());
+    let first = |role| -> u32 { attested_pid(&a.log(), role).parse().expect("a number") };
+    let (node, keeper) = (first("node"), first("keeper"));
+    end(node);
+    a.wait_replaced("node", node);
+    a.wait_replaced("keeper", keeper);
+    b.ping("a");
+    drop(a);
+    let port = mesh.ports["a"];
+    let shut = attempts(
+        &Mesh::new(),
+        "node",
+        &[&format!("raw {} 0 0 0 0 0 0", exact::numbers()["shutdown"])],
+    );
+    assert_eq!(shut.ends, [KILLED], "SHUT_RD");
+    let mut a = spawn(format!("deafen {port}"));
+    assert!(a.log().contains("it returned 0"), "{}", a.log());
+    end(a.pid("node"));
+    assert_eq!(a.wait_exit().code(), Some(1), "{}", a.log());
+    assert!(a.log().contains("has made a socket deaf"), "{}", a.log());
+}
+
+/// A node that harmed itself may have ended already.
+fn end(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("not 0");
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// What the supervisor starts has it too: nothing takes it back (PR_SET_MDWE, prctl(2)).
+#[test]
+fn no_memory_becomes_a_program() {
+    let call = |option: u8| format!("raw {} {option} 0 0 0 0 0", exact::numbers()["prctl"]);
+    const PR_GET_DUMPABLE: u8 = 3;
+    const PR_GET_MDWE: u8 = 66;
+    let (mdwe, dumpable) = (call(PR_GET_MDWE), call(PR_GET_DUMPABLE));
+    let (Ends { ends, .. }, log, _) =
+        attempts_of(&Mesh::new(), "supervisor", &[&mdwe, &dumpable], None);
+    assert_eq!(ends, [End::Returned, End::Returned]);
+    assert!(
+        log.contains(&format!("attack {mdwe:?}: it returned 1\n")),
+        "{log}"
+    );
+    assert!(
+        log.contains(&format!("attack {dumpable:?}: it returned 0\n")),
+        "{log}"
     );
 }
 

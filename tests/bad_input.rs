@@ -95,6 +95,7 @@ fn a_misspelt_key_gets_the_nearest_known_one() {
 #[test]
 fn a_limit_out_of_range_gets_the_range() {
     let mesh = Mesh::new();
+    mesh.edit("a/node.toml", "pin = ", "probe_ms = 1\npin = ");
     mesh.edit(
         "a/node.toml",
         "drain_ms = 60000",
@@ -106,7 +107,18 @@ fn a_limit_out_of_range_gets_the_range() {
         "handshake_deadline_ms",
         "limits.handshake_deadline_ms",
     );
-    says(&mesh, 3, &[&place, "out of range", "from 100 to 120000"]);
+    let probe = at(&mesh, "a/node.toml", "probe_ms", "token[0].probe_ms");
+    says(
+        &mesh,
+        3,
+        &[
+            &place,
+            "out of range",
+            "from 100 to 120000",
+            &probe,
+            "from 100 to 3600000",
+        ],
+    );
 }
 
 #[test]

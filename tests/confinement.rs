@@ -279,6 +279,59 @@ fn roles_that_get_no_more_memory_break_no_rule() {
     assert_no_violation(&a);
 }
 
+/// Nothing that whoever started the node had open, or in the environment, is in any of its processes.
+#[test]
+fn what_was_left_open_or_in_the_environment_is_nobodys() {
+    let mesh = Mesh::new();
+    let stray = mesh.write("stray", "a secret of somebody else");
+    // What the configuration speaks of is kept.
+    mesh.edit("a/node.toml", "pin = \"file:token/pin\"", "pin = \"fd:8\"");
+    let open = format!(
+        "exec 8<'{}' 9<'{}'; exec \"$@\"",
+        mesh.path("a/token/pin").display(),
+        stray.display()
+    );
+    let a = Node::spawn(
+        "a",
+        &mesh.path("a"),
+        mesh.ports["a"],
+        Options {
+            environment: vec![("STRAY".to_owned(), "a secret of somebody else".to_owned())],
+            through: ["sh", "-c", &open, "sh"].map(str::to_owned).into(),
+            ..Options::default()
+        },
+    );
+    a.wait_ready();
+    crate::support::as_root("only root sees the descriptors of others");
+    for role in ["supervisor", "keeper", "node"] {
+        let process = format!("/proc/{}", a.pid(role));
+        let environment = fs::read(format!("{process}/environ")).expect("it runs");
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        assert!(!environment.contains("STRAY"), "{role}: {environment}");
+        assert!(!environment.contains("PATH="), "{role}: {environment}");
+        let open: Vec<_> = fs::read_dir(format!("{process}/fd"))
+            .expect("it runs")
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .collect();
+        assert!(open.len() > 3, "{role}: {open:?}");
+        assert!(!open.contains(&stray), "{role}: {open:?}");
+        let limits = fs::read_to_string(format!("{process}/limits")).expect("it runs");
+        let most = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))
+            .expect("a limit");
+        let soft: u64 = most
+            .split_whitespace()
+            .next()
+            .and_then(|soft| soft.parse().ok())
+            .expect("a number");
+        assert!(
+            soft < if role == "node" { 10_000 } else { 600 },
+            "{role}: {most}"
+        );
+    }
+}
+
 /// The positive control is in `attacks.rs`, which has a binary with that feature.
 #[test]
 fn only_a_binary_for_attacks_holds_the_trigger() {
@@ -288,6 +341,55 @@ fn only_a_binary_for_attacks_holds_the_trigger() {
             .windows(mark.len())
             .any(|bytes| bytes == mark.as_bytes());
         assert_eq!(held, cfg!(feature = "attack-trigger"), "{mark}");
+    }
+}
+
+/// By the very build script that cargo asks: with the feature there is no release build to search.
+#[test]
+fn a_release_build_never_holds_the_trigger() {
+    let builds = std::path::Path::new(env!("OUT_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the folder of all builds");
+    let scripts = fs::read_dir(builds).expect("cargo makes it").flatten();
+    let script = scripts
+        .filter(|folder| {
+            folder
+                .file_name()
+                .to_string_lossy()
+                .starts_with("fastness-")
+        })
+        .map(|folder| folder.path().join("build-script-build"))
+        .filter(|script| script.exists())
+        .max_by_key(|script| script.metadata().and_then(|found| found.modified()).ok())
+        .expect("it was built");
+    for (profile, feature, refused) in [
+        ("release", true, true),
+        ("release", false, false),
+        ("debug", true, false),
+    ] {
+        let out = tempfile::tempdir().expect("a folder");
+        let mut build = Command::new(&script);
+        build
+            .current_dir(crate::support::root())
+            .env_clear()
+            .env("OUT_DIR", out.path())
+            .env("PROFILE", profile);
+        if feature {
+            build.env("CARGO_FEATURE_ATTACK_TRIGGER", "1");
+        }
+        let output = build.output().expect("it runs");
+        let said = crate::support::said(&output);
+        assert_eq!(
+            output.status.success(),
+            !refused,
+            "{profile} {feature}: {said}"
+        );
+        assert_eq!(
+            said.contains("attack-trigger is for tests alone"),
+            refused,
+            "{said}"
+        );
     }
 }
 

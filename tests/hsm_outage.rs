@@ -5,48 +5,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use fastness::token::heal::{self, Action};
+use fastness::token::heal::{self, Action, Doing};
 use rustix::process::Signal;
 
 use crate::support::node::{is_alive, signal};
-use crate::support::rehearsal::{Rehearsal, is_ready, restarts};
+use crate::support::rehearsal::{Rehearsal, is_ready, restarts, restarts_of};
 use crate::support::{Mesh, Node, Options, eventually, id_of, run};
-
-#[test]
-fn one_failure_of_any_kind_costs_no_handshake_and_no_process_but_where_the_table_says_so() {
-    let rehearsal = Rehearsal::new();
-    let (a, b) = rehearsal.start();
-    b.ping("a");
-    for (code, signing, _) in heal::rows() {
-        if signing == Action::Latch {
-            continue;
-        }
-        for call in ["C_SignInit", "C_Sign"] {
-            let before = restarts(&a);
-            rehearsal
-                .fault
-                .order(&format!("fail {call} {code} times=1"));
-            let outcome = rehearsal.shaker.shake();
-            // The probe or the handshake took the failure; either way it is over now.
-            rehearsal.fault.clear();
-            match signing {
-                Action::NewSession => {
-                    outcome.unwrap_or_else(|error| panic!("{code} from {call}: {error}"));
-                    assert_eq!(restarts(&a), before, "{code} from {call}");
-                }
-                _ => {
-                    let took = rehearsal.recovered();
-                    println!("{code} from {call}: replaced, recovered in {took:?}");
-                    eventually("the keeper was replaced once", || {
-                        (restarts(&a) == before + 1).then_some(())
-                    });
-                    eventually("ready again", || is_ready(&a));
-                }
-            }
-            b.ping("a");
-        }
-    }
-}
 
 #[test]
 fn a_refused_pin_latches_and_unlock_heals_it() {
@@ -55,11 +19,26 @@ fn a_refused_pin_latches_and_unlock_heals_it() {
     b.ping("a");
     let logins = rehearsal.fault.counts().calls("C_Login");
     rehearsal.fault.order("fail C_Login CKR_PIN_INCORRECT");
+    // The verdict is told before the module is asked for anything more.
+    for (call, end) in [("C_CloseSession", "abort"), ("C_Finalize", "hang")] {
+        rehearsal
+            .fault
+            .order(&format!("{end} {call} times=forever"));
+    }
     signal(a.pid("keeper"), Signal::KILL);
     eventually("the status says why", || {
         let status = a.status();
         status["reason"].as_str()?.contains("unlock").then_some(())
     });
+    eventually("the process is ended", || {
+        (a.pid("keeper") == 0).then_some(())
+    });
+    assert!(rehearsal.shaker.shake().is_err());
+    let text = String::from_utf8(a.admin(&["metrics"]).stdout).unwrap();
+    assert!(
+        text.contains("fastness_sign_failures_total{token=\"0\",label=\"a\",reason=\"gone\"} 1"),
+        "it was refused at once: {text}"
+    );
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(
         rehearsal.fault.counts().calls("C_Login"),
@@ -74,11 +53,41 @@ fn a_refused_pin_latches_and_unlock_heals_it() {
 }
 
 #[test]
+fn a_wrong_pin_in_a_vendors_own_words_is_one_login_and_latches() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let pin = rehearsal.mesh.read("a/token/pin");
+    for code in ["CKR_GENERAL_ERROR", "CKR_FUNCTION_REJECTED", "0x80000001"] {
+        let logins = rehearsal.fault.counts().calls("C_Login");
+        rehearsal.mesh.write("a/token/pin", "this is not it");
+        rehearsal.fault.order(&format!("reword C_Login {code}"));
+        signal(a.pid("keeper"), Signal::KILL);
+        eventually(&format!("{code}: the status says why"), || {
+            let status = a.status();
+            let reason = status["reason"].as_str()?;
+            (reason.contains("unlock") && reason.contains("wrong try on record")).then_some(())
+        });
+        assert_eq!(
+            rehearsal.fault.counts().calls("C_Login"),
+            logins + 1,
+            "{code}: one try and no more"
+        );
+        rehearsal.fault.clear();
+        rehearsal.mesh.write("a/token/pin", &pin);
+        assert!(a.admin(&["unlock"]).status.success(), "{code}");
+        rehearsal.recovered();
+        assert_eq!(rehearsal.fault.counts().calls("C_Login"), logins + 2);
+    }
+}
+
+#[test]
 fn every_word_of_a_pin_that_is_wrong_latches_without_a_further_login() {
     let rehearsal = Rehearsal::new();
     let (a, b) = rehearsal.start();
     b.ping("a");
-    for (code, _, _) in heal::rows().filter(|(_, signing, _)| *signing == Action::Latch) {
+    for row in heal::rows().filter(|row| row.action(Doing::Signing) == Action::Latch) {
+        let code = row.code();
         let logins = rehearsal.fault.counts().calls("C_Login");
         rehearsal.fault.order(&format!("fail C_Sign {code}"));
         eventually(&format!("{code} latches"), || {
@@ -144,10 +153,16 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
             "hang C_Sign",
             "logout native close-sessions",
             "abort C_Sign",
-            "",
+            "kill -9 here",
+            "SIGSTOP here",
+            "kill -9 there",
+            "SIGSTOP there",
         ] {
             match outage {
-                "" => signal(a.pid("keeper"), Signal::KILL),
+                "kill -9 here" => signal(a.pid("keeper"), Signal::KILL),
+                "SIGSTOP here" => signal(a.pid("keeper"), Signal::STOP),
+                "kill -9 there" => signal(b.pid("keeper"), Signal::KILL),
+                "SIGSTOP there" => signal(b.pid("keeper"), Signal::STOP),
                 order => drop(rehearsal.fault.order(order)),
             }
             let before = streams.load(Ordering::Relaxed);
@@ -162,10 +177,11 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
             );
             rehearsal.fault.clear();
             rehearsal.recovered();
-            eventually("ready again", || is_ready(&a));
+            eventually("ready again", || is_ready(&a).and(is_ready(&b)));
         }
         stop.store(true, Ordering::Relaxed);
     });
+    println!("{} streams of 8 MiB each way", streams.into_inner());
     assert_eq!(dialled(&b), 1, "it was one connection all the time");
 }
 
@@ -201,6 +217,44 @@ fn a_hung_signature_costs_its_handshake_and_the_keeper_is_replaced() {
         stuck.join().unwrap()
     );
     assert!(!is_alive(keeper));
+}
+
+#[test]
+fn a_replacement_that_hangs_while_it_starts_is_cut_off_long_before_a_first_start_would_be() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let hung = |call: &str| rehearsal.fault.counts().of(call, "hung");
+    for call in [
+        "C_Initialize",
+        "C_GetTokenInfo",
+        "C_Login",
+        "C_FindObjectsInit",
+        "C_Sign",
+    ] {
+        let (before, restarted) = (hung(call), restarts(&a));
+        rehearsal.fault.order(&format!("hang {call} times=1"));
+        let since = std::time::Instant::now();
+        signal(a.pid("keeper"), Signal::KILL);
+        rehearsal.fault.await_count(call, "hung", before + 1);
+        rehearsal.recovered();
+        println!(
+            "{call} hung: recovered {:?} after the kill",
+            since.elapsed()
+        );
+        // A first start has a minute.
+        assert!(since.elapsed() < Duration::from_secs(30));
+        eventually("ready again", || is_ready(&a));
+        assert_eq!(restarts(&a), restarted + 2, "{call}");
+        assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+    }
+    // A handshake hangs, and then the check of the keys after it.
+    rehearsal.fault.order("hang C_Sign times=2");
+    let since = std::time::Instant::now();
+    let _ = rehearsal.shaker.shake();
+    rehearsal.recovered();
+    println!("C_Sign hung twice: recovered after {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
@@ -325,15 +379,32 @@ fn processes_that_die_or_stop_under_load_are_replaced_and_handshakes_go_on() {
         ("keeper", Signal::STOP),
         ("node", Signal::KILL),
     ] {
+        let began = std::time::Instant::now();
+        let before = restarts_of(&a, role);
         let (done, failed) = under_load(&rehearsal, || {
-            let old = a.pid(role);
-            signal(old, how);
-            a.wait_replaced(role, old);
+            let stream = || b.ask(&["ping", "a", "--transfer", "64MiB"]);
+            std::thread::scope(|scope| {
+                let stream = scope.spawn(stream);
+                let old = a.pid(role);
+                signal(old, how);
+                a.wait_replaced(role, old);
+                let pong = stream.join().unwrap();
+                if role == "keeper" {
+                    let pong =
+                        pong.unwrap_or_else(|output| panic!("{}", crate::support::said(&output)));
+                    assert_eq!(
+                        pong["bytes_received"],
+                        64 << 20,
+                        "an open stream lost something"
+                    );
+                }
+            });
         });
-        println!("{role} {how:?}: {done} handshakes, {failed} failed");
-        if role == "keeper" {
-            assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
-        }
+        println!(
+            "{role} {how:?}: {done} handshakes, {:.0} a second, {failed} failed",
+            f64::from(done) / began.elapsed().as_secs_f64()
+        );
+        assert_eq!(restarts_of(&a, role), before + 1, "{role} {how:?}");
     }
 }
 
@@ -414,6 +485,100 @@ fn few_sessions_are_enough() {
             }
         });
         assert_eq!(restarts(&a), 0, "{most} sessions");
+        // The one session that holds the login cannot be replaced: the keeper is.
+        let keeper = a.pid("keeper");
+        rehearsal
+            .fault
+            .order("fail C_Sign CKR_DEVICE_ERROR times=1");
+        let _ = rehearsal.shaker.shake();
+        if most == 1 {
+            a.wait_replaced("keeper", keeper);
+        }
+        rehearsal.recovered();
+        assert_eq!(restarts(&a), u64::from(most == 1), "{most} sessions");
+    }
+}
+
+#[test]
+fn a_shortage_of_sessions_costs_no_handshake_and_is_made_up_for() {
+    let rehearsal = Rehearsal::probed_each(3_600_000);
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let eight = || {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    rehearsal
+                        .shaker
+                        .shake()
+                        .expect("a busy session is waited for")
+                });
+            }
+        });
+    };
+    let sessions = || {
+        let text = String::from_utf8(a.admin(&["metrics"]).stdout).unwrap();
+        let line = "fastness_keeper_sessions{token=\"0\",label=\"a\"} ";
+        text.lines()
+            .find_map(|at| at.strip_prefix(line)?.parse::<u64>().ok())
+    };
+    rehearsal.fault.order("set C_Sign delay=30ms");
+    rehearsal
+        .fault
+        .order("fail C_OpenSession CKR_SESSION_COUNT");
+    for left in [3, 2, 1] {
+        rehearsal
+            .fault
+            .order("fail C_Sign CKR_SESSION_HANDLE_INVALID times=1");
+        eight();
+        eventually("the metrics say so", || {
+            (sessions() == Some(left)).then_some(())
+        });
+    }
+    rehearsal.fault.order("clear C_OpenSession");
+    eventually("the pool is whole again", || {
+        eight();
+        (sessions() == Some(4)).then_some(())
+    });
+    assert_eq!(restarts(&a), 0);
+    assert!(is_ready(&a).is_some());
+}
+
+#[test]
+fn a_keeper_that_stops_lets_signatures_end_before_it_ends_the_module() {
+    let rehearsal = Rehearsal::probed_each(3_600_000);
+    // The node goes at once; what it asked for is still under way in the keeper.
+    rehearsal
+        .mesh
+        .edit("a/node.toml", "drain_ms = 60000", "drain_ms = 0");
+    let (mut a, b) = rehearsal.start();
+    b.ping("a");
+    let ended = |counter: &str| rehearsal.fault.counts().of("C_Finalize", counter);
+    for (order, finalized) in [("set C_Sign delay=1s", 1), ("hang C_Sign", 0)] {
+        rehearsal.fault.order("zero-counts");
+        rehearsal.fault.order(order);
+        let signing: Vec<_> = (0..3)
+            .map(|_| {
+                let shaker = rehearsal.shaker.clone();
+                std::thread::spawn(move || drop(shaker.shake()))
+            })
+            .collect();
+        eventually("three signatures are under way", || {
+            let counts = rehearsal.fault.counts();
+            (counts.of("C_Sign", "delayed") + counts.of("C_Sign", "hung") >= 3).then_some(())
+        });
+        let keeper = a.pid("keeper");
+        signal(a.supervisor(), Signal::TERM);
+        a.wait_exit();
+        assert!(!is_alive(keeper));
+        assert_eq!(
+            (ended("calls"), ended("overlapped")),
+            (finalized, 0),
+            "{order}"
+        );
+        signing.into_iter().for_each(|one| one.join().unwrap());
+        rehearsal.fault.clear();
+        a = rehearsal.mesh.start("a");
     }
 }
 

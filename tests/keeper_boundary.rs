@@ -21,7 +21,7 @@ use rustix::net::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{FASTNESS, Mesh, PATIENCE};
+use crate::support::{FASTNESS, Mesh, PATIENCE, full_pipe};
 
 const SERVER: KeyIndex = KeyIndex(0);
 const CLIENT: KeyIndex = KeyIndex(1);
@@ -45,6 +45,10 @@ impl Drop for Keeper {
 
 impl Keeper {
     fn start(mesh: &Mesh) -> Self {
+        Self::start_logging(mesh, "error", Stdio::inherit())
+    }
+
+    fn start_logging(mesh: &Mesh, level: &str, log: Stdio) -> Self {
         let token = mesh.tokens("a");
         let (control, theirs) = UnixStream::pair().unwrap();
         let process = token
@@ -52,7 +56,7 @@ impl Keeper {
             .arg("role-keeper")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(log)
             .spawn()
             .unwrap();
         let (channel, far) = rustix::net::socketpair(
@@ -78,12 +82,13 @@ impl Keeper {
             .collect();
         let setup = json!({ "Setup": {
             "place": "token[0]",
-            "log": { "level": "error", "format": "human" },
+            "log": { "level": level, "format": "human" },
             "module": token.module,
             "token": "pkcs11:token=a",
             "pin": "stream",
             "attended": true,
             "sessions": 1,
+            "probe_ms": 10_000,
             "keys": keys,
         } });
         let pin = File::open(token.folder.join("pin")).unwrap();
@@ -273,7 +278,7 @@ fn a_keeper_signs_the_right_form_for_the_right_role_and_nothing_else() {
     }
 
     // Packets that are no requests at all.
-    for length in 1..=400 {
+    for length in 0..=400 {
         let (_, outcome) = keeper.exchange(&random(&mut rng, length));
         assert!(outcome.is_err(), "{length} random bytes");
     }
@@ -286,12 +291,49 @@ fn a_keeper_signs_the_right_form_for_the_right_role_and_nothing_else() {
         signed <= probes,
         "{signed} signatures were made where the probes explain {probes}"
     );
-    assert_eq!(vitals["refusals"].as_u64().unwrap(), 20_400);
-    println!("refused: {refused:?}, and 400 packets that are no requests");
+    assert_eq!(vitals["refusals"].as_u64().unwrap(), 20_401);
+    println!("refused: {refused:?}, and 401 packets that are no requests");
 
     let input = right(TlsRole::Server, &mut rng);
     let reply = keeper.ask(SERVER, scheme, &input).expect("it still serves");
     verify(&keeper.spki[0], scheme, &input, &reply).expect("as before");
+}
+
+/// One line a second at most, however many there are; a log that takes none stalls nothing.
+#[test]
+fn a_flood_of_refusals_floods_no_log() {
+    const FLOOD: u64 = 2_000;
+    let mesh = Mesh::new();
+    let path = mesh.path("refusals.log");
+    let (_unread, full) = full_pipe();
+    let file = File::create(&path).unwrap();
+    for log in [Stdio::from(file), full] {
+        let mut keeper = Keeper::start_logging(&mesh, "warn", log);
+        for _ in 0..FLOOD {
+            assert!(keeper.exchange(b"x").1.is_err());
+        }
+        assert_eq!(keeper.vitals()["refusals"].as_u64(), Some(FLOOD));
+        let input = right(
+            TlsRole::Server,
+            &mut TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        );
+        let signed = keeper.ask(SERVER, Scheme::EcdsaP256Sha256, &input);
+        assert!(signed.is_ok(), "it still serves");
+    }
+    let log = std::fs::read_to_string(path).unwrap();
+    let times: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("request refused"))
+        .map(|line| {
+            let time = line.split_whitespace().find(|word| word.ends_with('Z'));
+            // A second and more lie between two lines, so no two say the same one.
+            time.expect("a time").split('.').next().unwrap()
+        })
+        .collect();
+    assert!(!times.is_empty(), "{log}");
+    let mut seconds = times.clone();
+    seconds.dedup();
+    assert_eq!(seconds, times, "{log}");
 }
 
 #[test]

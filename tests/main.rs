@@ -20,6 +20,7 @@ mod admission; // Strangers by the hundred; metrics.
 mod bad_input; // Every fault is named with its place and its mend.
 mod confinement; // Every process is confined, and the mesh does its work so.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
+mod failover; // Two tokens with the same keys.
 mod greeter; // The library: a service of one's own behind all of this.
 mod hsm_outage; // A slow, hung or dying HSM.
 mod hsm_table; // Every return code from every call.
@@ -35,11 +36,13 @@ mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
 mod profiles; // What is shown is what is loaded; an administrator's own profiles.
 mod proxy; // An unchanged application beside each node.
+mod readiness; // What load balancers and systemd see of it.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod soak; // Faults in any order leave nothing behind.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
 mod unechoed; // A secret in a wrong place is not repeated.
+mod unlock; // A PIN that cannot be taken again.
 mod upstreams; // Applications that speak no gRPC.
 mod users; // Each role a user of its own.

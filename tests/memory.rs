@@ -19,21 +19,14 @@ use rustix::process::Signal;
 
 use crate::support::files::spki_of;
 use crate::support::node::signal;
-use crate::support::{FASTNESS, FaultModule, Mesh, Node, Options, Shaker, eventually};
+use crate::support::{FASTNESS, FaultModule, Mesh, Node, Options, Shaker, as_root, eventually};
 
 /// Snapshots of each process.
 const SNAPSHOTS: usize = 500;
 /// When the keeper was never caught with a key in its hands, it is looked at again this often.
 const MOST: usize = 20 * SNAPSHOTS;
 
-/// Whether other processes' memory can be read here; said aloud when not.
-fn may_look() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("not root: nothing was searched");
-    }
-    root
-}
+const WHY: &str = "only root reads the memory of others";
 
 /// The secrets of node `a`: its PIN, and the scalars of its keys.
 struct Secrets {
@@ -133,9 +126,7 @@ impl Drop for Load<'_> {
 
 #[test]
 fn no_process_but_the_keeper_ever_has_the_key_and_none_has_the_pin() {
-    if !may_look() {
-        return;
-    }
+    as_root(WHY);
     let mut mesh = Mesh::new();
     let shaker = Shaker::new(&mut mesh, "c");
     let secrets = Secrets::of(&mesh);
@@ -260,9 +251,7 @@ impl Drop for Held {
 
 #[test]
 fn a_process_that_has_the_pin_is_found_out() {
-    if !may_look() {
-        return;
-    }
+    as_root(WHY);
     let mesh = Mesh::new();
     let secrets = Secrets::of(&mesh);
     let mut command = Command::new("sleep");
@@ -299,9 +288,7 @@ fn caught_in_login(mesh: &Mesh, start: impl FnOnce(&mut Command) -> Child) -> (H
 
 #[test]
 fn while_c_login_has_the_pin_it_is_only_in_a_page_that_root_cannot_read() {
-    if !may_look() {
-        return;
-    }
+    as_root(WHY);
     let mesh = Mesh::new();
     let needles = Secrets::of(&mesh).needles();
     let (held, _fault) = caught_in_login(&mesh, |command| command.spawn().expect("it starts"));
@@ -309,6 +296,21 @@ fn while_c_login_has_the_pin_it_is_only_in_a_page_that_root_cannot_read() {
     assert_eq!(found.hits, []);
     let page = ("/secretmem".to_owned(), 4096);
     assert!(found.unreadable.contains(&page), "{:?}", found.unreadable);
+    // And nobody but root gets a core file of this command, or looks into it.
+    let process = format!("/proc/{}", held.0.id());
+    let limits = fs::read_to_string(format!("{process}/limits")).expect("it runs");
+    let core = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max core file size"))
+        .expect("a limit");
+    let both: Vec<_> = core.split_whitespace().take(2).collect();
+    assert_eq!(both, ["0", "0"]);
+    let look = Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
+        .args(["--", "cat", &format!("{process}/environ")])
+        .output()
+        .expect("setpriv is part of util-linux");
+    assert!(!look.status.success() && look.stdout.is_empty());
 }
 
 /// Runs `work` in a thread for which there is no memfd_secret(2), and neither for its children.
@@ -329,9 +331,7 @@ fn without_memfd_secret<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn without_memfd_secret_the_pin_is_in_one_locked_place_until_the_login_and_the_log_says_so() {
-    if !may_look() {
-        return;
-    }
+    as_root(WHY);
     let mesh = Mesh::new();
     let needles = Secrets::of(&mesh).needles();
     let (held, fault) = caught_in_login(&mesh, |command| {

@@ -322,6 +322,23 @@ fn a_killed_node_process_comes_back_on_the_same_port() {
 }
 
 #[test]
+fn a_node_process_that_cannot_be_started_now_is_started_later() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let (old, keeper, supervisor) = (a.pid("node"), a.pid("keeper"), a.supervisor().to_string());
+    let descriptors = |most: &str| {
+        let limit = format!("--nofile={most}:");
+        run(Command::new("prlimit").args(["--pid", &supervisor, &limit]));
+    };
+    descriptors("3");
+    node::signal(old, KILL);
+    a.wait_log("cannot start the node again");
+    descriptors("1024");
+    a.wait_replaced("node", old);
+    assert_eq!(a.pid("keeper"), keeper, "the keeper was not touched");
+}
+
+#[test]
 fn a_killed_keeper_comes_back_and_signs() {
     let mesh = Mesh::new();
     let (a, b) = mesh.start_both();

@@ -225,3 +225,19 @@ fn three_learners_agree_on_a_model() {
     println!("the model on all three: {model}");
     wire.saw_tls_alone();
 }
+
+/// The deny to every "no private key": both forms are found.
+#[test]
+fn a_private_key_is_found_in_either_form() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for form in ["DER", "PEM"] {
+        let key = folder.path().join("key");
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["genpkey", "-algorithm", "ED25519", "-outform", form, "-out"]);
+        crate::support::run(openssl.arg(&key));
+        let found = std::panic::catch_unwind(|| no_private_key_below(folder.path()));
+        assert!(found.is_err(), "{form}");
+        std::fs::remove_file(key).expect("it is there");
+        no_private_key_below(folder.path());
+    }
+}

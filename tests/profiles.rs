@@ -332,18 +332,84 @@ fn modules_with_sockets_threads_or_other_files_have_a_profile() {
     }
 }
 
-/// Who may trace what is not dumpable is root; it does not go unseen.
+/// Who may trace what is not dumpable is root; it does not go unseen, and the whole node stops.
 #[test]
-fn a_role_with_a_debugger_is_ended() {
+fn a_process_with_a_debugger_stops_the_node() {
     needs_root();
-    let mesh = Mesh::new();
-    let a = mesh.start("a");
-    let old = a.pid("node");
-    let mut tracer = Judge::start(python("trace.py").arg(old.to_string()));
-    assert_eq!(tracer.hear(), "traced");
-    // Asking for its state is what looks.
-    let _ = a.ask(&["status"]);
-    a.wait_log("traces it");
-    drop(tracer);
-    a.wait_replaced("node", old);
+    for role in ["supervisor", "keeper", "node"] {
+        let mesh = Mesh::new();
+        let mut a = mesh.start("a");
+        let mut tracer = Judge::start(python("trace.py").arg(a.pid(role).to_string()));
+        assert_eq!(tracer.hear(), "traced");
+        std::thread::scope(|scope| {
+            // Asking for its state is what looks. A traced process stops at its next signal until the tracer
+            // is gone, and answers nobody.
+            scope.spawn(|| a.ask(&["status"]));
+            let line = a.wait_log("traces it");
+            assert!(line.contains(&format!("role=\"{role}\"")), "{line}");
+            drop(tracer);
+        });
+        // Not an exit code that systemd takes for a fault of the configuration.
+        assert_eq!(a.wait_exit().code(), Some(1), "{}", a.log());
+    }
+}
+
+/// What is written about the profiles is what they are.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_documents_have_the_numbers_of_the_profiles() {
+    let number = |one: &Value, key: &str| one[key].as_array().expect("a list").len();
+    let all = json(&run(
+        Command::new(FASTNESS).args(["sandbox", "show", "--format", "json"])
+    ));
+    let named = |name: &str| {
+        let roles = all["roles"].as_array().expect("a list");
+        let found = roles.iter().find(|one| one["profile"] == name);
+        let found = found.expect("it is shown");
+        (number(found, "allowed"), number(found, "argument_checked"))
+    };
+    let with_users = Mesh::new();
+    with_users.name_users("daemon", "bin");
+    let supervisor = show(&with_users)["roles"][0].take();
+    let (users, checked_users) = (
+        number(&supervisor, "allowed"),
+        number(&supervisor, "argument_checked"),
+    );
+    let (plain, checked) = named("supervisor");
+    let softhsm = named("keeper-softhsm");
+    let other = named("keeper");
+    let node = named("node");
+    let security = std::fs::read_to_string(root().join("SECURITY.md")).expect("it is there");
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("it is there");
+    for (document, words) in [
+        (
+            &security,
+            format!(
+                "| supervisor | {plain} (starts children); {users} with users | {checked}; {checked_users} |"
+            ),
+        ),
+        (
+            &security,
+            format!("| keeper, SoftHSM | {} | {} |", softhsm.0, softhsm.1),
+        ),
+        (
+            &security,
+            format!("| keeper, other modules | {} | {} |", other.0, other.1),
+        ),
+        (&security, format!("| node | {} | {} |", node.0, node.1)),
+        (&security, format!("|  {} calls               |", node.0)),
+        (&security, format!("|  {plain} calls                |")),
+        (&security, format!("use its {} system calls", node.0)),
+        (
+            &readme,
+            format!(
+                "Node {} allowed system calls, keeper {} on SoftHSM",
+                node.0, softhsm.0
+            ),
+        ),
+        (&readme, format!("({plain} calls)")),
+        (&readme, format!("({} calls)", other.0)),
+    ] {
+        assert!(document.contains(&words), "no {words:?}");
+    }
 }

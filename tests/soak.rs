@@ -1,5 +1,6 @@
-//! Hours in small: handshakes in both directions while the token fails in every way, in an order that
-//! chance gives, and keepers die. Between the faults nothing is more than it was before.
+//! Hours in small: handshakes in both directions and an open stream while the token fails in every way, in an
+//! order that chance gives, and keepers and the node die. The stream loses nothing, but with its node, and
+//! between the faults nothing is more than it was before.
 //!
 //! Two minutes with the other tests; `tests/soak` runs it for thirty.
 
@@ -12,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::support::node::{pid_in, signal};
 use crate::support::rehearsal::{Rehearsal, is_ready};
-use crate::support::{Node, eventually};
+use crate::support::{Judge, Node, eventually};
 
 /// How long, in minutes, and which order.
 const MINUTES: &str = "FASTNESS_SOAK_MINUTES";
@@ -21,7 +22,7 @@ const SEED: &str = "FASTNESS_SOAK_SEED";
 /// busy moment needed. A leak of 100 bytes a handshake is more in two minutes.
 const GROWTH: u64 = 2048;
 
-/// Every fault, as `fault-ctl` takes it, or as a signal to the keeper.
+/// Every fault.
 const FAULTS: &[Fault] = &[
     Fault::Order("fail C_Sign CKR_DEVICE_ERROR times=3"),
     Fault::Order("fail C_Sign CKR_GENERAL_ERROR"),
@@ -38,14 +39,24 @@ const FAULTS: &[Fault] = &[
     Fault::Order("max-sessions 1"),
     Fault::Order("idle-death 50ms CKR_SESSION_HANDLE_INVALID"),
     Fault::Order("set C_Sign delay=20ms jitter=10ms sessions=2"),
-    Fault::Signal(Signal::KILL),
-    Fault::Signal(Signal::STOP),
+    Fault::Start("fail C_Login CKR_DEVICE_ERROR"),
+    Fault::Start("fail C_Initialize CKR_GENERAL_ERROR"),
+    Fault::Start("fail C_GetTokenInfo CKR_TOKEN_NOT_PRESENT"),
+    Fault::Start("hang C_Login times=1"),
+    Fault::Start("hang C_FindObjectsInit times=1"),
+    Fault::Signal("keeper", Signal::KILL),
+    Fault::Signal("keeper", Signal::STOP),
+    Fault::Signal("node", Signal::KILL),
 ];
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
+    /// As `fault-ctl` takes it.
     Order(&'static str),
-    Signal(Signal),
+    /// The same, met by a keeper that is started.
+    Start(&'static str),
+    /// To a process.
+    Signal(&'static str, Signal),
 }
 
 /// What one process holds.
@@ -90,7 +101,8 @@ fn faults_in_any_order_leave_no_memory_descriptor_session_or_thread_behind() {
     let time = Duration::from_secs(60 * number(MINUTES, 2));
     let seed = number(SEED, u64::from(std::process::id()));
     println!("{SEED}={seed}");
-    let rehearsal = Rehearsal::new();
+    let mut rehearsal = Rehearsal::new();
+    let identity = crate::judges::python_peer(&mut rehearsal.mesh, "python", None);
     // `b` closes its connections each second, so that `a` has to dial.
     rehearsal.mesh.edit(
         "b/node.toml",
@@ -99,6 +111,11 @@ fn faults_in_any_order_leave_no_memory_descriptor_session_or_thread_behind() {
     );
     let (a, b) = rehearsal.start();
     b.ping("a");
+    let chat = || {
+        let mut command = crate::judges::client(&rehearsal.mesh, &a, &identity, "chat");
+        (Judge::start(&mut command), 0)
+    };
+    let mut stream = chat();
     let load = Load::default();
     std::thread::scope(|scope| {
         load.start(scope, &rehearsal, &a);
@@ -107,35 +124,56 @@ fn faults_in_any_order_leave_no_memory_descriptor_session_or_thread_behind() {
         let (mut chance, began) = (Chance(seed), Instant::now());
         while began.elapsed() < time {
             let fault = FAULTS[chance.next(FAULTS.len())];
-            let handshakes = load.done.load(Ordering::Relaxed);
+            let (handshakes, failed) = (count(&load.done), count(&load.failed));
+            said(&mut stream);
             match fault {
                 Fault::Order(order) => drop(rehearsal.fault.order(order)),
-                Fault::Signal(how) => signal(a.pid("keeper"), how),
+                Fault::Start(order) => {
+                    rehearsal.fault.order(order);
+                    signal(a.pid("keeper"), Signal::KILL);
+                }
+                Fault::Signal(role, how) => signal(a.pid(role), how),
             }
             let pause = 200 + chance.next(1300);
             std::thread::sleep(Duration::from_millis(pause as u64));
+            match fault {
+                Fault::Signal("node", _) => {
+                    stream = eventually("a new stream to the new node", || {
+                        is_ready(&a).map(|_| chat())
+                    });
+                }
+                _ => said(&mut stream),
+            }
             rehearsal.fault.clear();
             rehearsal.recovered();
             eventually(&format!("ready again after {fault:?}"), || is_ready(&a));
+            let meanwhile = count(&load.failed);
             eventually("handshakes go on", || {
-                (load.done.load(Ordering::Relaxed) > handshakes + 20).then_some(())
+                (count(&load.done) > handshakes + 20).then_some(())
             });
+            // Each thread may have had one under way when it was over.
+            let after = count(&load.failed) - meanwhile;
+            assert!(
+                after <= THREADS,
+                "{after} handshakes failed after {fault:?} was over"
+            );
+            said(&mut stream);
+            let failed = count(&load.failed) - failed;
             let sample = quiet(&load, &rehearsal, &a, samples.first());
             println!(
-                "{:>5} s {fault:?} for {pause} ms: {}",
+                "{:>5} s {fault:?} for {pause} ms: {failed} failed, {}",
                 began.elapsed().as_secs(),
                 sample.line()
             );
             samples.push(sample);
         }
-        let (dialled, done) = (
-            load.dialled.load(Ordering::Relaxed),
-            load.done.load(Ordering::Relaxed),
-        );
+        let (dialled, done) = (count(&load.dialled), count(&load.done));
         println!(
-            "{} faults, {done} handshakes in, {dialled} pings out",
-            samples.len() - 1
+            "{} faults, {done} handshakes in, {dialled} pings out, {} of both failed",
+            samples.len() - 1,
+            count(&load.failed)
         );
+        assert_eq!(stream.0.close_and_hear(), "ended well");
         assert!(dialled > 0 && done > 0);
         no_memory_grew(&samples);
     });
@@ -150,6 +188,23 @@ struct Load {
     resting: AtomicU64,
     done: AtomicU64,
     dialled: AtomicU64,
+    failed: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// One block more, there and back, on the stream that is open all the time.
+#[track_caller]
+fn said((judge, blocks): &mut (Judge, u64)) {
+    judge.tell("one more");
+    *blocks += 1;
+    assert_eq!(
+        judge.hear(),
+        blocks.to_string(),
+        "the stream lost something"
+    );
 }
 
 const THREADS: u64 = 5;
@@ -179,10 +234,9 @@ impl Load {
                     } else {
                         rehearsal.shaker.shake().is_ok().then_some(&self.done)
                     };
-                    // A failure is the fault's; that it ends is looked at elsewhere.
-                    if let Some(count) = count {
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
+                    count
+                        .unwrap_or(&self.failed)
+                        .fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
@@ -229,8 +283,8 @@ fn quiet(load: &Load, rehearsal: &Rehearsal, a: &Node, first: Option<&Sample>) -
 /// Why the first sample is not one of a node at rest.
 fn connections(a: &Node) -> String {
     let count = a.status()["connections"].as_array().map_or(0, Vec::len);
-    // Those of `b`'s ping and of ours; the second may just be dialled anew.
-    if count <= 2 {
+    // The stream, `b`'s ping and ours; the last may just be dialled anew.
+    if count <= 3 {
         String::new()
     } else {
         format!("{count} connections")

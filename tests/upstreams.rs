@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use crate::judges::python_peer;
+use crate::proxy::flooder;
 use crate::support::{Mesh, Node, free_port, id_of, python, run};
 
 /// A web application of Python's standard library, HTTP/1.1 only; killed when dropped.
@@ -83,6 +84,29 @@ fn a_web_application_is_reached_with_http_1_and_http_2() {
     let told = format!("GET /direct {} active - ", id_of("python"));
     assert_eq!(direct("--http1.1"), format!("{told} 200 HTTP/1.1"));
     assert_eq!(direct("--http2"), format!("{told} 200 HTTP/2"));
+
+    // It cannot say that it is another, nor have the node's own word taken out.
+    let file = |name: &str| peer.folder.join(name).display().to_string();
+    let (certificate, key) = (file("client.pem"), file("client.key"));
+    let identity = ["-k", "--cert", &certificate, "--key", &key, &url];
+    let forged = [
+        ["-H", "x-fastness-peer-id: forged"],
+        ["-H", "x_fastness_peer_id: forged"],
+        ["-H", "X-Fastness_Pin-Label: forged"],
+        ["-H", "Connection: x-fastness-peer-id, x-fastness-pin-label"],
+    ];
+    for protocol in ["--http1.1", "--http2"] {
+        let all = [&[protocol][..], &identity, &forged.concat()].concat();
+        assert!(curl(&all).starts_with(&told), "{protocol}");
+    }
+    // Floods of frames end here too.
+    assert_eq!(run(&mut flooder(&a, &peer.folder, "pings")), "closed\n");
+
+    // The application hears which name it is called by, whichever protocol says it.
+    for protocol in ["--http1.1", "--http2-prior-knowledge"] {
+        let said = curl(&[protocol, &format!("http://{egress}/host")]);
+        assert!(said.starts_with(&format!("GET /host {egress}")), "{said}");
+    }
 
     drop(application);
     let gone = with(&[]);

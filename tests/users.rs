@@ -9,7 +9,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::support::node::{self, Node};
-use crate::support::{FASTNESS, Mesh, Options, json, root, run, said};
+use crate::support::{FASTNESS, Mesh, Options, as_root, json, root, run, said};
 
 const KEEPER: &str = "daemon";
 const NODE: &str = "bin";
@@ -33,9 +33,21 @@ fn mesh_with_users() -> Mesh {
     mesh
 }
 
-/// Without the right there is nothing more to see than that it is said.
-fn assert_it_is_said(mesh: &Mesh) {
-    let refused = mesh.check("a");
+const WHY: &str = "only root starts roles as other users";
+
+#[test]
+fn without_the_right_it_is_said() {
+    let mesh = mesh_with_users();
+    let mut check = Command::new("setpriv");
+    if is_root() {
+        check.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    }
+    let refused = check
+        .args(["--no-new-privs", "--", FASTNESS, "check", "--config"])
+        .arg(mesh.path("a/node.toml"))
+        .output()
+        .expect("setpriv is part of util-linux");
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
     assert!(
         said(&refused).contains("may not start roles as other users"),
         "{}",
@@ -43,6 +55,38 @@ fn assert_it_is_said(mesh: &Mesh) {
     );
     let plain = Mesh::new();
     plain.start("a").wait_log("all roles run as one user");
+}
+
+/// The socket's mode keeps others out; where somebody has changed it, the user at the other end does.
+#[test]
+fn only_root_and_the_supervisors_user_administrate() {
+    as_root(WHY);
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    for (path, mode) in [
+        ("", "0711"),
+        ("a", "0711"),
+        ("a/admin.sock", "0666"),
+        ("a/admin.sock.unlock", "0666"),
+    ] {
+        run(Command::new("chmod").arg(mode).arg(mesh.path(path)));
+    }
+    let ask = |user: &str, command: &str| {
+        Command::new("setpriv")
+            .args(["--reuid", user, "--regid", user, "--clear-groups", "--"])
+            .args([FASTNESS, command, "--admin"])
+            .arg(mesh.path("a/admin.sock"))
+            .output()
+            .expect("setpriv is part of util-linux")
+    };
+    for command in ["status", "drain", "unlock"] {
+        let before = a.log_length();
+        let refused = ask(NODE, command);
+        assert!(!refused.status.success(), "{}", said(&refused));
+        a.wait_log_after(before, "refused: not root, not our user");
+    }
+    let passed = ask("root", "status");
+    assert!(passed.status.success(), "{}", said(&passed));
 }
 
 fn uids(node: &Node) -> Vec<(String, u64)> {
@@ -100,10 +144,8 @@ fn assert_apart(a: &Node, supervisor: &str) {
 
 #[test]
 fn each_role_has_its_user_and_reads_nothing_of_the_others() {
+    as_root(WHY);
     let mesh = mesh_with_users();
-    if !is_root() {
-        return assert_it_is_said(&mesh);
-    }
     let (a, b) = mesh.start_both();
     assert_apart(&a, "root");
     // The positive control: what is not sealed is read by its own user.
@@ -143,10 +185,8 @@ fn each_role_has_its_user_and_reads_nothing_of_the_others() {
 
 #[test]
 fn roles_of_other_users_end_with_their_supervisor() {
+    as_root(WHY);
     let mesh = mesh_with_users();
-    if !is_root() {
-        return assert_it_is_said(&mesh);
-    }
     let a = mesh.start("a");
     let roles = ["keeper", "node"].map(|role| a.pid(role));
     drop(a);
@@ -158,10 +198,8 @@ fn roles_of_other_users_end_with_their_supervisor() {
 /// As `hsm-setup/systemd/users.conf` has it.
 #[test]
 fn a_supervisor_that_is_not_root_needs_three_rights() {
+    as_root(WHY);
     let mesh = mesh_with_users();
-    if !is_root() {
-        return assert_it_is_said(&mesh);
-    }
     let own = |path: &str| {
         run(Command::new("chown")
             .args(["-R", SUPERVISOR])
@@ -291,9 +329,7 @@ fn an_auditor_sees_the_users() {
 fn a_proc_that_hides_the_roles_is_named() {
     let unit = std::fs::read_to_string(root().join("hsm-setup/systemd/fastness.service"));
     assert!(unit.expect("the unit").contains("\nProtectProc=default\n"));
-    if !is_root() {
-        return;
-    }
+    as_root(WHY);
     let mesh = Mesh::new();
     run(Command::new("chown")
         .args(["-R", SUPERVISOR])

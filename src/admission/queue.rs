@@ -1,13 +1,15 @@
-//! The order in which handshakes get a thread of the lane: first come first served within a class,
-//! taking turns between classes, and never all threads for strangers.
+//! The order in which handshakes get a thread of the lane: addresses take turns within a class, first come
+//! first served for each of them; classes take turns too, and never all threads for strangers.
 //!
 //! A handshake comes back for each of its steps, and one that was begun goes before those that were
 //! not: otherwise, with a full queue, all of them get their first step and none its last in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Class;
+use super::sources::Source;
 
 /// Longer queues are refused, whatever their deadlines: at 400 signatures a second this is ten
 /// seconds, which is more than any handshake may take.
@@ -35,12 +37,25 @@ struct Waiting<T> {
     /// Grows with each turn; the lowest has the next.
     pass: u64,
     running: usize,
+    /// The round of the last turn: in each round an address has one.
+    round: u64,
+    /// The addresses that wait.
+    sources: HashMap<Source, Place>,
+}
+
+/// What an address waits for.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    jobs: usize,
+    /// The round of its last job.
+    last: u64,
 }
 
 #[derive(Debug)]
 struct Job<T> {
     work: T,
     since: Instant,
+    source: Option<Source>,
 }
 
 /// How far the job's handshake is.
@@ -57,6 +72,7 @@ pub(crate) enum Step {
 pub(crate) struct Number {
     class: Class,
     step: Step,
+    round: u64,
     number: u64,
 }
 
@@ -65,6 +81,8 @@ pub(crate) struct Number {
 pub(crate) struct Ticket {
     pub(crate) class: Class,
     pub(crate) step: Step,
+    /// Who takes turns with others; nobody when we dial.
+    pub(crate) source: Option<IpAddr>,
     /// When nobody wants it any more.
     pub(crate) until: Instant,
 }
@@ -101,6 +119,8 @@ impl<T> Queue<T> {
             jobs: BTreeMap::new(),
             pass: 0,
             running: 0,
+            round: 0,
+            sources: HashMap::new(),
         };
         Self {
             threads: threads.max(1),
@@ -122,25 +142,38 @@ impl<T> Queue<T> {
         work: T,
         now: Instant,
     ) -> Result<Number, Hopeless> {
-        let Ticket { class, step, until } = ticket;
+        let Ticket {
+            class,
+            step,
+            source,
+            until,
+        } = ticket;
         if self.waiting(class) >= LONGEST {
             return Err(Hopeless::Full);
         }
-        if now + self.expected(class, step, now) > until {
-            return Err(Hopeless::TooLate);
-        }
+        let source = source.map(Source::of);
+        let waiting = &self.classes[class.index()];
         let number = Number {
             class,
             step,
+            round: waiting.round_of(step, source),
             number: self.next,
         };
+        if now + self.expected(number, now) > until {
+            return Err(Hopeless::TooLate);
+        }
         self.next += 1;
         let waiting = &mut self.classes[class.index()];
         if waiting.jobs.is_empty() {
             // Turns that it did not need are not saved up.
             waiting.pass = waiting.pass.max(self.clock);
         }
-        waiting.jobs.insert(number, Job { work, since: now });
+        let job = Job {
+            work,
+            since: now,
+            source,
+        };
+        waiting.insert(number, job);
         Ok(number)
     }
 
@@ -154,7 +187,9 @@ impl<T> Queue<T> {
             .filter(|class| self.waiting(*class) > 0)
             .min_by_key(|class| self.classes[class.index()].pass)?;
         let waiting = &mut self.classes[class.index()];
-        let (number, job) = waiting.jobs.pop_first()?;
+        let number = *waiting.jobs.first_key_value()?.0;
+        let job = waiting.remove(number)?;
+        waiting.round = waiting.round.max(number.round);
         self.clock = waiting.pass;
         waiting.pass += STRIDE[class.index()];
         waiting.running += 1;
@@ -181,7 +216,7 @@ impl<T> Queue<T> {
 
     /// Takes a job out whose caller has given up. `None` when its turn has come already.
     pub(crate) fn withdraw(&mut self, number: Number) -> Option<T> {
-        let job = self.classes[number.class.index()].jobs.remove(&number)?;
+        let job = self.classes[number.class.index()].remove(number)?;
         Some(job.work)
     }
 
@@ -204,18 +239,12 @@ impl<T> Queue<T> {
         }
     }
 
-    /// How long until a new job of `class` would be done: the rounds before it, each as long as
+    /// How long until the new job `new` would be done: the rounds before it, each as long as
     /// handshakes take now, and its own. With nothing before it there is nothing to fear, so a token
     /// that was slow is tried again.
-    fn expected(&self, class: Class, step: Step, now: Instant) -> Duration {
-        let own = match step {
-            Step::First => self.waiting(class),
-            Step::Next => self.classes[class.index()]
-                .jobs
-                .keys()
-                .take_while(|number| number.step == step)
-                .count(),
-        };
+    fn expected(&self, new: Number, now: Instant) -> Duration {
+        let class = new.class;
+        let own = self.classes[class.index()].jobs.range(..new).count();
         let stride = STRIDE[class.index()];
         let others = Class::ALL.into_iter().filter(|other| *other != class);
         // Of the other classes, as many as have their turns while ours have theirs.
@@ -243,6 +272,42 @@ impl<T> Queue<T> {
         let under_way: Duration = running.sum();
         let count = u32::try_from(self.running.len().max(1)).unwrap_or(u32::MAX);
         self.service.iter().sum::<Duration>().max(under_way / count)
+    }
+}
+
+impl<T> Waiting<T> {
+    /// The round of a new job: after those that its address has waiting already.
+    fn round_of(&self, step: Step, source: Option<Source>) -> u64 {
+        match (step, source.and_then(|source| self.sources.get(&source))) {
+            (Step::Next, _) => 0,
+            (Step::First, Some(place)) => (place.last + 1).max(self.round),
+            (Step::First, None) => self.round,
+        }
+    }
+
+    fn insert(&mut self, number: Number, job: Job<T>) {
+        if let Some(source) = job.source {
+            let place = self
+                .sources
+                .entry(source)
+                .or_insert(Place { jobs: 0, last: 0 });
+            place.jobs += 1;
+            place.last = place.last.max(number.round);
+        }
+        self.jobs.insert(number, job);
+    }
+
+    fn remove(&mut self, number: Number) -> Option<Job<T>> {
+        let job = self.jobs.remove(&number)?;
+        if let Some(source) = job.source
+            && let Some(place) = self.sources.get_mut(&source)
+        {
+            place.jobs -= 1;
+            if place.jobs == 0 {
+                self.sources.remove(&source);
+            }
+        }
+        Some(job)
     }
 }
 
@@ -288,6 +353,7 @@ mod tests {
             Ticket {
                 class,
                 step: Step::First,
+                source: None,
                 until: now + within,
             },
             (),
@@ -398,6 +464,57 @@ mod tests {
     }
 
     #[test]
+    fn one_address_cannot_spend_the_turns_of_another() {
+        let now = Instant::now();
+        let mut queue = Queue::new(1);
+        let push = |queue: &mut Queue<u8>, from: u8, within| {
+            let ticket = Ticket {
+                class: Class::Listed,
+                step: Step::First,
+                source: Some([192, 0, 2, from].into()),
+                until: now + within,
+            };
+            queue.push(ticket, from, now)
+        };
+        // A job takes 1 ms.
+        push(&mut queue, 1, LONG).unwrap();
+        let first = queue.pop(now).unwrap();
+        queue.done(first.number, now + MILLISECOND);
+        for _ in 0..1000 {
+            push(&mut queue, 1, LONG).unwrap();
+        }
+        for _ in 0..5 {
+            push(&mut queue, 2, LONG).unwrap();
+        }
+        assert_eq!(
+            push(&mut queue, 1, 500 * MILLISECOND),
+            Err(Hopeless::TooLate)
+        );
+        let given_up = push(&mut queue, 3, 10 * MILLISECOND).unwrap();
+        assert!(queue.withdraw(given_up).is_some());
+        let mut turns = |count| -> Vec<u8> {
+            std::iter::from_fn(|| queue.pop(now))
+                .take(count)
+                .map(|turn| turn.work)
+                .collect()
+        };
+        assert_eq!(turns(12), [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 1]);
+        // Who comes later has not saved up the rounds before.
+        for _ in 0..3 {
+            push(&mut queue, 4, LONG).unwrap();
+        }
+        let mut turns = std::iter::from_fn(|| queue.pop(now)).map(|turn| turn.work);
+        let busy: Vec<_> = turns.by_ref().take(6).collect();
+        assert_eq!(
+            busy.iter().filter(|from| **from == 4).count(),
+            3,
+            "{busy:?}"
+        );
+        assert_eq!(turns.count(), 1000 - 7 - 3);
+        assert!(queue.classes[Class::Listed.index()].sources.is_empty());
+    }
+
+    #[test]
     fn a_handshake_that_was_begun_goes_before_those_that_were_not() {
         let now = Instant::now();
         let mut queue = Queue::new(1);
@@ -405,6 +522,7 @@ mod tests {
             let ticket = Ticket {
                 class: Class::Listed,
                 step,
+                source: None,
                 until: now + LONG,
             };
             queue.push(ticket, work, now).unwrap()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Failure, Format, output};
+use super::{Failure, Format, given, output};
 use crate::config::Config;
 use crate::sandbox::Walls;
 use crate::supervisor;
@@ -10,10 +10,12 @@ use crate::supervisor;
 /// Verifies the configuration in `file` and everything behind it.
 pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let refuse = "`fastness run` would not start: mend the faults above";
+    let inherited = given::take()?;
     let (config, faults) = Config::load_to_try(file);
     let Some(config) = config else {
         return Err(Failure::faults(refuse, faults));
     };
+    given::close_others(inherited, &config);
     let runtime = super::run::runtime()?;
     let tokens = runtime
         .block_on(supervisor::check(config.clone(), faults))

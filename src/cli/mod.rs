@@ -5,6 +5,7 @@ pub mod ca;
 mod check;
 mod error;
 mod exit;
+mod given;
 mod manual;
 mod output;
 mod p2pfl;
@@ -141,7 +142,8 @@ Example:
     /// Log a token of the running node in again, after a PIN failure or a restart of its keeper.
     ///
     /// A keeper whose PIN was refused does not try again by itself: that could lock the PIN. One
-    /// whose PIN was typed at the prompt cannot. Both wait for this command.
+    /// whose PIN was typed, or came through a pipe, cannot. Both wait for this command, and so does one
+    /// whose PIN's source is gone.
     #[command(after_help = "\
 Examples:
   fastness unlock --config node.toml
@@ -170,6 +172,30 @@ Examples:
     },
     /// Print the manual page, in roff: `fastness man | man -l -`.
     Man,
+}
+
+impl Command {
+    /// Whether this very process may hold a PIN, or what opens one. (A supervisor starts itself anew first.)
+    fn takes_a_pin(&self) -> bool {
+        match self {
+            Self::Token(_)
+            | Self::Ca(_)
+            | Self::SpkiPin(_)
+            | Self::Unlock(_)
+            | Self::Sandbox(_) => true,
+            Self::Run(_)
+            | Self::Check(_)
+            | Self::Status(_)
+            | Self::Peers(_)
+            | Self::Metrics(_)
+            | Self::Ping(_)
+            | Self::Reload(_)
+            | Self::Drain(_)
+            | Self::P2pfl(_)
+            | Self::Completions { .. }
+            | Self::Man => false,
+        }
+    }
 }
 
 /// Where the configuration is.
@@ -204,6 +230,11 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
 }
 
 fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
+    if command.takes_a_pin() {
+        crate::sandbox::hide().map_err(|error| {
+            Failure::faults("nothing was done", vec![crate::fault::Fault::from(error)])
+        })?;
+    }
     match command {
         Command::Run(args) => run::run(&args.config),
         Command::Check(args) => check::run(&args.config, format),

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, given};
 use crate::config::Config;
 use crate::supervisor::{self, SupervisorError};
 use crate::telemetry;
 
 /// Runs a node until it is told to stop.
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
+    let inherited = given::take()?;
     let config = Config::load(file).map_err(|faults| {
         Failure::faults(
             "the node does not start: mend the faults above, then try `fastness check`",
             faults,
         )
     })?;
+    given::close_others(inherited, &config);
     telemetry::start("supervisor", config.log);
     // Sockets and files of ours are nobody else's business from the moment they exist.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
@@ -43,6 +45,11 @@ impl From<SupervisorError> for Failure {
                 message:
                     "the PIN was tried once and is not tried again: mend it before the next start"
                         .into(),
+                faults,
+            },
+            SupervisorError::NotConfined(faults) => Failure {
+                exit: Exit::Failed,
+                message: "the node was stopped: a process of it is not what it must be".into(),
                 faults,
             },
             SupervisorError::System(error) => {

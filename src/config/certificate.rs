@@ -61,7 +61,7 @@ pub(super) fn check(
     if now > validity.not_after.to_system_time() {
         faults.push(fault(
             format!("expired at {}", validity.not_after),
-            "issue a new one: `fastness ca issue`",
+            "issue a new one: `fastness ca issue`; or this machine's clock is wrong",
         ));
     }
     match EndEntity::read(&leaf_der) {

@@ -25,6 +25,9 @@ pub struct Limits {
     /// Established connections at once, all peers together. Fewer when the limit of open files
     /// leaves less beside `pending_handshakes` and 128 descriptors for the rest.
     pub connections: u64,
+    /// Established connections at once that one peer made, and those to an HTTP/1.1 application for its
+    /// requests: it cannot have all of [`Self::connections`].
+    pub peer_connections: u64,
     /// One signature, waiting for a free session included.
     pub sign_deadline_ms: u64,
     /// Longest gRPC message that this node's own services take, and those of an embedding program that
@@ -41,15 +44,17 @@ pub struct Limits {
     pub frame_bytes: u64,
     /// HTTP/2 flow-control window of one stream (RFC 9113 §6.9).
     pub stream_window_bytes: u64,
-    /// HTTP/2 flow-control window of a connection.
+    /// HTTP/2 flow-control window of a connection: the most that we hold of what comes on it. Calls whose
+    /// receiver takes nothing hold one stream's window each, so it is that of many streams: the other
+    /// calls of the connection go on beside them.
     pub connection_window_bytes: u64,
-    /// A silent connection is probed after this time, and closed when the probe is not answered
-    /// within it.
+    /// A connection is probed when it was silent for half of this time, and closed when it is silent for
+    /// another half.
     pub keepalive_ms: u64,
-    /// A connection is closed gracefully at this age, so that no accepted certificate lives on in
-    /// an old connection.
+    /// A connection takes no new calls at this age, so that no accepted certificate lives on in an old
+    /// connection, and is cut off after a tenth of it more.
     pub connection_age_ms: u64,
-    /// A call whose receiver takes nothing for so long is ended.
+    /// A call whose receiver takes less than 64 KiB in so long a time of our waiting is ended.
     pub stall_ms: u64,
     /// How long running calls may take to end after SIGTERM.
     pub drain_ms: u64,
@@ -124,6 +129,7 @@ limits! {
     source_signatures_per_second: 20, 1 ..= 1000000;
     stranger_signatures_per_second: 200, 0 ..= 1000000;
     connections: 4096, 1 ..= 1000000;
+    peer_connections: 256, 1 ..= 1000000;
     sign_deadline_ms: 5000, 10 ..= 60000;
     message_bytes: 67108864, 1024 ..= 2147483647;
     weights_bytes: 1073741824, 1024 ..= 1073741824;
@@ -131,10 +137,10 @@ limits! {
     header_list_bytes: 16384, 1024 ..= 1048576;
     frame_bytes: 262144, 16384 ..= 16777215;
     stream_window_bytes: 1048576, 65535 ..= 2147483647;
-    connection_window_bytes: 4194304, 65535 ..= 2147483647;
+    connection_window_bytes: 16777216, 65535 ..= 2147483647;
     keepalive_ms: 20000, 1000 ..= 3600000;
     connection_age_ms: 86400000, 1000 ..= 31536000000;
-    stall_ms: 60000, 1000 ..= 3600000;
+    stall_ms: 300000, 1000 ..= 3600000;
     drain_ms: 10000, 0 ..= 3600000;
     connect_ms: 5000, 10 ..= 120000;
 }

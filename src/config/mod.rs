@@ -42,6 +42,11 @@ use spec::{KeySpec, Spec, TokenSpec};
 
 /// Sessions of a token when the configuration does not say.
 const SESSIONS: u8 = 4;
+/// Milliseconds between two health probes when the configuration does not say: idle time-outs of HSMs are
+/// minutes.
+const PROBE_MS: u64 = 10_000;
+/// Not so often that probes are a load, and often enough that a token without handshakes is known.
+const PROBE_RANGE: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 /// More sessions than any HSM we know gives to one client.
 const MOST_SESSIONS: u8 = 64;
 /// Tokens of one identity: the first and its replacements.
@@ -85,6 +90,8 @@ pub(crate) struct TokenConfig {
     pub(crate) pin: PinSource,
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) sessions: u8,
+    /// Milliseconds between two health probes, at most.
+    pub(crate) probe_ms: u64,
     /// The server key, then the client key.
     pub(crate) keys: Vec<KeyConfig>,
     /// The user that its keeper runs as.
@@ -101,6 +108,7 @@ impl TokenConfig {
             && self.pin == other.pin
             && self.environment == other.environment
             && self.sessions == other.sessions
+            && self.probe_ms == other.probe_ms
             && self.user == other.user
             && self.profile == other.profile
             && self.keys.len() == other.keys.len()
@@ -463,6 +471,18 @@ impl Reader<'_> {
                 ),
             );
         }
+        let probe_ms = spec
+            .probe_ms
+            .as_ref()
+            .map_or(PROBE_MS, |probe_ms| *probe_ms.get_ref());
+        if let Some(stated) = &spec.probe_ms
+            && !PROBE_RANGE.contains(&probe_ms)
+        {
+            let (least, most) = (PROBE_RANGE.start(), PROBE_RANGE.end());
+            let mend = format!("from {least} to {most}");
+            let fault = Fault::new(format!("{place}.probe_ms"), "out of range", mend);
+            self.fault(stated, fault);
+        }
         let mut keys = Vec::new();
         for (role, key) in [
             (TlsRole::Server, &spec.server),
@@ -504,6 +524,7 @@ impl Reader<'_> {
             pin: pin?,
             environment: environment.collect(),
             sessions,
+            probe_ms,
             keys,
         })
     }

@@ -67,6 +67,8 @@ pub(super) struct TokenSpec {
     pub(super) environment: BTreeMap<String, String>,
     /// Sessions to sign with.
     pub(super) sessions: Option<Spanned<u8>>,
+    /// Milliseconds between two health probes, at most.
+    pub(super) probe_ms: Option<Spanned<u64>>,
     /// The user that its keeper runs as.
     pub(super) user: Option<Spanned<String>>,
     /// A file with another profile for its keeper than those in the binary.

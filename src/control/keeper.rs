@@ -41,6 +41,8 @@ pub(crate) struct KeeperSetup {
     pub(crate) attended: bool,
     /// Sessions to hold; at most one for each channel.
     pub(crate) sessions: usize,
+    /// Milliseconds between two health probes, at most.
+    pub(crate) probe_ms: u64,
     /// In the order of their [`crate::keeper::message::KeyIndex`].
     pub(crate) keys: Vec<KeySetup>,
     /// The administrator's own, instead of the one for its token.
@@ -70,6 +72,7 @@ impl KeeperSetup {
             pin,
             attended,
             sessions: usize::from(token.sessions),
+            probe_ms: token.probe_ms,
             keys: keys.collect(),
             profile: token.profile.clone(),
         }

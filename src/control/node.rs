@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Application, Limits};
 use crate::fault::Fault;
+use crate::keeper::ask::Standing;
 use crate::keeper::message::KeyIndex;
 use crate::policy::ResolvedHosts;
 use crate::role::TlsRole;
@@ -25,9 +26,10 @@ pub(crate) enum ToNode {
         id: u64,
         order: Order,
     },
-    /// Which of the tokens sign now, in their order.
+    /// How the tokens are, in their order, and whether the node counts as ready.
     Tokens {
-        sign: Vec<bool>,
+        standings: Vec<Standing>,
+        ready: bool,
     },
     /// What the supervisor counts, for those who ask the node: Prometheus text.
     Metrics(String),

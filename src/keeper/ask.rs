@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use super::breaker::Breaker;
+pub use super::breaker::Standing;
 use super::message::{
     KeyIndex, MAX_REPLY, MAX_REQUEST, Malformed, REPLACED, Refusal, Reply, Request,
 };
 use crate::telemetry::metrics::{Histogram, Tally};
-use crate::token::Scheme;
+use crate::token::{self, Scheme, WrongSignature};
 
 /// The channels to one keeper: one for each of its signing threads.
 ///
@@ -27,6 +28,7 @@ pub struct Asker {
     next_id: AtomicU64,
     deadline: Duration,
     breaker: Breaker,
+    waits: Histogram,
     times: Histogram,
     failures: Tally,
 }
@@ -57,6 +59,12 @@ pub enum AskError {
     /// No answer within the deadline: the token hangs, or the keeper is being replaced.
     #[error("no answer from the keeper within {0:?}")]
     Deadline(Duration),
+    /// Its keeper waits for an operator, or could not be started again: nobody waits for it.
+    #[error("no keeper of this token can sign now: see `fastness status`")]
+    Gone,
+    /// The signature does not verify.
+    #[error("the token made a wrong signature")]
+    Wrong(#[from] WrongSignature),
     /// The channel failed.
     #[error("the channel to the keeper failed")]
     Channel(#[source] io::Error),
@@ -65,12 +73,18 @@ pub enum AskError {
     Malformed(#[from] Malformed),
 }
 
+/// One in so many signatures is verified before it is sent. All of them would cost an eighth of a
+/// handshake; a token that signs wrongly is found out within so many, or by a probe.
+const VERIFIED: u64 = 16;
+
 impl AskError {
     /// The name for metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.name(),
             Self::Deadline(_) => "deadline",
+            Self::Gone => "gone",
+            Self::Wrong(_) => "wrong-signature",
             Self::Channel(_) => "channel",
             Self::Malformed(_) => "malformed",
         }
@@ -95,25 +109,44 @@ impl Asker {
                 ..Free::default()
             }),
             returned: Condvar::new(),
-            next_id: AtomicU64::new(1),
+            next_id: AtomicU64::new(first_id()),
             deadline,
-            breaker: Breaker::new(),
+            breaker: Breaker::new(Instant::now()),
+            waits: Histogram::default(),
             times: Histogram::default(),
             failures: Tally::default(),
         })
     }
 
-    /// Whether this token is worth asking now; when none is, asking is still allowed.
+    /// Whether this token is to be asked before others; when none is, asking is still allowed.
     pub fn is_usable(&self) -> bool {
         self.breaker.is_closed()
     }
 
-    /// Takes the supervisor's word on whether the token signs.
-    pub fn supervisor_says(&self, signs: bool) {
-        self.breaker.supervisor_says(signs);
+    /// Whether asking is in vain: it is refused at once.
+    pub fn is_gone(&self) -> bool {
+        self.breaker.is_gone()
     }
 
-    /// How long signatures took, waiting for a free channel included.
+    /// Whether it is time to ask this token for a signature that nobody waits for.
+    pub fn wants_proof(&self) -> bool {
+        self.breaker.wants_proof(Instant::now())
+    }
+
+    /// Takes the supervisor's word on how the token is. When it is gone, nobody waits for it any longer.
+    pub fn supervisor_says(&self, standing: Standing) {
+        self.breaker.supervisor_says(standing, Instant::now());
+        // A thread is between its look at the breaker and its wait only while it has the lock.
+        drop(self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        self.returned.notify_all();
+    }
+
+    /// How long requests waited for a free channel.
+    pub fn waits(&self) -> &Histogram {
+        &self.waits
+    }
+
+    /// How long signatures took, from the question to the answer.
     pub fn times(&self) -> &Histogram {
         &self.times
     }
@@ -127,16 +160,22 @@ impl Asker {
             .collect()
     }
 
-    /// Asks for a signature over `input` with the key at `key`. Blocks: call it from the lane.
+    /// Asks for a signature over `input` with the key at `key`, whose public key is `spki` (DER
+    /// SubjectPublicKeyInfo). One in sixteen is verified, and each of a token that is not well or has yet
+    /// to prove itself. Blocks: call it from the lane.
     ///
     /// # Errors
     /// [`AskError`]; the channel is usable again after each of them.
-    pub fn sign(&self, key: KeyIndex, scheme: Scheme, input: &[u8]) -> Result<Signed, AskError> {
-        let began = Instant::now();
-        let outcome = self.ask(key, scheme, input, began + self.deadline);
-        match &outcome {
-            Ok(_) => self.times.observe(began.elapsed()),
-            Err(error) => self.failures.count("", error.code()),
+    pub fn sign(
+        &self,
+        key: KeyIndex,
+        spki: &[u8],
+        scheme: Scheme,
+        input: &[u8],
+    ) -> Result<Signed, AskError> {
+        let outcome = self.ask(key, spki, scheme, input, Instant::now() + self.deadline);
+        if let Err(error) = &outcome {
+            self.failures.count("", error.code());
         }
         outcome
     }
@@ -144,33 +183,42 @@ impl Asker {
     fn ask(
         &self,
         key: KeyIndex,
+        spki: &[u8],
         scheme: Scheme,
         input: &[u8],
         until: Instant,
     ) -> Result<Signed, AskError> {
+        let came = Instant::now();
         let channel = self.take(until)?;
+        let began = Instant::now();
+        self.waits.observe(began - came);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.exchange(
-            &channel,
-            Request {
-                id,
-                key,
-                scheme,
-                input,
-            },
-            until,
-        );
+        let request = Request {
+            id,
+            key,
+            scheme,
+            input,
+        };
+        let outcome = self.exchange(&channel, request, until);
         self.give_back(channel);
+        let outcome = outcome.and_then(|signed| {
+            self.times.observe(began.elapsed());
+            if id.is_multiple_of(VERIFIED) || !self.is_usable() {
+                token::verify(spki, scheme, input, &signed.signature)?;
+            }
+            Ok(signed)
+        });
+        let now = Instant::now();
         match &outcome {
-            Ok(_) => self.breaker.succeeded(),
-            Err(AskError::Deadline(_)) => self.breaker.failed(true),
+            Ok(_) => self.breaker.succeeded(now),
+            Err(AskError::Deadline(_) | AskError::Wrong(_)) => self.breaker.failed(true, now),
             Err(
                 AskError::Refused(Refusal::Token) | AskError::Channel(_) | AskError::Malformed(_),
             ) => {
-                self.breaker.failed(false);
+                self.breaker.failed(false, now);
             }
-            // What we asked was wrong: that says nothing about the token.
-            Err(AskError::Refused(_)) => {}
+            // What we asked was wrong, or nobody was asked: that says nothing about the token.
+            Err(AskError::Refused(_) | AskError::Gone) => {}
         }
         outcome
     }
@@ -181,6 +229,10 @@ impl Asker {
         free.next += 1;
         free.waiting.push_back(ours);
         loop {
+            if self.breaker.is_gone() {
+                free.waiting.retain(|waiting| *waiting != ours);
+                return Err(AskError::Gone);
+            }
             if free.waiting.front() == Some(&ours)
                 && let Some(channel) = free.channels.pop()
             {
@@ -227,9 +279,13 @@ impl Asker {
         let length = request.encode(&mut question)?;
         let question = &question[..length];
         let mut packet = [0; MAX_REPLY + 1];
+        // Answers that came too late for the ones before, and old news, are not for us.
+        while rustix::net::recv(channel, &mut packet, RecvFlags::DONTWAIT)
+            .is_ok_and(|(length, _)| length > 0)
+        {}
         self.send(channel, question)?;
-        // News of a replaced keeper, perhaps of several before it, perhaps from before our question:
-        // all of them are taken in, and the question is asked once more.
+        // News of a replaced keeper, perhaps of several: all of them are taken in, and the question is
+        // asked once more.
         let mut replaced = false;
         loop {
             let flags = if replaced {
@@ -278,4 +334,12 @@ impl Asker {
             AskError::Channel(errno.into())
         }
     }
+}
+
+/// Where the ids of one node's process begin: what the process before it had asked for must not be taken
+/// for an answer to this one. Never [`REPLACED`], and far from the highest.
+fn first_id() -> u64 {
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).expect("the system's random numbers never fail after boot");
+    (u64::from_be_bytes(random) >> 1).max(REPLACED + 1)
 }

@@ -9,9 +9,7 @@ use super::vault::{SignError, Vault};
 use crate::sandbox::Confined;
 use crate::token::TokenError;
 
-/// Between two probes while all is well: half of it to all of it.
-const CALM: Duration = Duration::from_secs(10);
-/// And while it is not.
+/// Between two probes while all is not well.
 const ALARMED: Duration = Duration::from_millis(300);
 /// So many failures in a row are bad health; one slow or failed signature is not.
 const BAD: u32 = 2;
@@ -31,8 +29,10 @@ impl Health {
 }
 
 /// The probe's thread, seen from the others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Probe {
+    /// Between two probes while all is well: half of it to all of it.
+    calm: Duration,
     health: Mutex<Health>,
     suspicion: Mutex<bool>,
     suspected: Condvar,
@@ -41,12 +41,20 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// Starts the thread that will probe `vault`; `lost` is told when this process will not sign again.
+    /// Starts the thread that will probe `vault`, each `calm` at the latest; `lost` is told when this
+    /// process will not sign again.
     pub(super) fn start(
         vault: &Arc<Vault>,
+        calm: Duration,
         lost: impl Fn(&TokenError) + Send + 'static,
     ) -> std::io::Result<Arc<Self>> {
-        let probe = Arc::new(Self::default());
+        let probe = Arc::new(Self {
+            calm,
+            health: Mutex::default(),
+            suspicion: Mutex::default(),
+            suspected: Condvar::new(),
+            confined: OnceLock::new(),
+        });
         let (vault, running) = (Arc::clone(vault), Arc::clone(&probe));
         let (started, waiting) = mpsc::channel();
         thread::Builder::new()
@@ -85,9 +93,8 @@ impl Probe {
     }
 
     fn run(&self, _: Confined, vault: &Vault, lost: &impl Fn(&TokenError)) {
-        let mut kept = None;
         loop {
-            let outcome = vault.probe(&mut kept);
+            let outcome = vault.probe();
             let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Ok(()) => *health = Health::default(),
@@ -100,7 +107,11 @@ impl Probe {
             }
             let calm = health.failures == 0;
             drop(health);
-            self.wait(if calm { jittered(CALM) } else { ALARMED });
+            self.wait(if calm {
+                jittered(self.calm)
+            } else {
+                ALARMED.min(self.calm)
+            });
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use super::message::{KeyIndex, Request};
-use super::open;
+use super::open::{self, Refused, Said};
 use super::purpose;
 use super::vault::{SignError, Vault};
 use crate::control::{FromLearner, LearnerReport, LearnerSetup, frame};
@@ -56,7 +56,7 @@ fn run() -> io::Result<()> {
             "nobody traces this process: it is for `fastness sandbox learn` alone",
         ));
     }
-    let entered = sandbox::enter(sandbox::Role::Keeper);
+    let entered = sandbox::enter_traced(sandbox::Role::Keeper);
     let control = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
     let (setup, mut descriptors) = frame::receive_with_descriptors::<LearnerSetup>(&control)?;
     telemetry::start("learner", setup.keeper.log);
@@ -83,9 +83,14 @@ fn run() -> io::Result<()> {
         }
     };
     drop(pin_source);
-    let (vault, ready) = match open::open(&setup.keeper, pin) {
+    let say = |refused: Refused| {
+        // Whoever traces us is gone otherwise.
+        let _ = refuse(refused.faults, refused.latch);
+        Said
+    };
+    let (vault, ready) = match open::open(&setup.keeper, pin, &say) {
         Ok(opened) => opened,
-        Err(refused) => return refuse(refused.faults, refused.latch),
+        Err(Said) => return Ok(()),
     };
     let maker = sandbox::Maker::of(&ready.manufacturer);
     let walls = sandbox::Walls::of_module(maker, |name| std::env::var_os(name).map(PathBuf::from));
@@ -119,7 +124,7 @@ fn run() -> io::Result<()> {
         reopened,
     };
     frame::send(&control, &FromLearner::Learned(report))?;
-    work.vault.close();
+    work.vault.close(Duration::MAX);
     Ok(())
 }
 
@@ -195,9 +200,9 @@ impl Work {
 /// What the health probe does, with a session of its own that is opened anew each time.
 fn probe(vault: &Vault) -> Result<u64, SignError> {
     for _ in 0..REOPENED {
-        let mut kept = None;
-        vault.probe(&mut kept)?;
-        vault.probe(&mut kept)?;
+        vault.forget_probe();
+        vault.probe()?;
+        vault.probe()?;
     }
     Ok(REOPENED)
 }

@@ -7,6 +7,7 @@ mod health;
 pub(crate) mod learn;
 pub mod message;
 mod open;
+mod pool;
 pub mod purpose;
 mod refusals;
 pub(crate) mod role;

@@ -6,7 +6,8 @@ use crate::control::{KeeperReady, KeeperSetup, KeyReady, KeySetup};
 use crate::fault::Fault;
 use crate::role::TlsRole;
 use crate::secret::UserPin;
-use crate::token::{self, KeyKind, KeyUri, Module, Scheme, Session, Token, TokenError, TokenUri};
+use crate::token::heal::{self, Action, Doing};
+use crate::token::{self, Key, KeyKind, KeyUri, Module, Scheme, Session, TokenError, TokenUri};
 
 /// One key that passed: its address and what it is for.
 pub(super) struct Purpose {
@@ -18,55 +19,76 @@ pub(super) struct Purpose {
 }
 
 /// Why a vault did not open.
+#[derive(Default)]
 pub(super) struct Refused {
     pub(super) faults: Vec<Fault>,
     /// Whether a further try by itself could lock the PIN.
     pub(super) latch: bool,
 }
 
+/// A refusal was told to whoever waits for it.
+pub(super) struct Said;
+
 /// Sessions of a token that says how many it has which are not for signatures: the one that holds the
 /// login and the health probe's. Where there are fewer, they share: a token with two sessions signs and
 /// probes in one, a token with one does everything in it.
 const RESERVE: u64 = 2;
 
-/// Loads the module, logs in with `pin` and checks every key of `setup`.
-pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperReady), Refused> {
-    let token = log_in(setup, pin)?;
-    let no_session = |error: TokenError| Refused {
-        faults: vec![Fault::new(
-            format!("{}.sessions", setup.place),
-            error.to_string(),
-            "free sessions of this token, or lower `sessions`",
-        )],
-        latch: false,
+/// Loads the module, logs in with `pin` and checks every key of `setup`. A refusal is told with `say`
+/// while all that was opened still is: nothing is asked of the module between the one and the other.
+pub(super) fn open(
+    setup: &KeeperSetup,
+    pin: UserPin,
+    say: &dyn Fn(Refused) -> Said,
+) -> Result<(Vault, KeeperReady), Said> {
+    let about = |error: &TokenError| format!("{}.{}", setup.place, key_of(error));
+    let uri: TokenUri = setup.token.parse().map_err(|error| {
+        let key = format!("{}.uri", setup.place);
+        say(Refused::of(Fault::new(
+            key,
+            format!("{error}"),
+            "mend the URI",
+        )))
+    })?;
+    let refuse = |error| say(Refused::because(about(&error), &error));
+    let module = Module::load(&setup.module).map_err(refuse)?;
+    let token = module.token(&uri).map_err(refuse)?;
+    let login = if setup.attended {
+        token.login(pin)
+    } else {
+        token.login_by_itself(pin)
     };
-    let session = token.session_or_the_login_s().map_err(no_session)?;
-    let mut faults = Vec::new();
-    let mut keys = Vec::new();
-    let mut ready = Vec::new();
+    login.map_err(refuse)?;
+
+    let session = token.session_or_the_login_s().map_err(|error| {
+        let key = format!("{}.sessions", setup.place);
+        let mend = "free sessions of this token, or lower `sessions`";
+        say(Refused {
+            latch: is_latch(&error),
+            ..Refused::of(Fault::new(key, error.to_string(), mend))
+        })
+    })?;
+    let mut refused = Refused::default();
+    let (mut purposes, mut keys, mut ready) = (Vec::new(), Vec::new(), Vec::new());
     for key in &setup.keys {
         match check_key(&session, key) {
-            Ok((purpose, found)) => {
-                keys.push(purpose);
+            Ok((purpose, key, found)) => {
+                purposes.push(purpose);
+                keys.push(key);
                 ready.push(found);
             }
-            Err(found) => faults.extend(found),
+            Err(found) => {
+                refused.latch |= found.latch;
+                refused.faults.extend(found.faults);
+            }
         }
     }
-    if !faults.is_empty() {
-        return Err(Refused {
-            faults,
-            latch: false,
-        });
+    if !refused.faults.is_empty() {
+        return Err(say(refused));
     }
     let info = token.info().clone();
-    let most = info
-        .max_sessions
-        .map_or(u64::MAX, |most| most.saturating_sub(RESERVE).max(1));
-    let wanted = setup
-        .sessions
-        .min(usize::try_from(most).unwrap_or(usize::MAX));
-    let vault = Vault::new(token, session, keys, wanted).map_err(no_session)?;
+    let wanted = wanted_sessions(setup.sessions, info.max_sessions);
+    let vault = Vault::new(token, session, (purposes, keys), wanted);
     let found = KeeperReady {
         label: info.label,
         serial: info.serial,
@@ -79,32 +101,41 @@ pub(super) fn open(setup: &KeeperSetup, pin: UserPin) -> Result<(Vault, KeeperRe
     Ok((vault, found))
 }
 
-fn log_in(setup: &KeeperSetup, pin: UserPin) -> Result<Token, Refused> {
-    let refuse = |error: TokenError| Refused {
-        latch: error.is_pin_verdict(),
-        faults: vec![Fault::new(
-            format!("{}.{}", setup.place, key_of(&error)),
-            error.to_string(),
-            error.mend(),
-        )],
-    };
-    let uri: TokenUri = setup.token.parse().map_err(|error| Refused {
-        faults: vec![Fault::new(
-            format!("{}.uri", setup.place),
-            format!("{error}"),
-            "mend the URI",
-        )],
-        latch: false,
-    })?;
-    let module = Module::load(&setup.module).map_err(refuse)?;
-    let token = module.token(&uri).map_err(refuse)?;
-    let login = if setup.attended {
-        token.login(pin)
-    } else {
-        token.login_by_itself(pin)
-    };
-    login.map_err(refuse)?;
-    Ok(token)
+/// What was configured, or fewer where the token has fewer.
+fn wanted_sessions(configured: usize, most: Option<u64>) -> usize {
+    let spare = most.map_or(u64::MAX, |most| most.saturating_sub(RESERVE).max(1));
+    let spare = usize::try_from(spare).unwrap_or(usize::MAX);
+    if let Some(most) = most
+        && spare > configured
+    {
+        tracing::info!(
+            sessions = configured,
+            most,
+            "the token has more sessions than are used: more `sessions` sign more at once"
+        );
+    }
+    configured.min(spare)
+}
+
+impl Refused {
+    fn of(fault: Fault) -> Self {
+        Self {
+            faults: vec![fault],
+            latch: false,
+        }
+    }
+
+    /// With the error's own advice.
+    fn because(key: String, error: &TokenError) -> Self {
+        Self {
+            latch: is_latch(error),
+            ..Self::of(Fault::new(key, error.to_string(), error.mend()))
+        }
+    }
+}
+
+fn is_latch(error: &TokenError) -> bool {
+    heal::after(error, Doing::Starting) == Action::Latch
 }
 
 /// The key of a `[[token]]` that an error before the keys is about.
@@ -117,27 +148,30 @@ fn key_of(error: &TokenError) -> &'static str {
 }
 
 /// One object, not readable, matching its certificate, and able to sign with each of its schemes.
-fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, KeyReady), Vec<Fault>> {
-    let one = |error: TokenError| vec![Fault::new(&*setup.place, error.to_string(), error.mend())];
+fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, Key, KeyReady), Refused> {
     let uri: KeyUri = setup.uri.parse().map_err(|error| {
-        vec![Fault::new(
+        Refused::of(Fault::new(
             &*setup.place,
             format!("{error}"),
             "mend the URI",
-        )]
+        ))
     })?;
-    let key = session.locate(&uri).map_err(one)?;
+    let key = session
+        .locate(&uri)
+        .map_err(|error| Refused::because(setup.place.clone(), &error))?;
     if key.spki_der() != setup.spki {
-        return Err(vec![other_key(setup, "they have different public keys")]);
+        let why = "they have different public keys";
+        return Err(Refused::of(other_key(setup, why)));
     }
-    let evidence = session.gate(&key).map_err(|faults| {
-        faults
+    let evidence = session.gate(&key).map_err(|faults| Refused {
+        faults: faults
             .into_iter()
             .map(|fault| Fault {
                 key: setup.place.clone(),
                 ..fault
             })
-            .collect::<Vec<_>>()
+            .collect(),
+        latch: false,
     })?;
     let mut nonce = [0; 32];
     aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
@@ -145,9 +179,12 @@ fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, KeyReady),
     for scheme in key.kind().schemes() {
         let signature = session
             .sign(&key, *scheme, &probe)
-            .map_err(|error| vec![cannot_sign(setup, *scheme, &error)])?;
+            .map_err(|error| Refused {
+                latch: is_latch(&error),
+                ..Refused::of(cannot_sign(setup, *scheme, &error))
+            })?;
         if let Err(error) = token::verify(&setup.spki, *scheme, &probe, &signature) {
-            return Err(vec![other_key(setup, &error.to_string())]);
+            return Err(Refused::of(other_key(setup, &error.to_string())));
         }
     }
     let ready = KeyReady {
@@ -155,15 +192,13 @@ fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, KeyReady),
         spki: key.spki_der().to_vec(),
         evidence,
     };
-    Ok((
-        Purpose {
-            role: setup.role,
-            uri,
-            kind: key.kind(),
-            spki: setup.spki.clone(),
-        },
-        ready,
-    ))
+    let purpose = Purpose {
+        role: setup.role,
+        uri,
+        kind: key.kind(),
+        spki: setup.spki.clone(),
+    };
+    Ok((purpose, key, ready))
 }
 
 fn cannot_sign(setup: &KeySetup, scheme: Scheme, error: &TokenError) -> Fault {

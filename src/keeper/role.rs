@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::health::Probe;
-use super::open;
+use super::open::{self, Refused, Said};
 use super::refusals::Refusals;
 use super::serve::{self, Supervisor};
 use crate::control::{FromKeeper, ToKeeper, Vitals, frame};
@@ -17,8 +18,15 @@ use crate::sandbox;
 use crate::secret::UserPin;
 use crate::telemetry;
 
+/// How long running signatures may take to end when this process is to; its supervisor waits two seconds.
+const DRAIN: Duration = Duration::from_millis(1500);
 /// Descriptors of a keeper beside its channels: a module's own, and a file of the token at a time.
 const DESCRIPTORS: u64 = 256;
+
+/// How many descriptors a keeper with so many channels may have.
+pub(crate) fn open_files(channels: usize) -> u64 {
+    DESCRIPTORS + channels as u64
+}
 
 /// Runs this process as a keeper: standard input is its supervisor.
 pub(crate) fn main() -> ExitCode {
@@ -57,7 +65,7 @@ fn run() -> io::Result<()> {
     let pin_source = descriptors.remove(0);
     let channels = descriptors;
     let limited = entered.and_then(|entered| {
-        entered.limit_descriptors(DESCRIPTORS + channels.len() as u64)?;
+        entered.limit_descriptors(open_files(channels.len()))?;
         Ok(entered)
     });
     let entered = match limited {
@@ -80,15 +88,21 @@ fn run() -> io::Result<()> {
     drop(pin_source);
 
     // 3. Module, token, login, keys: everything is checked before anything is served.
-    let (vault, mut ready) = match open::open(&setup, pin) {
-        Ok(opened) => opened,
-        Err(refused) => {
-            let refused = FromKeeper::Refused {
-                faults: refused.faults,
-                latch: refused.latch,
-            };
-            return frame::send(&control, &refused);
+    //    What was refused is said before the module is asked for anything more, then nothing is: it may
+    //    hang or crash, and a refused PIN that is not heard of would be tried again.
+    let say = |Refused { faults, latch }| match frame::send(
+        &control,
+        &FromKeeper::Refused { faults, latch },
+    ) {
+        Ok(()) => end_at_once(),
+        Err(error) => {
+            tracing::error!(%error, "cannot tell the supervisor");
+            end_at_once()
         }
+    };
+    let (vault, mut ready) = match open::open(&setup, pin, &say) {
+        Ok(opened) => opened,
+        Err(Said) => end_at_once(),
     };
     let vault = Arc::new(vault);
 
@@ -110,7 +124,11 @@ fn run() -> io::Result<()> {
     //    They wait for the seal.
     let supervisor = Supervisor::new(control.try_clone()?);
     let lost = Arc::clone(&supervisor);
-    let probe = Probe::start(&vault, move |error| lost.token_lost(error))?;
+    let probe = Probe::start(
+        &vault,
+        Duration::from_millis(setup.probe_ms),
+        move |error| lost.token_lost(error),
+    )?;
     let refusals = Arc::new(Refusals::default());
     let signers = serve::start(&vault, channels, &refusals, &probe, &supervisor)?;
     let (confined, report) = match walled.seal(&profile) {
@@ -137,6 +155,14 @@ fn run() -> io::Result<()> {
             ToKeeper::Setup(_) => tracing::error!("a second setup: ignored"),
         }
     }
-    vault.close();
+    if !vault.close(DRAIN) {
+        tracing::warn!("a call into the module has not ended: it is left as it is");
+        end_at_once();
+    }
     Ok(())
+}
+
+/// Ends this process without a further word to the module, whose own end exit(3) would run.
+fn end_at_once() -> ! {
+    std::process::abort()
 }

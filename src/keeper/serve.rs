@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::health::Probe;
@@ -99,6 +100,19 @@ pub(super) fn start(
     Ok(Waiting(gate))
 }
 
+/// Whether nothing will come through `channel` any more.
+fn has_hung_up(channel: &impl AsFd) -> bool {
+    let mut looked = [PollFd::new(channel, PollFlags::RDHUP)];
+    let immediately = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let _ = poll(&mut looked, Some(&immediately));
+    looked[0]
+        .revents()
+        .intersects(PollFlags::RDHUP | PollFlags::HUP)
+}
+
 struct Server {
     vault: Arc<Vault>,
     refusals: Arc<Refusals>,
@@ -115,7 +129,8 @@ impl Server {
         let mut answer = [0; MAX_REPLY];
         loop {
             let length = match rustix::net::recv(channel, &mut packet, RecvFlags::empty()) {
-                Ok((0, _)) => return,
+                // A packet may have no bytes; what has hung up gives none for ever.
+                Ok((0, _)) if has_hung_up(channel) => return,
                 Ok((length, _)) => length,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => {

@@ -1,16 +1,19 @@
 //! The open token: logged in, every key checked, a pool of sessions to sign with.
 //!
 //! One session is used by one thread at a time (SoftHSM crashes otherwise), and is closed after any
-//! error (a failed C_Sign leaves many modules with an operation that never ends).
+//! error (a failed C_Sign leaves many modules with an operation that never ends). What follows an error
+//! stands in one table, [`heal`], for handshakes and for probes alike. Every call into the module, the
+//! closing of a session included, is one that the supervisor can see: [`Calls`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::calls::Calls;
 use super::message::{Refusal, Request};
 use super::open::Purpose;
+use super::pool::{Place, Pool, Taken};
 use super::purpose;
 use crate::token::heal::{self, Action, Doing};
 use crate::token::{self, Key, Scheme, Session, Token, TokenError};
@@ -19,29 +22,15 @@ use crate::token::{self, Key, Scheme, Session, Token, TokenError};
 pub(super) struct Vault {
     token: Token,
     keys: Vec<Purpose>,
-    pool: Mutex<Pool>,
-    returned: Condvar,
+    pool: Pool<Live>,
+    /// The health probe's own session, between two probes.
+    probing: Mutex<Option<Live>>,
     pub(super) calls: Calls,
     signatures: AtomicU64,
     evictions: Mutex<BTreeMap<String, u64>>,
+    /// Since when nothing but [`Action::Wait`] follows.
+    waiting_since: Mutex<Option<Instant>>,
 }
-
-struct Pool {
-    idle: Vec<Live>,
-    /// Places of sessions that were closed after an error and may be opened again.
-    vacant: Vec<Place>,
-    borrowed: usize,
-    /// Threads that wait for a session, in the order of their coming.
-    waiting: VecDeque<u64>,
-    next: u64,
-    /// Threads that call the module in a session that is not the pool's.
-    inside: usize,
-    closed: bool,
-}
-
-/// A session's place in [`Calls`].
-#[derive(Clone, Copy, Debug)]
-struct Place(usize);
 
 /// A session and the handles that are valid in its login: they never outlive it.
 struct Live {
@@ -64,33 +53,30 @@ pub(super) enum SignError {
 const SESSION_WAIT: Duration = Duration::from_secs(30);
 
 impl Vault {
-    /// A vault over a token that is logged in and whose keys were checked in `session`, with at most
-    /// `wanted` sessions, that one included.
+    /// A vault over a token that is logged in and whose keys were checked, as `found`, in `session`, with
+    /// at most `wanted` sessions, that one included.
     pub(super) fn new(
         token: Token,
         session: Session,
-        keys: Vec<Purpose>,
+        (keys, found): (Vec<Purpose>, Vec<Key>),
         wanted: usize,
-    ) -> Result<Self, TokenError> {
-        let vault = Self {
+    ) -> Self {
+        let mut vault = Self {
             token,
             keys,
-            pool: Mutex::new(Pool {
-                idle: Vec::new(),
-                vacant: Vec::new(),
-                borrowed: 0,
-                waiting: VecDeque::new(),
-                next: 0,
-                inside: 0,
-                closed: false,
-            }),
-            returned: Condvar::new(),
+            pool: Pool::new(Vec::new(), Vec::new()),
+            probing: Mutex::default(),
             // One more for the health probe.
             calls: Calls::new(wanted + 1),
             signatures: AtomicU64::new(0),
             evictions: Mutex::default(),
+            waiting_since: Mutex::default(),
         };
-        let mut idle = vec![vault.find_keys(Place(0), session)?];
+        let mut idle = vec![Live {
+            place: Place(0),
+            session,
+            keys: found,
+        }];
         while idle.len() < wanted {
             match vault.open_session(Place(idle.len())) {
                 Ok(live) => idle.push(live),
@@ -100,14 +86,14 @@ impl Vault {
                 }
             }
         }
-        vault.pool().idle = idle;
-        Ok(vault)
+        let vacant = (idle.len()..wanted).map(Place).collect();
+        vault.pool = Pool::new(idle, vacant);
+        vault
     }
 
     /// Sessions that exist, in use or not.
     pub(super) fn sessions(&self) -> usize {
-        let pool = self.pool();
-        pool.idle.len() + pool.borrowed
+        self.pool.sessions()
     }
 
     /// Signatures made.
@@ -117,10 +103,7 @@ impl Vault {
 
     /// Sessions closed after an error, by return code.
     pub(super) fn evictions(&self) -> BTreeMap<String, u64> {
-        self.evictions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        locked(&self.evictions).clone()
     }
 
     /// Signs what `request` asks for, if it may be signed.
@@ -135,25 +118,36 @@ impl Vault {
         if !purpose.kind.schemes().contains(&request.scheme) {
             return Err(SignError::Refused(Refusal::WrongScheme));
         }
-        let live = self.borrow()?;
-        let place = live.place;
-        match self.sign_in(&live, index, request.scheme, signable) {
-            Ok(signature) => {
-                self.give_back(Ok(live));
-                Ok(signature)
+        self.in_pool(|live| self.sign_in(live, index, request.scheme, signable))
+    }
+
+    /// Does `work` in one of the pool's sessions, and once more where the table says so.
+    fn in_pool<T>(&self, work: impl Fn(&Live) -> Result<T, TokenError>) -> Result<T, SignError> {
+        let until = Instant::now() + SESSION_WAIT;
+        let live = self.borrow(until)?;
+        let error = match work(&live) {
+            Ok(done) => {
+                self.pool.put(live);
+                return Ok(done);
+            }
+            Err(error) => error,
+        };
+        let action = heal::after(&error, live.doing());
+        let place = self.evict(live, &error);
+        if !matches!(action, Action::NewSession | Action::Wait) {
+            self.pool.vacate(place);
+            return Err(SignError::Lost(error));
+        }
+        let live = self.renew(place, until)?;
+        match work(&live) {
+            Ok(done) => {
+                self.pool.put(live);
+                Ok(done)
             }
             Err(error) => {
-                drop(live);
-                self.note_eviction(&error);
-                match heal::after(&error, Doing::Signing) {
-                    Action::NewSession | Action::Wait => {
-                        self.sign_in_new_session(place, index, request.scheme, signable)
-                    }
-                    Action::ReplaceKeeper | Action::Latch | Action::Refuse => {
-                        self.give_back(Err(place));
-                        Err(SignError::Lost(error))
-                    }
-                }
+                let place = self.evict(live, &error);
+                self.pool.vacate(place);
+                Err(self.fate(error))
             }
         }
     }
@@ -173,116 +167,69 @@ impl Vault {
         Ok(signature)
     }
 
-    fn sign_in_new_session(
-        &self,
-        place: Place,
-        index: usize,
-        scheme: Scheme,
-        signable: purpose::Signable<'_>,
-    ) -> Result<Vec<u8>, SignError> {
-        let again = self
-            .open_session(place)
-            .and_then(|live| Ok((self.sign_in(&live, index, scheme, signable)?, live)));
-        match again {
-            Ok((signature, live)) => {
-                self.give_back(Ok(live));
-                Ok(signature)
-            }
-            Err(error) => {
-                self.note_eviction(&error);
-                self.give_back(Err(place));
-                Err(fate(error))
-            }
+    fn borrow(&self, until: Instant) -> Result<Live, SignError> {
+        match self.pool.take(until) {
+            Some(Taken::Session(live)) => Ok(live),
+            Some(Taken::Vacant(place)) => self.renew(place, until),
+            None => Err(SignError::Refused(Refusal::Token)),
         }
+    }
+
+    /// Opens a session in `place`, or waits for another where the token has none to spare.
+    fn renew(&self, place: Place, until: Instant) -> Result<Live, SignError> {
+        let error = match self.open_session(place) {
+            Ok(live) => return Ok(live),
+            Err(error) => error,
+        };
+        self.note_eviction(&error);
+        if heal::after(&error, Doing::Reopening) != Action::Wait {
+            self.pool.vacate(place);
+        } else if self.pool.is_short(place) {
+            return self.borrow(until);
+        }
+        Err(self.fate(error))
     }
 
     /// Opens a session and finds every key in it again. A key that is not the one that was checked
     /// at start is no key of ours.
     fn open_session(&self, place: Place) -> Result<Live, TokenError> {
-        let _inside = self.calls.enter(place.0);
-        self.find_keys(place, self.token.session()?)
-    }
-
-    fn find_keys(&self, place: Place, session: Session) -> Result<Live, TokenError> {
-        let mut keys = Vec::with_capacity(self.keys.len());
-        for purpose in &self.keys {
-            let key = session.locate(&purpose.uri)?;
-            if key.spki_der() != purpose.spki {
-                return Err(TokenError::KeyUnusable {
-                    key: purpose.uri.to_string(),
-                    problem: "another key has taken its place".into(),
-                });
-            }
-            keys.push(key);
-        }
-        Ok(Live {
+        let inside = self.calls.enter(place.0);
+        let session = self.token.session()?;
+        drop(inside);
+        let mut live = Live {
             place,
             session,
-            keys,
-        })
-    }
-
-    fn borrow(&self) -> Result<Live, SignError> {
-        match self.take()? {
-            Ok(live) => Ok(live),
-            Err(place) => self.open_session(place).map_err(|error| {
-                self.note_eviction(&error);
-                self.give_back(Err(place));
-                fate(error)
-            }),
-        }
-    }
-
-    /// A session, or the place of one that is to be opened: first come first served.
-    fn take(&self) -> Result<Result<Live, Place>, SignError> {
-        let refused = Err(SignError::Refused(Refusal::Token));
-        let mut pool = self.pool();
-        let ours = pool.next;
-        pool.next += 1;
-        pool.waiting.push_back(ours);
-        let until = Instant::now() + SESSION_WAIT;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if pool.closed || left.is_zero() {
-                pool.waiting.retain(|waiting| *waiting != ours);
-                self.wake(pool);
-                return refused;
+            keys: Vec::with_capacity(self.keys.len()),
+        };
+        for purpose in &self.keys {
+            let inside = self.calls.enter(place.0);
+            let key = live.session.locate(&purpose.uri);
+            drop(inside);
+            match key {
+                Ok(key) if key.spki_der() == purpose.spki => live.keys.push(key),
+                other => {
+                    self.close_session(live);
+                    return Err(other.err().unwrap_or_else(|| TokenError::KeyUnusable {
+                        key: purpose.uri.to_string(),
+                        problem: "another key has taken its place".into(),
+                    }));
+                }
             }
-            if pool.waiting.front() == Some(&ours)
-                && let Some(taken) = pool.spare()
-            {
-                pool.waiting.pop_front();
-                pool.borrowed += 1;
-                self.wake(pool);
-                return Ok(taken);
-            }
-            (pool, _) = self
-                .returned
-                .wait_timeout(pool, left)
-                .unwrap_or_else(PoisonError::into_inner);
         }
+        Ok(live)
     }
 
-    /// Puts a session back, or the place of one that was closed after an error.
-    fn give_back(&self, session: Result<Live, Place>) {
-        let mut pool = self.pool();
-        pool.borrowed -= 1;
-        match session {
-            Ok(live) => pool.idle.push(live),
-            Err(place) => pool.vacant.push(place),
-        }
-        self.wake(pool);
+    /// Closes a session after an error; its place is left.
+    fn evict(&self, live: Live, error: &TokenError) -> Place {
+        self.note_eviction(error);
+        self.close_session(live)
     }
 
-    /// Lets those who wait look whose turn it is; they are few.
-    fn wake(&self, pool: MutexGuard<'_, Pool>) {
-        let spare = !pool.idle.is_empty() || !pool.vacant.is_empty();
-        let wanted = pool.closed || (spare && !pool.waiting.is_empty());
-        drop(pool);
-        // Waking nobody is a system call too.
-        if wanted {
-            self.returned.notify_all();
-        }
+    fn close_session(&self, live: Live) -> Place {
+        let place = live.place;
+        let _inside = self.calls.enter(place.0);
+        drop(live);
+        place
     }
 
     fn note_eviction(&self, error: &TokenError) {
@@ -290,59 +237,72 @@ impl Vault {
             .code()
             .map_or_else(|| "other".to_owned(), |code| code.to_string());
         tracing::warn!(%error, "session closed after an error");
-        let mut evictions = self
-            .evictions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *evictions.entry(code).or_default() += 1;
+        *locked(&self.evictions).entry(code).or_default() += 1;
     }
 
-    /// One signature with each key, verified, in a session of its own that is kept in `kept`
-    /// between probes, or in one of the pool's when the token gives no more.
-    pub(super) fn probe(&self, kept: &mut Option<Probing>) -> Result<(), SignError> {
-        {
-            let mut pool = self.pool();
-            if pool.closed {
-                return Err(SignError::Refused(Refusal::Token));
+    /// What a failure in a new session means.
+    fn fate(&self, error: TokenError) -> SignError {
+        match heal::after(&error, Doing::Reopening) {
+            Action::Wait => {
+                let mut since = locked(&self.waiting_since);
+                match since.get_or_insert_with(Instant::now).elapsed() {
+                    waited if waited > heal::PATIENCE => SignError::Lost(error),
+                    _ => SignError::Token(error),
+                }
             }
-            pool.inside += 1;
+            Action::NewSession | Action::Refuse => SignError::Token(error),
+            Action::Restart | Action::ReplaceKeeper | Action::Latch => SignError::Lost(error),
         }
-        let outcome = self.probe_somewhere(kept);
-        if outcome.is_err() {
-            *kept = None;
-        }
-        self.pool().inside -= 1;
-        self.returned.notify_all();
-        outcome
     }
 
-    fn probe_somewhere(&self, kept: &mut Option<Probing>) -> Result<(), SignError> {
-        let place = Place(self.calls.last());
-        let probing = match kept.take() {
-            Some(probing) => probing,
-            None => match self.open_session(place) {
-                Ok(live) => Probing(live),
-                Err(error) => match fate(error) {
-                    SignError::Token(_) => return self.probe_in_pool(),
-                    lost => return Err(lost),
-                },
-            },
-        };
-        self.probe_in(&probing.0).map_err(SignError::Token)?;
-        *kept = Some(probing);
+    /// One signature with each key, verified, in a session of its own that is kept between probes, or
+    /// in one of the pool's when the token gives no more.
+    pub(super) fn probe(&self) -> Result<(), SignError> {
+        let _visit = self
+            .pool
+            .visit()
+            .ok_or(SignError::Refused(Refusal::Token))?;
+        let kept = locked(&self.probing).take();
+        let kept = self.probe_somewhere(kept)?;
+        *locked(&self.probing) = kept;
+        *locked(&self.waiting_since) = None;
         Ok(())
     }
 
-    fn probe_in_pool(&self) -> Result<(), SignError> {
-        let live = self.borrow()?;
-        let outcome = self.probe_in(&live);
-        let place = live.place;
-        self.give_back(if outcome.is_ok() {
-            Ok(live)
-        } else {
-            Err(place)
-        });
-        outcome.map_err(SignError::Token)
+    /// Closes the probe's own session: the next probe opens another.
+    pub(super) fn forget_probe(&self) {
+        let kept = locked(&self.probing).take();
+        kept.map(|live| self.close_session(live));
+    }
+
+    fn probe_somewhere(&self, kept: Option<Live>) -> Result<Option<Live>, SignError> {
+        if let Some(live) = kept {
+            let Err(error) = self.probe_in(&live) else {
+                return Ok(Some(live));
+            };
+            let action = heal::after(&error, live.doing());
+            self.evict(live, &error);
+            if !matches!(action, Action::NewSession | Action::Wait) {
+                return Err(SignError::Lost(error));
+            }
+        }
+        match self.open_session(Place(self.calls.last())) {
+            Ok(live) => match self.probe_in(&live) {
+                Ok(()) => Ok(Some(live)),
+                Err(error) => {
+                    self.evict(live, &error);
+                    Err(self.fate(error))
+                }
+            },
+            // As ever with a token of few sessions.
+            Err(error) if heal::after(&error, Doing::Reopening) == Action::Wait => {
+                self.in_pool(|live| self.probe_in(live)).map(|()| None)
+            }
+            Err(error) => {
+                self.note_eviction(&error);
+                Err(self.fate(error))
+            }
+        }
     }
 
     fn probe_in(&self, live: &Live) -> Result<(), TokenError> {
@@ -356,50 +316,46 @@ impl Vault {
                 .expect("a probe is a CertificateVerify input for its role");
             let signature = self.sign_in(live, index, scheme, signable)?;
             token::verify(&purpose.spki, scheme, &input, &signature).map_err(|error| {
-                TokenError::KeyUnusable {
-                    key: purpose.uri.to_string(),
-                    problem: format!("a signature it made does not verify: {error}"),
+                TokenError::Answer {
+                    doing: "probing",
+                    problem: format!(
+                        "a signature made with {} does not verify: {error}",
+                        purpose.uri
+                    ),
                 }
             })?;
         }
         Ok(())
     }
 
-    /// Waits for running signatures and closes every session: a module must not be ended while a
-    /// thread is inside it (SoftHSM crashes).
-    pub(super) fn close(&self) {
-        let mut pool = self.pool();
-        pool.closed = true;
-        self.returned.notify_all();
-        while pool.borrowed + pool.inside > 0 {
-            pool = self
-                .returned
-                .wait(pool)
-                .unwrap_or_else(PoisonError::into_inner);
+    /// Lets running signatures end, closes every session and ends the module: not while a thread is
+    /// inside it (SoftHSM crashes). False when one still was after `patience`, and nothing was ended.
+    pub(super) fn close(&self, patience: Duration) -> bool {
+        let Some(idle) = self.pool.close(patience) else {
+            return false;
+        };
+        self.forget_probe();
+        for live in idle {
+            self.close_session(live);
         }
-        pool.idle.clear();
-    }
-
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pool {
-    /// A session that nobody uses, or a place for one.
-    fn spare(&mut self) -> Option<Result<Live, Place>> {
-        let idle = self.idle.pop().map(Ok);
-        idle.or_else(|| self.vacant.pop().map(Err))
+        if let Err(error) = self.token.end() {
+            tracing::warn!(%error, "the module was not ended in order");
+        }
+        true
     }
 }
 
-/// The health probe's own session.
-pub(super) struct Probing(Live);
-
-/// What a failure in a new session means.
-fn fate(error: TokenError) -> SignError {
-    match heal::after(&error, Doing::Reopening) {
-        Action::ReplaceKeeper | Action::Latch => SignError::Lost(error),
-        Action::NewSession | Action::Wait | Action::Refuse => SignError::Token(error),
+impl Live {
+    /// The column of the table for an error in this session.
+    fn doing(&self) -> Doing {
+        if self.session.holds_login() {
+            Doing::SigningInTheLogin
+        } else {
+            Doing::Signing
+        }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,12 +10,12 @@ use crate::config::Limits;
 const OTHERS: u64 = 128;
 
 /// Raises the limit of open files to what the process may have (getrlimit(2) `RLIMIT_NOFILE`), and
-/// lowers `limits.connections` to what fits beside `own` descriptors and the half-open connections:
-/// an accepted socket must never fail for want of a descriptor.
+/// lowers `limits.connections` to what fits beside `own` descriptors and the half-open connections, when
+/// each of them takes `each` descriptors: an accepted socket must never fail for want of one.
 ///
 /// # Errors
 /// When the limit cannot be raised, or is too low for any connection.
-pub(super) fn fit(limits: &mut Limits, own: usize) -> io::Result<()> {
+pub(super) fn fit(limits: &mut Limits, own: usize, each: u64) -> io::Result<()> {
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
     rustix::process::setrlimit(
         Resource::Nofile,
@@ -25,7 +25,7 @@ pub(super) fn fit(limits: &mut Limits, own: usize) -> io::Result<()> {
         },
     )?;
     let Some(most) = hard else { return Ok(()) };
-    let room = most.saturating_sub(OTHERS + own as u64 + limits.pending_handshakes);
+    let room = most.saturating_sub(OTHERS + own as u64 + limits.pending_handshakes) / each;
     if room == 0 {
         return Err(io::Error::other(format!(
             "no descriptor is left for connections: of {most}, {} half-open handshakes and {own} of our own; \

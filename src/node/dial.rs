@@ -14,7 +14,7 @@ use super::{Inner, Node};
 use crate::config::size32;
 use crate::fault::chain;
 use crate::policy::PeerId;
-use crate::proxy::{ByteStream, Dial, Dialling, Pool};
+use crate::proxy::{ByteStream, Dial, Dialling, Other, Pool};
 use crate::tls::{HandshakeError, Inside};
 
 /// Dials one peer.
@@ -78,11 +78,7 @@ impl Dialer {
             node: Arc::downgrade(&node.0),
             state: Arc::clone(&state),
         };
-        let pool = Pool::new(
-            attempts.clone(),
-            node.0.proxy.client(),
-            Some(node.0.proxy.keepalive()),
-        );
+        let pool = Pool::new(attempts.clone(), Other::Peer, &node.0.proxy);
         let under = Arc::<Mutex<Option<PeerConnection>>>::default();
         let dials = (attempts.clone(), Arc::clone(&under));
         let connector = tower::service_fn(move |_: Uri| {
@@ -160,9 +156,9 @@ impl Attempts {
         match &outcome {
             Ok(_) => *state = DialState::default(),
             Err(error) => {
-                let wait = jittered(FIRST_WAIT.saturating_mul(1 << state.failures.min(7)));
+                let wait = wait_after(state.failures, random_share());
                 state.failures = state.failures.saturating_add(1);
-                state.not_before = Some(Instant::now() + wait.min(LONGEST_WAIT));
+                state.not_before = Some(Instant::now() + wait);
                 state.last_error = error.to_string();
                 tracing::warn!(peer = %self.peer, %error, "dialling failed");
             }
@@ -186,9 +182,12 @@ impl Attempts {
                 .ok_or(DialError::Unlisted)?;
             peer.socket_addresses().collect()
         };
+        // All of them together: a caller waits no longer because a peer has more addresses.
+        let patience = Duration::from_millis(node.0.limits.connect_ms)
+            / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut last = DialError::NoAddress;
         for address in addresses {
-            match connect_to(&node, &self.peer, address, inside).await {
+            match connect_to(&node, &self.peer, address, inside, patience).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
@@ -202,8 +201,8 @@ async fn connect_to(
     peer: &PeerId,
     address: SocketAddr,
     inside: Inside,
+    patience: Duration,
 ) -> Result<Stream, DialError> {
-    let patience = Duration::from_millis(node.0.limits.connect_ms);
     let tcp = tokio::time::timeout(patience, TcpStream::connect(address))
         .await
         .unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
@@ -243,13 +242,39 @@ async fn connect_to(
     Ok(node.adopt(connection))
 }
 
-/// Half to all of `wait`, so that peers that lost each other do not come back in step.
-fn jittered(wait: Duration) -> Duration {
+/// How long to wait after one more failure when there were so many before: doubling, bounded, and half to
+/// all of that by `share`, so that peers that lost each other do not come back in step.
+fn wait_after(failures: u32, share: u8) -> Duration {
+    let longest = FIRST_WAIT
+        .saturating_mul(1 << failures.min(16))
+        .min(LONGEST_WAIT);
+    longest / 2 + longest / 2 * u32::from(share) / u32::from(u8::MAX)
+}
+
+fn random_share() -> u8 {
     let mut random = [0];
     // Without random numbers the wait is the longest: late, never in step by force.
-    let share = match aws_lc_rs::rand::fill(&mut random) {
+    match aws_lc_rs::rand::fill(&mut random) {
         Ok(()) => random[0],
         Err(_) => u8::MAX,
-    };
-    wait / 2 + wait / 2 * u32::from(share) / u32::from(u8::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_to_a_bound_and_are_spread_over_half_of_it() {
+        let milliseconds = |failures, share| wait_after(failures, share).as_millis();
+        let longest: Vec<_> = (0..8).map(|n| milliseconds(n, u8::MAX)).collect();
+        assert_eq!(longest, [100, 200, 400, 800, 1600, 3000, 3000, 3000]);
+        for failures in [0, 3, 7, 1000, u32::MAX] {
+            let spread: Vec<_> = [0, 64, 128, u8::MAX]
+                .map(|share| milliseconds(failures, share))
+                .into();
+            assert!(spread.is_sorted_by(|one, next| one < next), "{spread:?}");
+            assert_eq!(spread[0], spread[3] / 2);
+        }
+    }
 }

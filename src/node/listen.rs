@@ -76,9 +76,22 @@ async fn establish(
     entry: Entry,
     accepted: &mpsc::Sender<io::Result<Stream>>,
 ) {
+    let stream = match node.admit(connection) {
+        Ok(stream) => stream,
+        Err(facts) => {
+            let (code, class) = ("peer-connections-full", entry.class().name());
+            node.0.metrics.handshakes.count("server", code);
+            node.0.metrics.refused.count(class, code);
+            if let Some(unlogged) = node.0.refusal_lines.take(Instant::now()) {
+                let (peer, address) = (facts.peer.id(), facts.remote);
+                tracing::warn!(%peer, %address, class, code, unlogged, "refused");
+            }
+            return;
+        }
+    };
     drop(entry);
     node.0.metrics.handshakes.count("server", "established");
-    let facts = &connection.facts;
+    let facts = stream.connection().facts();
     tracing::info!(
         peer = %facts.peer.id(),
         address = %facts.remote,
@@ -92,7 +105,7 @@ async fn establish(
         "connected"
     );
     // The server is gone only when we are draining.
-    let _ = accepted.send(Ok(node.adopt(connection))).await;
+    let _ = accepted.send(Ok(stream)).await;
 }
 
 fn refuse(node: &Node, error: &HandshakeError, class: Class, address: SocketAddr) {

@@ -98,12 +98,41 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// Registers a connection that a peer made as [`Self::adopt`] does, unless it has `most` of them: then
+    /// its facts come back.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        connection: Connection,
+        newest: impl FnOnce() -> Arc<Generation>,
+        most: usize,
+    ) -> Result<Stream, Box<ConnectionFacts>> {
+        let peer = connection.facts.peer.id();
+        let mut connections = self.connections();
+        let made = |one: &&PeerConnection| {
+            let other = &one.facts().peer;
+            other.role() == TlsRole::Client && other.id() == peer
+        };
+        if connections.values().filter(made).count() >= most {
+            return Err(Box::new(connection.facts));
+        }
+        Ok(self.register(connection, newest, &mut connections))
+    }
+
     /// Registers a connection, under the `newest` generation: one may have come since its handshake
     /// was judged.
     pub(super) fn adopt(
         self: &Arc<Self>,
         connection: Connection,
         newest: impl FnOnce() -> Arc<Generation>,
+    ) -> Stream {
+        self.register(connection, newest, &mut self.connections())
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        connection: Connection,
+        newest: impl FnOnce() -> Arc<Generation>,
+        connections: &mut BTreeMap<u64, PeerConnection>,
     ) -> Stream {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let facts = connection.facts;
@@ -114,10 +143,8 @@ impl Live {
             closed: AtomicBool::new(false),
             waiting: AtomicWaker::new(),
         }));
-        let mut connections = self.connections();
         established.judge(newest().policy());
         connections.insert(number, established.clone());
-        drop(connections);
         Stream {
             tls: connection.stream,
             connection: established,

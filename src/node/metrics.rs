@@ -156,6 +156,17 @@ impl Node {
             .map(|(index, signer)| (index.to_string(), signer))
             .collect();
         let mut family = text.family(
+            "fastness_sign_wait_seconds",
+            Kind::Histogram,
+            "Waiting until the token's keeper takes one more question.",
+        );
+        for (index, signer) in &signers {
+            family.histogram(
+                &[("token", index), ("label", &signer.label)],
+                signer.asker.waits(),
+            );
+        }
+        let mut family = text.family(
             "fastness_sign_seconds",
             Kind::Histogram,
             "A signature, from the question to the keeper to its answer.",

@@ -14,6 +14,7 @@ mod orders;
 mod peer_service;
 mod ping;
 mod prewarmed;
+mod proving;
 pub(crate) mod role;
 mod serve;
 
@@ -26,12 +27,17 @@ use tonic::transport::Channel;
 
 use crate::admission::{Gate, GateLimits};
 use crate::config::{Limits, size, size32};
+use crate::keeper::ask::Standing;
 use crate::policy::PeerId;
 use crate::proxy;
 use crate::telemetry::Lines;
-use crate::tls::{Connection, Generation, GenerationError, Handshakes, Inside, Lane};
+use crate::tls::{
+    Connection, ConnectionFacts, Generation, GenerationError, Handshakes, Inside, Lane,
+};
 
 pub use live::PeerConnection;
+
+pub(crate) use application::{descriptors as application_descriptors, per_connection};
 
 use dial::Dialer;
 use generation::Signer;
@@ -55,8 +61,8 @@ struct Inner {
     refusal_lines: Lines,
     refused_call_lines: Lines,
     signers: Vec<Signer>,
-    /// Whether any token signs.
-    signs: watch::Sender<bool>,
+    /// Whether it counts as ready: the supervisor's word.
+    ready: watch::Sender<bool>,
     live: Arc<Live>,
     dialers: Mutex<HashMap<PeerId, Arc<Dialer>>>,
 }
@@ -105,7 +111,7 @@ impl Node {
             refusal_lines: Lines::default(),
             refused_call_lines: Lines::default(),
             signers,
-            signs: watch::channel(true).0,
+            ready: watch::channel(true).0,
             live: Arc::default(),
             dialers: Mutex::default(),
         })))
@@ -168,19 +174,23 @@ impl Node {
         self.0.live.judge(|| self.generation());
     }
 
-    /// Takes the supervisor's word on which tokens sign.
-    fn on_tokens(&self, sign: &[bool]) {
-        for (signer, signs) in self.0.signers.iter().zip(sign) {
-            signer.asker.supervisor_says(*signs);
+    /// Takes the supervisor's word on how the tokens are, and whether the node counts as ready.
+    fn on_tokens(&self, standings: &[Standing], ready: bool) {
+        for (signer, standing) in self.0.signers.iter().zip(standings) {
+            signer.asker.supervisor_says(*standing);
         }
-        self.0.signs.send_if_modified(|any| {
-            let new = sign.contains(&true);
-            std::mem::replace(any, new) != new
-        });
+        self.0
+            .ready
+            .send_if_modified(|now| std::mem::replace(now, ready) != ready);
     }
 
     /// Registers an established connection; the record goes with the returned stream.
     fn adopt(&self, connection: Connection) -> live::Stream {
         self.0.live.adopt(connection, || self.generation())
+    }
+    /// The same for one that a peer made, unless it has too many: then its facts come back.
+    fn admit(&self, connection: Connection) -> Result<live::Stream, Box<ConnectionFacts>> {
+        let most = size(self.0.limits.peer_connections);
+        self.0.live.admit(connection, || self.generation(), most)
     }
 }

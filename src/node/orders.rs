@@ -71,7 +71,7 @@ impl Orders {
                         let _ = answers.send(FromNode::Answer { id, answer });
                     });
                 }
-                ToNode::Tokens { sign } => node.on_tokens(&sign),
+                ToNode::Tokens { standings, ready } => node.on_tokens(&standings, ready),
                 ToNode::Metrics(text) => {
                     node.0.metrics.supervisor.send_replace(text);
                 }

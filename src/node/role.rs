@@ -19,7 +19,9 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::{MAX_MESSAGE, PeerService};
-use super::{Node, application, descriptors, listen, metrics_port, orders, prewarmed, serve};
+use super::{
+    Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving, serve,
+};
 use crate::config::{Application, Limits};
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
@@ -59,13 +61,12 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     };
     telemetry::start("node", setup.log);
     let refuse = |faults: Vec<Fault>| frame::send(&control, &FromNode::Refused { faults });
-    let application_connections = match setup.application {
-        Some(_) => application::CONNECTIONS,
-        None => 0,
-    };
+    let application_connections = application::descriptors(setup.application.as_ref());
+    let each = application::per_connection(setup.application.as_ref());
     descriptors::fit(
         &mut setup.limits,
         descriptors.len() + application_connections,
+        each,
     )?;
     let mut descriptors = descriptors.into_iter();
     let listeners: Vec<StdTcpListener> = descriptors
@@ -94,7 +95,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let channels: usize = setup.tokens.iter().map(|token| token.channels).sum();
     let walled = entered.and_then(|entered| {
         let given = listeners.len() + channels + doors.len() + application_connections;
-        entered.limit_descriptors(descriptors_of(&setup.limits, given))?;
+        entered.limit_descriptors(open_files(&setup.limits, each, given))?;
         entered.wall(&sandbox::Walls::Ports(setup.dials.clone()))
     });
     let walled = match walled {
@@ -164,9 +165,12 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
 }
 
 /// How many descriptors a node needs: connections, handshakes, what it was given, and some room.
-fn descriptors_of(limits: &Limits, given: usize) -> u64 {
+pub(crate) fn open_files(limits: &Limits, each: u64, given: usize) -> u64 {
     const ROOM: u64 = 256;
-    limits.connections + limits.pending_handshakes + ROOM + u64::try_from(given).unwrap_or(ROOM)
+    limits.connections * each
+        + limits.pending_handshakes
+        + ROOM
+        + u64::try_from(given).unwrap_or(ROOM)
 }
 
 fn signers(
@@ -212,7 +216,8 @@ async fn serve(
     } = sides;
     let limits = node.0.limits.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(health, node.0.signs.subscribe()));
+    tokio::spawn(report_health(health, node.0.ready.subscribe()));
+    proving::start(&node);
     let peer_service = PeerService {
         node_id: node.id().clone(),
     };
@@ -287,17 +292,17 @@ async fn serve(
     Ok(())
 }
 
-/// `grpc.health.v1`: serving as long as any token signs.
-async fn report_health(health: HealthReporter, mut signs: watch::Receiver<bool>) {
+/// `grpc.health.v1`: serving as long as the supervisor counts the node as ready.
+async fn report_health(health: HealthReporter, mut ready: watch::Receiver<bool>) {
     loop {
-        let status = match *signs.borrow_and_update() {
+        let status = match *ready.borrow_and_update() {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
         for service in ["", <PeerServer<PeerService> as NamedService>::NAME] {
             health.set_service_status(service, status).await;
         }
-        if signs.changed().await.is_err() {
+        if ready.changed().await.is_err() {
             return;
         }
     }

@@ -37,6 +37,7 @@ pub(super) async fn serve(
         .http2_keepalive_interval(Some(keepalive))
         .http2_keepalive_timeout(Some(keepalive))
         .max_connection_age(Duration::from_millis(limits.connection_age_ms))
+        .max_connection_age_grace(Duration::from_millis(limits.connection_age_ms / 10))
         .layer(tower::layer::layer_fn(|inner| Guarded {
             node: node.clone(),
             inner,

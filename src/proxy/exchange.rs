@@ -9,12 +9,14 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::Request;
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Request, Uri};
 
 use super::head::clean;
-use super::pump::{Broken, pump};
+use super::pump::{Broken, Patience, pump};
 use super::refusal::is_grpc;
-use super::{Look, Pool, Refusal};
+use super::{Code, Look, Pool, Refusal};
 
 /// How a call ended, for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +31,10 @@ pub(super) enum Outcome {
     Unreachable,
     /// Passing it on was not allowed.
     Refused,
-    /// Somebody did not take what was sent.
+    /// The caller did not take the answer.
     Stalled,
+    /// The other side did not take what the caller sent.
+    Unread,
 }
 
 impl Outcome {
@@ -43,6 +47,7 @@ impl Outcome {
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
             Self::Stalled => "stalled",
+            Self::Unread => "unread",
         }
     }
 }
@@ -56,7 +61,8 @@ pub(super) async fn exchange(
     stall: Duration,
 ) -> Outcome {
     let grpc = is_grpc(request.headers());
-    let (head, mut body) = request.into_parts();
+    let (mut head, mut body) = request.into_parts();
+    head.uri = with_authority(head.uri, &head.headers);
     // No body comes, so nobody would say that it has ended.
     if body.is_end_stream()
         && let Some(Err(refusal)) = look.as_mut().map(|look| look.end())
@@ -85,86 +91,130 @@ pub(super) async fn exchange(
     let (response, mut up) = match upstream.send_request(Request::from_parts(head, ()), whole) {
         Ok(begun) => begun,
         Err(error) => {
-            Refusal::unavailable(format!("the call could not be passed on: {error}"))
-                .answer(&mut respond, grpc);
+            tracing::debug!(%error, "a call could not be passed on");
+            Refusal::unavailable("the call could not be passed on").answer(&mut respond, grpc);
             return Outcome::Unreachable;
         }
     };
     let mut down = None;
     let ended = {
         let mut answering = pin!(answer(response, &mut respond, &mut down, stall));
-        let mut asking = pin!(pump(&mut body, &mut up, stall, look));
+        let mut asking = pin!(pump(&mut body, &mut up, Patience::new(stall), look));
         let mut asked = whole;
         loop {
             tokio::select! {
                 biased;
-                ended = &mut answering => break ended,
+                ended = &mut answering => break ended.map_err(End::of_answer),
                 ended = &mut asking, if !asked => match ended {
                     // Its answer may still come, and says more.
                     Ok(()) | Err(Broken::To(_)) => asked = true,
-                    Err(Broken::From(error)) => break Err(Broken::To(error.reason())),
-                    Err(broken) => break Err(broken),
+                    Err(broken) => break Err(End::of_question(broken)),
                 },
             }
         }
     };
-    let (outcome, reason) = finish(ended, &mut respond, down, grpc);
-    if outcome != Outcome::Answered {
-        up.send_reset(reason);
+    let Err(end) = ended else {
+        return Outcome::Answered;
+    };
+    match (end.told, down) {
+        (Told::Nothing, _) => {}
+        (Told::Reset(reason), None) => respond.send_reset(reason),
+        (Told::Reset(reason), Some(mut down)) => down.send_reset(reason),
+        (Told::Refusal(refusal), None) => refusal.answer(&mut respond, grpc),
+        (Told::Refusal(refusal), Some(mut down)) if grpc => {
+            let _ = down.send_trailers(refusal.trailers());
+        }
+        (Told::Refusal(_), Some(mut down)) => down.send_reset(Reason::INTERNAL_ERROR),
     }
-    outcome
+    up.send_reset(end.passed_on);
+    end.outcome
 }
 
-/// Tells the caller how it ended; says how to count it, and what to tell the other side.
-fn finish(
-    ended: Result<(), Broken>,
-    respond: &mut SendResponse<Bytes>,
-    down: Option<SendStream<Bytes>>,
-    grpc: bool,
-) -> (Outcome, Reason) {
-    let lost = |error: &h2::Error| match error.reason() {
-        // It has not seen the call: the caller may send it again (RFC 9113 §8.7).
-        Some(_) if error.is_go_away() => Ok(Reason::REFUSED_STREAM),
-        Some(reason) if error.is_reset() => Ok(reason),
-        _ => Err(Refusal::unavailable(
+/// A request need not have an `:authority` (RFC 9113 §8.3.1), but h2 passes none on without.
+fn with_authority(uri: Uri, headers: &HeaderMap) -> Uri {
+    if uri.authority().is_some() {
+        return uri;
+    }
+    let host = headers
+        .get(HOST)
+        .and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(host.unwrap_or(Authority::from_static("localhost")));
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// How a call ended that was not answered to its end.
+struct End {
+    outcome: Outcome,
+    /// What the caller hears.
+    told: Told,
+    /// What the other side hears.
+    passed_on: Reason,
+}
+
+/// What the caller of such a call hears.
+enum Told {
+    /// It is gone.
+    Nothing,
+    Reset(Reason),
+    Refusal(Refusal),
+}
+
+impl End {
+    fn new(outcome: Outcome, told: Told) -> Self {
+        Self {
+            outcome,
+            told,
+            passed_on: Reason::CANCEL,
+        }
+    }
+
+    /// The answer did not arrive.
+    fn of_answer(broken: Broken) -> Self {
+        match broken {
+            Broken::To(reason) => Self {
+                passed_on: reason.unwrap_or(Reason::CANCEL),
+                ..Self::new(Outcome::Cancelled, Told::Nothing)
+            },
+            Broken::From(error) => Self::new(Outcome::Broken, lost(&error)),
+            Broken::Stalled => Self::late(Outcome::Stalled, "the answer was not taken in time"),
+            Broken::Refused(refusal) => Self::new(Outcome::Refused, Told::Refusal(refusal)),
+        }
+    }
+
+    /// What the caller sends did not arrive.
+    fn of_question(broken: Broken) -> Self {
+        match broken {
+            Broken::From(error) => Self::of_answer(Broken::To(error.reason())),
+            Broken::Stalled => Self::late(
+                Outcome::Unread,
+                "the other side does not take what was sent in time",
+            ),
+            broken => Self::of_answer(broken),
+        }
+    }
+
+    fn late(outcome: Outcome, what: &str) -> Self {
+        let refusal = Refusal {
+            code: Code::DeadlineExceeded,
+            message: format!("{what} (limits.stall_ms)"),
+        };
+        Self::new(outcome, Told::Refusal(refusal))
+    }
+}
+
+/// What the caller hears of an error of the other side.
+fn lost(error: &h2::Error) -> Told {
+    match error.reason() {
+        // Only with a GOAWAY that came has the other side said that it has not seen the call, and the
+        // caller may send it again (RFC 9113 §8.7): h2 ends those calls with it that are above its
+        // last stream, and lets the others go on.
+        Some(_) if error.is_go_away() && error.is_remote() => Told::Reset(Reason::REFUSED_STREAM),
+        Some(reason) if error.is_reset() => Told::Reset(reason),
+        _ => Told::Refusal(Refusal::unavailable(
             "the connection behind this call was lost",
         )),
-    };
-    match (ended, down) {
-        (Ok(()), _) => (Outcome::Answered, Reason::NO_ERROR),
-        (Err(Broken::To(reason)), _) => (Outcome::Cancelled, reason.unwrap_or(Reason::CANCEL)),
-        (Err(Broken::From(error)), None) => {
-            match lost(&error) {
-                Ok(reason) => respond.send_reset(reason),
-                Err(refusal) => refusal.answer(respond, grpc),
-            }
-            (Outcome::Broken, Reason::CANCEL)
-        }
-        (Err(Broken::From(error)), Some(mut down)) => {
-            match lost(&error) {
-                Err(refusal) if grpc => {
-                    let _ = down.send_trailers(refusal.trailers());
-                }
-                Ok(reason) => down.send_reset(reason),
-                Err(_) => down.send_reset(Reason::INTERNAL_ERROR),
-            }
-            (Outcome::Broken, Reason::CANCEL)
-        }
-        (Err(Broken::Stalled), down) => {
-            match down {
-                Some(mut down) => down.send_reset(Reason::CANCEL),
-                None => respond.send_reset(Reason::CANCEL),
-            }
-            (Outcome::Stalled, Reason::CANCEL)
-        }
-        (Err(Broken::Refused(refusal)), None) => {
-            refusal.answer(respond, grpc);
-            (Outcome::Refused, Reason::CANCEL)
-        }
-        (Err(Broken::Refused(refusal)), Some(mut down)) => {
-            let _ = down.send_trailers(refusal.trailers());
-            (Outcome::Refused, Reason::CANCEL)
-        }
     }
 }
 
@@ -191,6 +241,6 @@ async fn answer(
     let down = down.insert(sent.map_err(|error| Broken::To(error.reason()))?);
     match whole {
         true => Ok(()),
-        false => pump(&mut body, down, stall, None).await,
+        false => pump(&mut body, down, Patience::new(stall), None).await,
     }
 }

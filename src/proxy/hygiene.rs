@@ -1,6 +1,7 @@
 //! What the other side of a connection does beside its calls: frames that cost it little and us more
-//! (SETTINGS, PING, PRIORITY and unknown ones; RFC 9113 §10.5), and silence. Header bombs, floods of
-//! CONTINUATION, of resets and of empty DATA frames are bounded by h2 itself.
+//! (SETTINGS, PING, PRIORITY and unknown ones, resets; RFC 9113 §10.5), and silence. What goes on for calls
+//! pays for such frames. Header bombs, floods of CONTINUATION and of empty DATA frames are bounded by h2
+//! itself.
 
 use std::io;
 use std::pin::Pin;
@@ -23,21 +24,40 @@ const CONTINUATION: u8 = 0x9;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 const RST_STREAM: u8 = 0x3;
+const DATA: u8 = 0x0;
 /// What the frames of a connection may cost at once.
 const BURST: u32 = 10_000;
 /// And then one more in this time.
 const PAUSE: Duration = Duration::from_millis(1);
+/// A frame that does nothing for a call.
+const IDLE_FRAME: u32 = 10;
+/// A call that is taken back makes work of two sides vain (CVE-2023-44487); one that is not makes good for
+/// it: many calls may well run into their deadlines at once.
+const RESET: u32 = 2;
+const CALL: u32 = 1;
 
 /// Whether anything was received since the last look.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    /// Whether anything was; from now on it counts anew.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A byte stream whose incoming frames are counted.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
     heard: Heard,
-    frames: Frames,
+    /// None when the other side is our own application: it is heard, and nothing else.
+    frames: Option<Frames>,
 }
 
 impl<S> Watched<S> {
@@ -48,7 +68,15 @@ impl<S> Watched<S> {
 
     /// Mends the authorities of calls: the other side may be on a unix socket.
     pub(super) fn mending(mut self) -> Self {
-        self.frames.mender = Some(Mender::default());
+        if let Some(frames) = &mut self.frames {
+            frames.mender = Some(Mender::default());
+        }
+        self
+    }
+
+    /// Counts nothing: the other side is trusted.
+    pub(super) fn trusting(mut self) -> Self {
+        self.frames = None;
         self
     }
 
@@ -62,7 +90,7 @@ impl<S> Watched<S> {
         let watched = Self {
             stream,
             heard: heard.clone(),
-            frames: Frames::new(skip, Instant::now()),
+            frames: Some(Frames::new(skip, Instant::now())),
         };
         (watched, heard)
     }
@@ -72,7 +100,7 @@ impl<S> Watched<S> {
 pub(super) async fn silence(mut ping: PingPong, heard: Heard, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
-        if heard.0.swap(false, Ordering::Relaxed) {
+        if heard.take() {
             continue;
         }
         match tokio::time::timeout(every, ping.ping(Ping::opaque())).await {
@@ -95,9 +123,16 @@ struct Frames {
     skip: usize,
     block: usize,
     padding: usize,
+    idle: Bucket,
+    resets: Bucket,
+    mender: Option<Mender>,
+}
+
+/// What frames of one kind have cost.
+#[derive(Debug)]
+struct Bucket {
     used: u32,
     refilled: Instant,
-    mender: Option<Mender>,
 }
 
 /// What comes next.
@@ -119,8 +154,8 @@ impl Frames {
             skip,
             block: 0,
             padding: 0,
-            used: 0,
-            refilled: now,
+            idle: Bucket::new(now),
+            resets: Bucket::new(now),
             mender: None,
         }
     }
@@ -181,9 +216,17 @@ impl Frames {
     fn begin(&mut self) -> io::Result<()> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        let cost = cost(kind);
-        if cost > 0 {
-            self.charge(cost, Instant::now())?;
+        match kind {
+            HEADERS => {
+                self.resets.earn(CALL);
+                self.idle.earn(IDLE_FRAME);
+            }
+            DATA if length > 0 => self.idle.earn(IDLE_FRAME),
+            // GOAWAY and WINDOW_UPDATE come as they need.
+            DATA | 0x7 | 0x8 | CONTINUATION => {}
+            RST_STREAM => self.resets.charge(RESET, Instant::now())?,
+            // SETTINGS, PING, PRIORITY and unknown ones.
+            _ => self.idle.charge(IDLE_FRAME, Instant::now())?,
         }
         (self.part, self.skip, self.block, self.padding) = (Part::Skip, length, 0, 0);
         let Some(mender) = &mut self.mender else {
@@ -205,12 +248,31 @@ impl Frames {
         Ok(())
     }
 
+    /// So many bytes were sent to the other side. Whoever receives data may well answer each round trip of
+    /// it with a PING, to learn how much the way holds (grpc-go does). Half of them count, so that the
+    /// answer to a PING, of 17 bytes, does not pay for it.
+    fn sent(&mut self, bytes: usize) {
+        self.idle.earn(u32::try_from(bytes / 2).unwrap_or(u32::MAX));
+    }
+}
+
+impl Bucket {
+    fn new(now: Instant) -> Self {
+        Self {
+            used: 0,
+            refilled: now,
+        }
+    }
+
+    fn earn(&mut self, credit: u32) {
+        self.used = self.used.saturating_sub(credit);
+    }
+
     fn charge(&mut self, cost: u32, now: Instant) -> io::Result<()> {
         let since = now.saturating_duration_since(self.refilled);
         let earned = since.as_millis() / PAUSE.as_millis();
         if earned > 0 {
-            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-            self.used = self.used.saturating_sub(earned);
+            self.earn(u32::try_from(earned).unwrap_or(u32::MAX));
             self.refilled = now;
         }
         if self.used + cost > BURST {
@@ -224,17 +286,6 @@ impl Frames {
     }
 }
 
-/// What a frame of this type (RFC 9113 §6) costs. HEADERS, DATA and CONTINUATION are calls, and GOAWAY and
-/// WINDOW_UPDATE come as they need. A reset makes work of two sides vain (CVE-2023-44487), but many
-/// calls may well run into their deadlines at once. All others do nothing for a call.
-fn cost(kind: u8) -> u32 {
-    match kind {
-        0x0 | HEADERS | 0x7 | 0x8 | CONTINUATION => 0,
-        RST_STREAM => 1,
-        _ => 10,
-    }
-}
-
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -245,10 +296,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let this = &mut *self;
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = &read {
-            this.heard.0.store(true, Ordering::Relaxed);
-            this.frames.take(&mut buffer.filled_mut()[before..])?;
+            this.heard.note();
+            if let Some(frames) = &mut this.frames {
+                frames.take(&mut buffer.filled_mut()[before..])?;
+            }
         }
         read
+    }
+}
+
+impl<S> Watched<S> {
+    fn count_written(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, written) {
+            frames.sent(*bytes);
+        }
     }
 }
 
@@ -258,7 +319,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count_written(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -266,7 +329,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.count_written(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -297,7 +362,7 @@ mod tests {
         for kind in [0x2, 0x4, 0x6, 0xfa] {
             for cut in [1, 7, 1000] {
                 let mut frames = Frames::new(PREFACE, Instant::now());
-                frames.refilled += Duration::from_secs(3600);
+                frames.idle.refilled += Duration::from_secs(3600);
                 let mut flood: Vec<u8> = [vec![0; PREFACE], frame(kind, 8).repeat(1001)].concat();
                 let passed = flood
                     .chunks_mut(cut)
@@ -310,12 +375,62 @@ mod tests {
         }
     }
 
+    /// Far in the future: nothing is forgiven for the time that the test takes.
+    fn unforgiving() -> Frames {
+        let mut frames = Frames::new(0, Instant::now());
+        frames.idle.refilled += Duration::from_secs(3600);
+        frames.resets.refilled += Duration::from_secs(3600);
+        frames
+    }
+
     #[test]
     fn calls_are_never_a_flood() {
-        let mut frames = Frames::new(0, Instant::now());
-        for kind in [0x0, 0x1, 0x3, 0x8, 0x9] {
+        let mut frames = unforgiving();
+        for kind in [0x0, 0x1, 0x8, 0x9] {
             frames.take(&mut frame(kind, 200).repeat(9000)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_ping_a_round_trip_is_no_flood_whoever_sends_the_data() {
+        let (ping, ack) = (frame(0x6, 8), 17);
+        let mut frames = unforgiving();
+        for _ in 0..20_000 {
+            frames
+                .take(&mut [frame(DATA, 1), ping.clone()].concat())
+                .unwrap();
+            frames.sent(ack);
+        }
+        let mut frames = unforgiving();
+        for _ in 0..20_000 {
+            // The shortest message of gRPC in a frame.
+            frames.sent(ack + FRAME_HEAD + 5);
+            frames.take(&mut ping.clone()).unwrap();
+        }
+        // The answers to PINGs alone do not pay for them, nor do empty frames.
+        let mut frames = unforgiving();
+        let flood = [ping.clone(), frame(DATA, 0)].concat();
+        let passed = (0..20_000).take_while(|_| {
+            frames.sent(ack);
+            frames.take(&mut flood.clone()).is_ok()
+        });
+        assert!(passed.count() < 6_000);
+    }
+
+    #[test]
+    fn calls_that_are_taken_back_are_a_flood_when_hardly_any_other_comes() {
+        let call = |reset: bool| match reset {
+            true => [frame(HEADERS, 30), frame(DATA, 9), frame(RST_STREAM, 4)].concat(),
+            false => [frame(HEADERS, 30), frame(DATA, 9)].concat(),
+        };
+        let calls = |one_in: usize| {
+            let mut frames = unforgiving();
+            let calls = (0..50_000).map(|number| call(number % one_in == 0));
+            let all = calls.map(|mut call| frames.take(&mut call));
+            all.take_while(Result::is_ok).count()
+        };
+        assert_eq!(calls(2), 50_000);
+        assert!(calls(1) <= 10_000);
     }
 
     #[test]
@@ -360,11 +475,11 @@ mod tests {
 
     #[test]
     fn patience_comes_back() {
-        let mut frames = Frames::new(0, Instant::now());
-        let mut now = frames.refilled;
+        let mut bucket = Bucket::new(Instant::now());
+        let mut now = bucket.refilled;
         for _ in 0..10_000 {
             now += PAUSE;
-            frames.charge(1, now).unwrap();
+            bucket.charge(1, now).unwrap();
         }
     }
 }

@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use tower::Service;
 
 use super::exchange::Outcome;
-use super::pump::{Broken, send};
+use super::pump::{Broken, Patience, send};
 
 /// The body of a request as tonic reads it: the window grows as it is read.
 struct Received(RecvStream);
@@ -78,6 +78,7 @@ async fn reply(
     if whole {
         return Ok(());
     }
+    let mut patience = Patience::new(stall);
     let mut trailers: Option<HeaderMap> = None;
     loop {
         let frame = std::future::poll_fn(|context| {
@@ -91,7 +92,7 @@ async fn reply(
         .await?;
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => send(&mut stream, data, false, stall).await?,
+                Ok(data) => send(&mut stream, data, &mut patience).await?,
                 Err(frame) => trailers = frame.into_trailers().ok(),
             },
             Some(Err(_)) => {

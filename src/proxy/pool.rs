@@ -3,15 +3,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
+use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::hygiene::{Heard, Watched, silence};
+use super::hygiene::{Heard, Watched};
 use super::refusal::Refusal;
+use super::session::Settings;
 
 /// Both directions of a connection.
 pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -28,28 +29,44 @@ pub(crate) trait Dial: Send + Sync {
     fn dial(&self) -> Dialling<'_>;
 }
 
+/// Who is on the other side of a [`Pool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Other {
+    Peer,
+    /// Our own application: what it does for a peer's call is not held against it.
+    Application,
+}
+
 /// The connection to one other side.
 pub(crate) struct Pool {
     dial: Box<dyn Dial>,
-    builder: Builder,
-    /// A side that is silent so long is asked whether it is there; `None`: it cannot vanish silently.
-    keepalive: Option<Duration>,
-    current: Mutex<Option<SendRequest<Bytes>>>,
+    other: Other,
+    settings: Arc<Settings>,
+    current: Mutex<Option<Current>>,
     /// One dial at a time.
     dialling: tokio::sync::Mutex<()>,
 }
 
+/// The connection for the next call.
+struct Current {
+    send: SendRequest<Bytes>,
+    /// When another takes its place.
+    old: Instant,
+}
+
+/// Whether a connection should be replaced.
+enum Age {
+    Young,
+    Old,
+}
+
 impl Pool {
     /// No connection is made yet.
-    pub(crate) fn new(
-        dial: impl Dial + 'static,
-        builder: Builder,
-        keepalive: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn new(dial: impl Dial + 'static, other: Other, settings: &Arc<Settings>) -> Self {
         Self {
             dial: Box::new(dial),
-            builder,
-            keepalive,
+            other,
+            settings: Arc::clone(settings),
             current: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
         }
@@ -57,48 +74,87 @@ impl Pool {
 
     /// What takes a request.
     pub(super) async fn ready(&self) -> Result<SendRequest<Bytes>, Refusal> {
-        if let Some(ready) = self.usable().await {
+        if let Some((ready, Age::Young)) = self.usable().await {
             return Ok(ready);
         }
         let _one = self.dialling.lock().await;
-        if let Some(ready) = self.usable().await {
-            return Ok(ready);
-        }
-        let stream = self.dial.dial().await.map_err(Refusal::unavailable)?;
-        let (watched, heard) = Watched::client(stream);
-        let failed = |error: h2::Error| {
-            Refusal::unavailable(format!("the other side does not speak HTTP/2: {error}"))
+        let old = match self.usable().await {
+            Some((ready, Age::Young)) => return Ok(ready),
+            Some((ready, Age::Old)) => Some(ready),
+            None => None,
         };
-        let (send, connection) = self.builder.handshake(watched).await.map_err(failed)?;
-        tokio::spawn(keep(connection, heard, self.keepalive));
-        *self.current() = Some(send.clone());
+        let stream = match (self.dial.dial().await, old) {
+            (Ok(stream), _) => stream,
+            // Until it is cut off, it is better than none: the token may be away for a moment.
+            (Err(_), Some(old)) => return Ok(old),
+            (Err(error), None) => return Err(Refusal::unavailable(error)),
+        };
+        let (watched, heard) = Watched::client(stream);
+        let watched = match self.other {
+            Other::Peer => watched,
+            Other::Application => watched.trusting(),
+        };
+        let failed = |error: h2::Error| {
+            tracing::debug!(%error, "the other side does not speak HTTP/2");
+            Refusal::unavailable("the other side does not speak HTTP/2")
+        };
+        let begun = self.settings.client().handshake(watched).await;
+        let (send, connection) = begun.map_err(failed)?;
+        tokio::spawn(keep(connection, heard, Arc::clone(&self.settings)));
+        *self.current() = Some(Current {
+            send: send.clone(),
+            old: Instant::now() + self.settings.age(),
+        });
         send.ready().await.map_err(failed)
     }
 
-    async fn usable(&self) -> Option<SendRequest<Bytes>> {
-        let current = self.current().clone()?;
-        current.ready().await.ok()
+    async fn usable(&self) -> Option<(SendRequest<Bytes>, Age)> {
+        let (send, age) = {
+            let current = self.current();
+            let current = current.as_ref()?;
+            let age = match current.old <= Instant::now() {
+                true => Age::Old,
+                false => Age::Young,
+            };
+            (current.send.clone(), age)
+        };
+        Some((send.ready().await.ok()?, age))
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<SendRequest<Bytes>>> {
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<Current>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 type Client = h2::client::Connection<Watched<Box<dyn ByteStream>>, Bytes>;
 
-/// Drives a connection to its end.
-async fn keep(mut connection: Client, heard: Heard, keepalive: Option<Duration>) {
-    let ping = connection.ping_pong();
-    let ended = match (keepalive, ping) {
-        (Some(every), Some(ping)) => tokio::select! {
-            ended = connection => ended,
-            () = silence(ping, heard, every) => {
-                tracing::info!("a connection was closed: the other side is silent");
-                Ok(())
+/// Drives a connection to its end: its own, or that of our patience.
+async fn keep(mut connection: Client, heard: Heard, settings: Arc<Settings>) {
+    let cut = tokio::time::sleep(settings.oldest());
+    tokio::pin!(cut);
+    let mut asked = false;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut connection => break ended,
+            () = tokio::time::sleep(settings.silence()) => match (heard.take(), asked) {
+                (true, _) => asked = false,
+                (false, true) => {
+                    tracing::info!("a connection was closed: the other side is silent");
+                    return;
+                }
+                (false, false) => {
+                    asked = true;
+                    // SETTINGS, which change nothing and are acknowledged (RFC 9113 §6.5.3). A server
+                    // may count PINGs against its client: gRPC's suffer two while no call brings data,
+                    // and then end all calls (grpc/doc/keepalive.md).
+                    let _ = connection.set_initial_window_size(settings.window());
+                }
+            },
+            () = &mut cut => {
+                tracing::info!("a connection was closed: it is older than limits.connection_age_ms");
+                return;
             }
-        },
-        _ => connection.await,
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection of the proxy ended");

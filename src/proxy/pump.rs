@@ -1,16 +1,24 @@
 //! One direction of a call: what comes is passed on as far as the receiver's window allows, and only
-//! then the sender's window grows again (RFC 9113 §5.2). What we hold is bounded by these windows.
+//! then the sender's window grows again (RFC 9113 §5.2). What we hold is bounded by these windows, in
+//! bytes: what comes while the receiver's is closed is put together, so that many small frames do not
+//! cost more than their bytes.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::head::clean;
 use super::{Look, Refusal};
+
+/// What is shorter is put together with what comes behind it while both have to wait.
+const SMALL: usize = 4 << 10;
+/// What a receiver must take within the time of its patience: any single byte would be too cheap.
+const LEAST: usize = 64 << 10;
 
 /// Why a direction ended before its end.
 #[derive(Debug)]
@@ -19,38 +27,81 @@ pub(super) enum Broken {
     From(h2::Error),
     /// Whoever receives broke off; the reason, when it gave one.
     To(Option<Reason>),
-    /// Whoever receives has taken nothing for too long.
+    /// Whoever receives has taken too little for too long.
     Stalled,
     /// What is sent must not be passed on.
     Refused(Refusal),
+}
+
+/// How long a receiver may make us wait, all waits together, until it has taken [`LEAST`] bytes.
+#[derive(Debug)]
+pub(super) struct Patience {
+    stall: Duration,
+    waited: Duration,
+    taken: usize,
+}
+
+impl Patience {
+    pub(super) fn new(stall: Duration) -> Self {
+        Self {
+            stall,
+            waited: Duration::ZERO,
+            taken: 0,
+        }
+    }
+
+    fn took(&mut self, bytes: usize) {
+        self.taken += bytes;
+        if self.taken >= LEAST {
+            (self.taken, self.waited) = (0, Duration::ZERO);
+        }
+    }
+
+    async fn wait<T>(&mut self, receiver: impl Future<Output = T>) -> Result<T, Broken> {
+        let began = Instant::now();
+        let ended = timeout(self.stall.saturating_sub(self.waited), receiver).await;
+        self.waited += began.elapsed();
+        ended.or(Err(Broken::Stalled))
+    }
 }
 
 /// Passes on all of `from`, with its trailers.
 pub(super) async fn pump(
     from: &mut RecvStream,
     to: &mut SendStream<Bytes>,
-    stall: Duration,
+    mut patience: Patience,
     mut look: Option<Box<dyn Look>>,
 ) -> Result<(), Broken> {
-    while let Some(data) = next(from, to).await? {
-        let length = data.len();
-        let last = from.is_end_stream();
-        if let Some(look) = &mut look {
-            look.data(&data).map_err(Broken::Refused)?;
-            if last {
-                look.end().map_err(Broken::Refused)?;
+    let mut held = Held::default();
+    let mut rest = Rest::Data;
+    while rest == Rest::Data || !held.is_empty() {
+        let next = poll_fn(|context| next(from, to, rest, !held.is_empty(), context));
+        let next = match held.is_empty() {
+            true => next.await?,
+            false => patience.wait(next).await??,
+        };
+        match next {
+            Next::Data(data) => {
+                if from.is_end_stream() {
+                    rest = Rest::Nothing;
+                }
+                if let Some(look) = &mut look {
+                    look.data(&data).map_err(Broken::Refused)?;
+                }
+                held.push(data);
             }
+            Next::Over => rest = Rest::Trailers,
+            Next::Room => {}
         }
-        send(to, data, last, stall).await?;
-        from.flow_control()
-            .release_capacity(length)
-            .map_err(Broken::From)?;
-        if last {
-            return Ok(());
+        if rest != Rest::Data
+            && let Some(mut look) = look.take()
+        {
+            look.end().map_err(Broken::Refused)?;
         }
+        held.pass_on(from, to, rest == Rest::Nothing, &mut patience)?;
     }
-    if let Some(look) = &mut look {
-        look.end().map_err(Broken::Refused)?;
+    if rest == Rest::Nothing {
+        return Ok(());
     }
     let sent = match from.trailers().await.map_err(Broken::From)? {
         Some(mut trailers) => {
@@ -62,41 +113,138 @@ pub(super) async fn pump(
     sent.map_err(|error| Broken::To(error.reason()))
 }
 
-/// The next data, unless the receiver breaks off before.
-async fn next(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<Option<Bytes>, Broken> {
-    poll_fn(|context| {
-        if let Poll::Ready(data) = from.poll_data(context) {
-            return Poll::Ready(data.transpose().map_err(Broken::From));
+/// What is still to come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Data,
+    /// No more data, but perhaps trailers.
+    Trailers,
+    Nothing,
+}
+
+/// What happens next.
+enum Next {
+    Data(Bytes),
+    /// There is no more data.
+    Over,
+    /// The receiver's window may have opened.
+    Room,
+}
+
+fn next(
+    from: &mut RecvStream,
+    to: &mut SendStream<Bytes>,
+    rest: Rest,
+    waiting: bool,
+    context: &mut Context<'_>,
+) -> Poll<Result<Next, Broken>> {
+    if rest == Rest::Data {
+        match from.poll_data(context) {
+            Poll::Ready(Some(data)) => {
+                return Poll::Ready(data.map(Next::Data).map_err(Broken::From));
+            }
+            Poll::Ready(None) => return Poll::Ready(Ok(Next::Over)),
+            Poll::Pending => {}
         }
-        to.poll_reset(context)
-            .map(|reset| Err(Broken::To(reset.ok())))
+    }
+    if !waiting {
+        let reset = to.poll_reset(context);
+        return reset.map(|reset| Err(Broken::To(reset.ok())));
+    }
+    to.poll_capacity(context).map(|room| match room {
+        Some(Ok(_)) => Ok(Next::Room),
+        Some(Err(error)) => Err(Broken::To(error.reason())),
+        None => Err(Broken::To(None)),
     })
-    .await
+}
+
+/// What has come and is not passed on yet: never more than the sender's window.
+#[derive(Default)]
+struct Held {
+    pieces: VecDeque<Bytes>,
+    /// Small pieces, behind all others.
+    small: BytesMut,
+    length: usize,
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.small.is_empty()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        self.length += data.len();
+        if self.pieces.is_empty() || data.len() >= SMALL {
+            self.seal();
+            self.pieces.push_back(data);
+            return;
+        }
+        self.small.extend_from_slice(&data);
+        if self.small.len() >= LEAST {
+            self.seal();
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push_back(self.small.split().freeze());
+        }
+    }
+
+    /// Sends what the receiver's window allows, and opens the sender's again for as much.
+    fn pass_on(
+        &mut self,
+        from: &mut RecvStream,
+        to: &mut SendStream<Bytes>,
+        last: bool,
+        patience: &mut Patience,
+    ) -> Result<(), Broken> {
+        while !self.is_empty() {
+            to.reserve_capacity(self.length);
+            let room = to.capacity();
+            if room == 0 && self.length > 0 {
+                break;
+            }
+            if self.pieces.is_empty() {
+                self.seal();
+            }
+            let Some(mut piece) = self.pieces.pop_front() else {
+                break;
+            };
+            if piece.len() > room {
+                self.pieces.push_front(piece.split_off(room));
+            }
+            let length = piece.len();
+            self.length -= length;
+            let last = last && self.is_empty();
+            to.send_data(piece, last)
+                .map_err(|error| Broken::To(error.reason()))?;
+            from.flow_control()
+                .release_capacity(length)
+                .map_err(Broken::From)?;
+            patience.took(length);
+        }
+        Ok(())
+    }
 }
 
 /// Sends `data` in as many pieces as the receiver's window makes of it.
 pub(super) async fn send(
     to: &mut SendStream<Bytes>,
     mut data: Bytes,
-    last: bool,
-    stall: Duration,
+    patience: &mut Patience,
 ) -> Result<(), Broken> {
     let failed = |error: h2::Error| Broken::To(error.reason());
-    loop {
+    while !data.is_empty() {
         to.reserve_capacity(data.len());
-        let room = to.capacity();
-        if room >= data.len() {
-            return to.send_data(data, last).map_err(failed);
-        }
-        if room > 0 {
-            to.send_data(data.split_to(room), false).map_err(failed)?;
+        let piece = data.split_to(to.capacity().min(data.len()));
+        if piece.is_empty() {
+            let room = patience.wait(poll_fn(|context| to.poll_capacity(context)));
+            room.await?.ok_or(Broken::To(None))?.map_err(failed)?;
             continue;
         }
-        match timeout(stall, poll_fn(|context| to.poll_capacity(context))).await {
-            Err(_) => return Err(Broken::Stalled),
-            Ok(None) => return Err(Broken::To(None)),
-            Ok(Some(Err(error))) => return Err(failed(error)),
-            Ok(Some(Ok(_))) => {}
-        }
+        patience.took(piece.len());
+        to.send_data(piece, false).map_err(failed)?;
     }
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! One connection whose other side calls: a peer's (ingress), or the application's (egress).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::Reason;
 use h2::server::{Builder, SendResponse};
+use http::Method;
 use http::request::Parts;
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -15,15 +16,23 @@ use tonic::service::Routes;
 use super::exchange::{Outcome, exchange};
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
-use super::{ByteStream, Look, Pool, Refusal, local};
-use crate::config::{Limits, size32};
+use super::{ByteStream, Code, Look, Pool, Refusal, local};
+use crate::config::{Limits, size, size32};
 use crate::telemetry::metrics::Tally;
 
 /// A stream that the other side opens and resets costs us work; after so many waiting resets the
 /// connection is closed (CVE-2023-44487, rapid reset).
 const PENDING_RESETS: usize = 20;
-/// Calls of one connection whose other side takes nothing; after so many it is closed.
+/// Calls of one connection whose other side does not take the answer; after so many it is closed. One is
+/// forgiven in the time that a call may stall.
 const MOST_STALLED: u32 = 16;
+/// What small frames of data may cost beyond their bytes while nobody has looked at them, in windows: h2
+/// counts each as 256 bytes. It is no more than a moment, as [`super::pump`] puts them together, and many
+/// come in one: with h2's own half of a window it ended honest connections.
+const SMALL_FRAMES: usize = 4;
+/// Connections that are too old are cut off after this part of their age more: their calls had the time
+/// to end.
+const GRACE: u32 = 10;
 
 /// How every session is bounded.
 pub(crate) struct Settings {
@@ -42,6 +51,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// What the configuration's limits mean for HTTP/2.
     pub(crate) fn new(limits: &Limits) -> Self {
+        let small_frames = size(limits.connection_window_bytes).saturating_mul(SMALL_FRAMES);
         let mut server = Builder::new();
         server
             .initial_window_size(size32(limits.stream_window_bytes))
@@ -49,6 +59,7 @@ impl Settings {
             .max_concurrent_streams(size32(limits.streams))
             .max_frame_size(size32(limits.frame_bytes))
             .max_header_list_size(size32(limits.header_list_bytes))
+            .data_frame_budget(small_frames)
             .max_pending_accept_reset_streams(PENDING_RESETS);
         let mut client = h2::client::Builder::new();
         client
@@ -56,6 +67,7 @@ impl Settings {
             .initial_connection_window_size(size32(limits.connection_window_bytes))
             .max_frame_size(size32(limits.frame_bytes))
             .max_header_list_size(size32(limits.header_list_bytes))
+            .data_frame_budget(small_frames)
             .enable_push(false);
         Self {
             server,
@@ -70,22 +82,38 @@ impl Settings {
     }
 
     /// For the connections of a [`Pool`].
-    pub(crate) fn client(&self) -> h2::client::Builder {
-        self.client.clone()
+    pub(super) fn client(&self) -> &h2::client::Builder {
+        &self.client
+    }
+
+    /// The window of a stream, as each side of a connection hears at its beginning.
+    pub(super) fn window(&self) -> u32 {
+        size32(self.limits.stream_window_bytes)
+    }
+
+    /// The oldest that a connection may be and take another call.
+    pub(super) fn age(&self) -> Duration {
+        self.age
     }
 
     /// The oldest that a connection may become.
-    pub(crate) fn age(&self) -> Duration {
-        self.age
+    pub(super) fn oldest(&self) -> Duration {
+        self.age + self.age / GRACE
+    }
+
+    /// Silence after which the other side is asked whether it is there, and the same again for its
+    /// answer.
+    pub(super) fn silence(&self) -> Duration {
+        self.keepalive / 2
+    }
+
+    /// How long somebody may take too little of what it is sent.
+    pub(super) fn stall(&self) -> Duration {
+        self.stall
     }
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// Silence after which a peer is asked whether it is there.
-    pub(crate) fn keepalive(&self) -> Duration {
-        self.keepalive
     }
 }
 
@@ -141,6 +169,9 @@ pub(crate) enum Ended {
     /// It takes nothing of what it asked for.
     #[error("it takes nothing of what it asked for")]
     Stalled,
+    /// It was asked to end long ago.
+    #[error("it is older than limits.connection_age_ms, and its calls do not end")]
+    Old,
 }
 
 impl<R: Fn(&mut Parts) -> Target> Session<R> {
@@ -172,21 +203,32 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         let Some(ping) = connection.ping_pong() else {
             return Ok(());
         };
-        let silent = silence(ping, heard, settings.keepalive);
+        let silent = silence(ping, heard, settings.silence());
+        let cut = tokio::time::sleep(settings.oldest());
         let old = async {
             tokio::select! {
                 () = tokio::time::sleep(settings.age) => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
         };
-        tokio::pin!(silent, old);
+        tokio::pin!(silent, old, cut);
         let mut calls = FuturesUnordered::new();
-        let (mut ending, mut stalled) = (false, 0);
+        let (mut ending, mut stalled, mut forgiven) = (false, 0, Instant::now());
         loop {
             tokio::select! {
                 biased;
                 Some(outcome) = calls.next(), if !calls.is_empty() => {
-                    stalled += u32::from(outcome == Outcome::Stalled);
+                    if outcome != Outcome::Stalled {
+                        continue;
+                    }
+                    while stalled > 0 && forgiven.elapsed() >= settings.stall {
+                        stalled -= 1;
+                        forgiven += settings.stall;
+                    }
+                    if stalled == 0 {
+                        forgiven = Instant::now();
+                    }
+                    stalled += 1;
                     if stalled == MOST_STALLED {
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         return Err(Ended::Stalled);
@@ -202,6 +244,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                     connection.graceful_shutdown();
                 }
                 () = &mut silent => return Err(Ended::Silent),
+                () = &mut cut => return Err(Ended::Old),
             }
         }
     }
@@ -212,7 +255,14 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         mut respond: SendResponse<Bytes>,
     ) -> Outcome {
         let (mut head, body) = request.into_parts();
-        let target = (self.route)(&mut head);
+        let target = match head.method {
+            // A way through to somewhere else (RFC 9113 §8.5), which nobody here offers.
+            Method::CONNECT => Target::Refuse(Refusal {
+                code: Code::Unimplemented,
+                message: "CONNECT is not passed on".into(),
+            }),
+            _ => (self.route)(&mut head),
+        };
         let request = http::Request::from_parts(head, body);
         let stall = self.settings.stall;
         let outcome = match target {

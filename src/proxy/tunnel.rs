@@ -6,22 +6,41 @@ use std::time::Duration;
 use tokio::io::copy_bidirectional_with_sizes;
 
 use super::ByteStream;
+use super::moving::Moving;
+use super::session::Settings;
 
 /// Bytes held in each direction.
 const BUFFER: usize = 64 << 10;
+/// What is joined says nothing of its own, so nobody can be asked whether he is there: when nothing goes
+/// either way for so long, he is not.
+const IDLE: Duration = Duration::from_secs(3600);
 
-/// Joins the two until both have ended, for at most `age`.
+/// Joins the two until both have ended, or one of them takes nothing, or nothing moves, or it is old.
 ///
 /// # Errors
 /// One of them broke off, or it is over.
 pub(crate) async fn join(
-    mut near: impl ByteStream,
-    mut far: impl ByteStream,
-    age: Duration,
+    near: impl ByteStream,
+    far: impl ByteStream,
+    settings: &Settings,
 ) -> io::Result<()> {
-    let joined = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER);
-    match tokio::time::timeout(age, joined).await {
-        Ok(joined) => joined.map(drop),
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    let mut near = Moving::new(near, settings.stall());
+    let mut far = Moving::new(far, settings.stall());
+    let moved = near.moved();
+    let idle = async {
+        loop {
+            tokio::time::sleep(IDLE).await;
+            if !moved.take() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        joined = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER) => joined.map(drop),
+        () = idle => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was sent for an hour")),
+        () = tokio::time::sleep(settings.oldest()) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it is older than limits.connection_age_ms",
+        )),
     }
 }

@@ -1,12 +1,16 @@
 //! The application, as we reach it.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::{ByteStream, Dial, Dialling};
 use crate::config::Place;
+use crate::telemetry::Lines;
 
 /// Dials the application.
 #[derive(Clone, Debug)]
@@ -15,6 +19,7 @@ pub(crate) struct Upstream {
     /// User id that must be behind a unix socket.
     user: u32,
     patience: Duration,
+    lines: Arc<Lines>,
 }
 
 impl Upstream {
@@ -24,6 +29,7 @@ impl Upstream {
             place,
             user,
             patience,
+            lines: Arc::default(),
         }
     }
 
@@ -37,16 +43,14 @@ impl Upstream {
                     Ok(Box::new(tcp) as Box<dyn ByteStream>)
                 }
                 Place::Unix(path) => {
-                    let unix = UnixStream::connect(path).await?;
+                    let unix = connect(path).await?;
                     let user = unix.peer_cred()?.uid();
                     if user != self.user {
-                        tracing::error!(
-                            at = %self.place,
-                            user,
-                            expected = self.user,
-                            "somebody else answers for the application; set application.user if it is the application"
-                        );
-                        return Err(std::io::Error::other("somebody else answers there"));
+                        return Err(std::io::Error::other(format!(
+                            "somebody else answers for the application, user {user} instead of {}; \
+                             set application.user if it is the application",
+                            self.user
+                        )));
                     }
                     Ok(Box::new(unix) as Box<dyn ByteStream>)
                 }
@@ -61,8 +65,22 @@ impl Upstream {
 
     /// The place and the reason are the operator's; a peer hears that it is not there.
     fn unreachable(&self, reason: &str) -> String {
-        tracing::warn!(at = %self.place, reason, "the application cannot be reached");
+        if let Some(unlogged) = self.lines.take(Instant::now()) {
+            tracing::warn!(at = %self.place, reason, unlogged, "the application cannot be reached");
+        }
         "the application behind this node does not accept connections".to_owned()
+    }
+}
+
+/// Where TCP waits when the listener's queue is full, a unix socket fails (connect(2), `EAGAIN`).
+async fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            done => return done,
+        }
     }
 }
 

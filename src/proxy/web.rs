@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
@@ -17,28 +18,33 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::body::Body;
 
+use super::head::take_out_hop_by_hop;
+use super::hygiene::Watched;
+use super::moving::Moving;
 use super::session::Settings;
-use super::{ByteStream, Upstream};
+use super::{ByteStream, Upstream, clean};
 
 /// An answer, or the text of why there is none.
 pub(crate) type Answer = Result<Response<Body>, String>;
 
 /// The application as an HTTP/1.1 server; its connections are kept for the next request.
-#[derive(Clone)]
 pub(crate) struct Web(Client<tower::util::BoxCloneSyncService<Uri, Held, io::Error>, Body>);
 
 impl Web {
-    /// No connection is made yet.
-    pub(crate) fn new(upstream: Upstream) -> Self {
-        let upstream = Arc::new(upstream);
+    /// No connection is made yet. HTTP/1.1 needs one for each request under way: there are never more
+    /// than `most`, nor than `all` has room for; a request waits until one is free.
+    pub(crate) fn new(upstream: Upstream, most: usize, all: Arc<Semaphore>) -> Self {
+        let own = Arc::new(Semaphore::new(most));
         let dial = tower::service_fn(move |_: Uri| {
-            let upstream = Arc::clone(&upstream);
+            let (upstream, own, all) = (upstream.clone(), Arc::clone(&own), Arc::clone(&all));
             async move {
+                let own = own.acquire_owned().await.map_err(io::Error::other)?;
+                let all = all.acquire_owned().await.map_err(io::Error::other)?;
                 let stream = upstream.connect().await.map_err(io::Error::other)?;
-                Ok(Held(TokioIo::new(stream)))
+                Ok(Held(TokioIo::new(stream), own, all))
             }
         });
         let dial = tower::util::BoxCloneSyncService::new(dial);
@@ -53,6 +59,7 @@ impl Web {
         {
             request.headers_mut().entry(HOST).or_insert(host);
         }
+        let mut request = request.map(|body| Body::new(CleanTrailers(body)));
         *request.uri_mut() = local(request.uri());
         *request.version_mut() = Version::HTTP_11;
         let answer = self.0.request(request).await.map_err(|error| {
@@ -60,7 +67,9 @@ impl Web {
             tracing::debug!(error, "the application gives no answer");
             "the application behind this node gives no answer".to_owned()
         })?;
-        Ok(answer.map(Body::new))
+        let mut answer = answer.map(|body| Body::new(CleanTrailers(body)));
+        clean_all(answer.headers_mut());
+        Ok(answer)
     }
 }
 
@@ -74,14 +83,52 @@ fn local(uri: &Uri) -> Uri {
     Uri::from_parts(parts).unwrap_or_default()
 }
 
+/// Takes out of a request or an answer what only we may say, and what goes no further than this
+/// connection.
+pub(crate) fn clean_all(headers: &mut HeaderMap) {
+    clean(headers);
+    take_out_hop_by_hop(headers);
+}
+
+/// A body whose trailers say nothing that only we may say.
+struct CleanTrailers<B>(B);
+
+impl<B: http_body::Body + Unpin> http_body::Body for CleanTrailers<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut frame = ready!(Pin::new(&mut self.0).poll_frame(context));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            clean_all(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 /// Serves one connection, whichever HTTP it speaks, by `ask`, until its other side ends it or `stopping`
-/// turns true and the running requests have ended.
+/// turns true and the running requests have ended. With `counted` it speaks HTTP/2, and its frames are
+/// counted.
 ///
 /// # Errors
-/// The other side broke HTTP.
+/// The other side broke HTTP, takes nothing, or is too old.
 pub(crate) async fn serve<F>(
     settings: &Settings,
     stream: impl ByteStream,
+    counted: bool,
     mut stopping: watch::Receiver<bool>,
     ask: impl Fn(Request<Body>) -> F,
 ) -> Result<(), String>
@@ -94,7 +141,13 @@ where
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     settings.bound(&mut builder);
+    let stream = Moving::new(stream, settings.stall());
+    let stream: Box<dyn ByteStream> = match counted {
+        true => Box::new(Watched::server(stream).0),
+        false => Box::new(stream),
+    };
     let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let cut = tokio::time::sleep(settings.oldest());
     tokio::pin!(connection);
     let old = async {
         tokio::select! {
@@ -106,7 +159,10 @@ where
         ended = &mut connection => return ended.map_err(|error| error.to_string()),
         () = old => connection.as_mut().graceful_shutdown(),
     }
-    connection.await.map_err(|error| error.to_string())
+    tokio::select! {
+        ended = connection => ended.map_err(|error| error.to_string()),
+        () = cut => Err("it is older than limits.connection_age_ms".to_owned()),
+    }
 }
 
 fn unavailable(why: String) -> Response<Body> {
@@ -126,6 +182,8 @@ impl Settings {
         builder
             .http2()
             .timer(TokioTimer::new())
+            .keep_alive_interval(self.silence())
+            .keep_alive_timeout(self.silence())
             .initial_stream_window_size(crate::config::size32(limits.stream_window_bytes))
             .initial_connection_window_size(crate::config::size32(limits.connection_window_bytes))
             .max_concurrent_streams(crate::config::size32(limits.streams))
@@ -135,7 +193,11 @@ impl Settings {
 }
 
 /// A connection of [`Client`]'s pool.
-pub(crate) struct Held(TokioIo<Box<dyn ByteStream>>);
+pub(crate) struct Held(
+    TokioIo<Box<dyn ByteStream>>,
+    #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+);
 
 impl Connection for Held {
     fn connected(&self) -> Connected {

@@ -9,7 +9,7 @@ use crate::telemetry;
 compile_error!("the feature `attack-trigger` is for tests: build without it, or without --release");
 
 /// `ROLE:ATTEMPT;ATTEMPT…`, in the supervisor's environment.
-const VARIABLE: &str = "FASTNESS_ATTACK";
+pub(crate) const VARIABLE: &str = "FASTNESS_ATTACK";
 
 /// What one role is to attempt, in this order.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]

@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{OwnProfile, Report, Role, SECCOMP, User, embedded};
+use rustix::process::{DumpableBehavior, Pid};
+
+use super::{Profile, Report, Role, SECCOMP, User};
 
 /// What a process must be.
 #[derive(Clone, Debug)]
@@ -16,8 +18,10 @@ pub(crate) struct Expected {
     pub(crate) user: Option<User>,
     /// Whether it starts roles as users of their own.
     pub(crate) keeps_rights: bool,
-    /// The profile of the administrator's that it was given, if it was given one.
-    pub(crate) own_profile: Option<OwnProfile>,
+    /// The profile that it must have; `None` when there is none.
+    pub(crate) profile: Option<Profile>,
+    /// It may have so many descriptors open at most.
+    pub(crate) open_files: u64,
     /// What it said of itself.
     pub(crate) report: Report,
 }
@@ -27,38 +31,31 @@ pub(crate) struct Expected {
 pub(crate) struct Attestation {
     pub(crate) role: Role,
     pub(crate) pid: u32,
-    pub(crate) uid: u32,
-    /// Its effective capabilities.
-    pub(crate) capabilities: u64,
+    pub(crate) report: Report,
     /// Threads that were read.
     pub(crate) tasks: usize,
-    /// Filters on each of them, those of its parents included.
-    pub(crate) filters: u32,
-    pub(crate) report: Report,
+    /// What the last one of them showed.
+    pub(crate) task: Task,
+    pub(crate) dumpable: bool,
+    /// Most bytes of a core file, and most open descriptors.
+    core: u64,
+    open_files: u64,
+    /// Open descriptors.
+    descriptors: u64,
+    /// It has ended, or is about to: no more is known of it.
+    pub(crate) gone: bool,
     /// What is not as it must be; empty is good.
     pub(crate) mismatches: Vec<String>,
 }
 
 impl Attestation {
-    /// Writes it as one line.
+    /// Writes it as one line: what was read, and what the process says of itself.
     pub(crate) fn log(&self) {
-        let Self {
-            role,
-            pid,
-            uid,
-            capabilities,
-            tasks,
-            filters,
-            report,
-            mismatches,
-        } = self;
-        let (role, profile, sha256, landlock) = (
-            role.name(),
-            &*report.profile,
-            &*report.sha256,
-            &*report.landlock,
-        );
-        if mismatches.is_empty() {
+        let Self { pid, report, .. } = self;
+        let (role, uid) = (self.role.name(), self.task.uid());
+        let (profile, sha256) = (&*report.profile, &*report.sha256);
+        let (tasks, filters) = (self.tasks, self.task.filters);
+        if self.mismatches.is_empty() {
             tracing::info!(
                 role,
                 pid,
@@ -67,17 +64,21 @@ impl Attestation {
                 filters,
                 profile,
                 sha256,
-                landlock,
-                seccomp = SECCOMP,
-                no_new_privs = 1,
-                capabilities = format!("{capabilities:x}"),
-                dumpable = 0,
-                descriptors = report.descriptors,
+                landlock = report.landlock,
+                seccomp = self.task.seccomp,
+                no_new_privs = self.task.no_new_privs,
+                capabilities = format!("{:x}", self.task.capabilities[2]),
+                bounding = format!("{:x}", self.task.bounding),
+                dumpable = self.dumpable,
+                umask = format!("{:03o}", self.task.umask),
+                core = self.core,
+                open_files = self.open_files,
+                descriptors = self.descriptors,
                 outside_landlock = report.outside_landlock,
                 "attested"
             );
         } else {
-            let mismatches = mismatches.join("; ");
+            let mismatches = self.mismatches.join("; ");
             tracing::error!(
                 role,
                 pid,
@@ -98,130 +99,171 @@ pub(crate) fn attest(expected: &Expected) -> Attestation {
     let mut found = Attestation {
         role: expected.role,
         pid: expected.pid,
-        uid: 0,
-        capabilities: 0,
-        tasks: 0,
-        filters: 0,
         report: expected.report.clone(),
+        tasks: 0,
+        task: Task::default(),
+        dumpable: true,
+        core: 0,
+        open_files: 0,
+        descriptors: 0,
+        gone: false,
         mismatches: Vec::new(),
     };
-    if let Err(error) = read(expected, &mut found) {
-        found
-            .mismatches
-            .push(format!("its /proc cannot be read ({error}): it is gone, or /proc hides it (proc(5), hidepid; systemd: ProtectProc=default)"));
+    let process = folder(expected.pid);
+    let read = read(expected, &process, &mut found);
+    let gone = match (&read, is_leaving(&process)) {
+        (_, Ok(leaving)) => leaving,
+        (Ok(()), Err(_ended)) => true,
+        (Err(_), Err(_)) => !exists(expected.pid),
+    };
+    if gone {
+        // What a process loses while it ends is no mismatch.
+        found.gone = true;
+        found.mismatches = vec!["it is gone".into()];
+    } else if let Err(error) = read {
+        found.mismatches.push(format!(
+            "its /proc cannot be read ({error}): does /proc hide it (proc(5), hidepid; systemd: ProtectProc=default)?"
+        ));
     }
     found.mismatches.sort();
     found.mismatches.dedup();
     found
 }
 
-fn read(expected: &Expected, found: &mut Attestation) -> io::Result<()> {
-    let own = Task::read(Path::new("/proc/self"))?;
-    let process = Path::new("/proc").join(expected.pid.to_string());
-    let ours = expected.pid == std::process::id();
-    let declared_profiles = embedded::digests(expected.role, expected.own_profile.as_ref());
-    if !declared_profiles.contains(&expected.report.sha256) {
-        found.mismatches.push(format!(
-            "its profile is {:?} and none of {declared_profiles:?}",
-            expected.report.sha256
-        ));
-    }
-    // Only the supervisor keeps any, and only when it starts roles as other users.
-    let rights = if ours && expected.keeps_rights {
-        super::users::rights().bits()
-    } else {
-        0
+/// Whether `pid` may be a process that we started, or one that such a process started: it is under all of
+/// our filters, or it has ended.
+pub(crate) fn may_be_below_us(pid: i32) -> bool {
+    let Ok(pid) = u32::try_from(pid) else {
+        return true;
     };
-    let uid = expected.user.map_or(own.uids[1], |user| user.uid);
+    // Not in our process namespace, which all of ours are in.
+    if pid == 0 {
+        return false;
+    }
+    let process = folder(pid);
+    let (Ok(own), Ok(task)) = (
+        Task::read(&folder(std::process::id())),
+        Task::read(&process),
+    ) else {
+        return true;
+    };
+    (own.filters > 0 && task.filters >= own.filters) || is_leaving(&process).unwrap_or(true)
+}
+
+fn folder(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+/// Whether a task runs no more of its program: it has ended, or the kernel is taking it down (proc(5),
+/// `stat`; linux/sched.h, PF_EXITING).
+fn is_leaving(folder: &Path) -> io::Result<bool> {
+    const PF_EXITING: u32 = 0x4;
+    let stat = fs::read_to_string(folder.join("stat"))?;
+    let mut fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ended = fields
+        .next()
+        .is_none_or(|state| state == "Z" || state == "X");
+    let flags = fields.nth(5).and_then(|flags| flags.parse().ok());
+    Ok(ended || flags.is_none_or(|flags: u32| flags & PF_EXITING != 0))
+}
+
+fn read(expected: &Expected, process: &Path, found: &mut Attestation) -> io::Result<()> {
+    let own = Task::read(Path::new("/proc/self"))?;
+    let ours = expected.pid == std::process::id();
+    match &expected.profile {
+        Some(profile) if profile.sha256 == expected.report.sha256 => {}
+        declared => found.mismatches.push(format!(
+            "its profile is {:?} and not {:?}",
+            expected.report.sha256,
+            declared.as_ref().map(|profile| &profile.sha256)
+        )),
+    }
     for entry in fs::read_dir(process.join("task"))? {
-        let task = match Task::read(&entry?.path()) {
-            Ok(task) => task,
-            // A thread that ended meanwhile.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(3) =>
-            {
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
+        let folder = entry?.path();
+        let task = Task::read(&folder);
+        // A thread that ends has no filter any more.
+        if is_leaving(&folder).unwrap_or(true) {
+            continue;
+        }
+        let task = task?;
         found.tasks += 1;
-        found.filters = task.filters;
-        found.uid = task.uids[0];
-        found.capabilities = task.capabilities[2];
-        let declared = own.filters + if ours { 0 } else { expected.report.filters };
-        let mut must = |holds: bool, what: String| {
-            if !holds {
-                found.mismatches.push(what);
-            }
-        };
-        must(
-            task.seccomp == SECCOMP,
-            format!("Seccomp is {} and not {SECCOMP}", task.seccomp),
-        );
-        must(
-            task.filters >= declared,
-            format!("{} seccomp filters and not {declared}", task.filters),
-        );
-        must(task.no_new_privs == 1, "NoNewPrivs is not set".into());
-        must(
-            task.uids.iter().all(|found| *found == uid),
-            format!("uids are {:?} and not {uid}", task.uids),
-        );
-        if let Some(User { gid, .. }) = expected.user {
-            must(
-                task.gids.iter().all(|found| *found == gid),
-                format!("gids are {:?} and not {gid}", task.gids),
-            );
-            must(
-                task.groups.is_empty(),
-                format!("it is in the groups {:?}", task.groups),
-            );
-        }
-        for ((name, declared), set) in [
-            ("CapInh", 0),
-            ("CapPrm", rights),
-            ("CapEff", rights),
-            ("CapAmb", 0),
-        ]
-        .into_iter()
-        .zip(task.capabilities)
-        {
-            must(
-                set == declared,
-                format!("{name} is {set:x} and not {declared:x}"),
-            );
-        }
-        must(
-            task.tracer == 0,
-            format!("process {} traces it", task.tracer),
-        );
-        // Without the right to empty it, it is what we were started with, and worth nothing.
-        must(
-            task.bounding == own.bounding,
-            format!("CapBnd is {:x} and not {:x}", task.bounding, own.bounding),
-        );
+        task.compare(expected, &own, ours, &mut found.mismatches);
+        found.task = task;
     }
     if found.tasks == 0 {
-        found.mismatches.push("it is gone".into());
+        return Err(io::Error::other("no task of it is there"));
     }
-    if ours {
-        return Ok(());
+    let limits = fs::read_to_string(process.join("limits"))?;
+    found.core = limit(&limits, "Max core file size")?;
+    found.open_files = limit(&limits, "Max open files")?;
+    // Since Linux 6.2 the size of the folder is the number of descriptors.
+    found.descriptors = fs::metadata(process.join("fd"))?.len();
+    let uid = expected.user.map_or(own.uid(), |user| user.uid);
+    found.dumpable = match ours {
+        true => rustix::process::dumpable_behavior()? != DumpableBehavior::NotDumpable,
+        // What is not dumpable belongs to root here (proc(5), "/proc/pid"). Of a child of our own user and
+        // rights we could also follow `exe` (ptrace(2), "PTRACE_MODE_READ_FSCREDS").
+        false => {
+            let belongs_to = fs::metadata(process.join("status"))?.uid();
+            (belongs_to == uid && uid != 0) || fs::read_link(process.join("exe")).is_ok()
+        }
+    };
+    // Everything that we start has ours: only who may bound may change them.
+    if ours && expected.report.bounded {
+        let bits = rustix::thread::capabilities_secure_bits()?;
+        if bits != super::privileges::locked() {
+            found.mismatches.push(format!("securebits are {bits:?}"));
+        }
     }
-    // What is not dumpable belongs to root here (proc(5), "/proc/pid"). Of a child of our own user and
-    // rights we could also follow `exe` (ptrace(2), "PTRACE_MODE_READ_FSCREDS").
-    let belongs_to = fs::metadata(process.join("status"))?.uid();
-    if (belongs_to == uid && uid != 0) || fs::read_link(process.join("exe")).is_ok() {
-        found.mismatches.push("it is dumpable".into());
+    for (holds, what) in [
+        (
+            found.core == 0,
+            format!("core files of {} bytes", found.core),
+        ),
+        (
+            found.open_files <= expected.open_files,
+            format!(
+                "up to {} descriptors and not {}",
+                found.open_files, expected.open_files
+            ),
+        ),
+        (!found.dumpable, "it is dumpable".into()),
+    ] {
+        if !holds {
+            found.mismatches.push(what);
+        }
     }
     Ok(())
 }
 
+/// The soft and the hard limit, whichever is more (proc(5), `limits`); what is unlimited is the most.
+fn limit(limits: &str, name: &str) -> io::Result<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.ok_or_else(|| io::Error::other(format!("no {name} in limits")))?;
+    let both = line.split_whitespace().take(2);
+    Ok(both
+        .map(|limit| limit.parse().unwrap_or(u64::MAX))
+        .max()
+        .unwrap_or(u64::MAX))
+}
+
 /// The lines of proc(5) `status` that matter here.
-#[derive(Debug, Default)]
-struct Task {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Task {
     seccomp: u32,
-    filters: u32,
+    /// Those of its parents included.
+    pub(crate) filters: u32,
     no_new_privs: u32,
+    umask: u32,
     /// Real, effective, saved, of the file system.
     uids: Vec<u32>,
     gids: Vec<u32>,
@@ -235,6 +277,77 @@ struct Task {
 }
 
 impl Task {
+    /// Its effective user.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uids.get(1).copied().unwrap_or_default()
+    }
+
+    /// What is not as `expected` wants it. `own`: this process, which `ours` says it is.
+    fn compare(&self, expected: &Expected, own: &Self, ours: bool, mismatches: &mut Vec<String>) {
+        let mut must = |holds: bool, what: String| {
+            if !holds {
+                mismatches.push(what);
+            }
+        };
+        must(
+            self.seccomp == SECCOMP,
+            format!("Seccomp is {} and not {SECCOMP}", self.seccomp),
+        );
+        // Ours are on everything that we start.
+        let of_its_own = expected.profile.as_ref().map_or(1, Profile::filters);
+        let filters = of_its_own + if ours { 0 } else { own.filters };
+        must(
+            self.filters >= filters,
+            format!("{} seccomp filters and not {filters}", self.filters),
+        );
+        must(self.no_new_privs == 1, "NoNewPrivs is not set".into());
+        must(
+            self.umask == 0o077,
+            format!("its umask is {:03o} and not 077", self.umask),
+        );
+        let uid = expected.user.map_or(own.uid(), |user| user.uid);
+        must(
+            self.uids.iter().all(|found| *found == uid),
+            format!("uids are {:?} and not {uid}", self.uids),
+        );
+        if let Some(User { gid, .. }) = expected.user {
+            must(
+                self.gids.iter().all(|found| *found == gid),
+                format!("gids are {:?} and not {gid}", self.gids),
+            );
+            must(
+                self.groups.is_empty(),
+                format!("it is in the groups {:?}", self.groups),
+            );
+        }
+        // Only the supervisor keeps any, and only when it starts roles as other users.
+        let rights = match ours && expected.keeps_rights {
+            true => super::users::rights().bits(),
+            false => 0,
+        };
+        let names = ["CapInh", "CapPrm", "CapEff", "CapAmb"];
+        let declared = [0, rights, rights, 0];
+        for ((name, declared), set) in names.into_iter().zip(declared).zip(self.capabilities) {
+            must(
+                set == declared,
+                format!("{name} is {set:x} and not {declared:x}"),
+            );
+        }
+        // Without the right to empty it, it is what we were started with, and worth nothing.
+        let bounding = match ours && expected.report.bounded {
+            true => 0,
+            false => own.bounding,
+        };
+        must(
+            self.bounding == bounding,
+            format!("CapBnd is {:x} and not {bounding:x}", self.bounding),
+        );
+        must(
+            self.tracer == 0,
+            format!("process {} traces it", self.tracer),
+        );
+    }
+
     fn read(folder: &Path) -> io::Result<Self> {
         Self::parse(&fs::read_to_string(folder.join("status"))?)
     }
@@ -261,6 +374,7 @@ impl Task {
             seccomp: number("Seccomp")?,
             filters: number("Seccomp_filters")?,
             no_new_privs: number("NoNewPrivs")?,
+            umask: u32::from_str_radix(field("Umask")?, 8).map_err(io::Error::other)?,
             uids,
             gids,
             groups: numbers("Groups")?,
@@ -282,17 +396,14 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_confined_is_found_out() {
-        let report = Report {
-            filters: 1,
-            ..Report::default()
-        };
         let found = attest(&Expected {
             role: Role::Node,
             pid: std::process::id(),
             user: None,
             keeps_rights: false,
-            own_profile: None,
-            report,
+            profile: None,
+            open_files: u64::MAX,
+            report: Report::default(),
         });
         assert!(found.tasks > 0);
         assert!(
@@ -322,12 +433,15 @@ mod tests {
     fn a_process_that_is_gone_is_not_good() {
         let found = attest(&Expected {
             role: Role::Node,
-            pid: u32::MAX,
+            // Above every process id (proc(5), `pid_max`).
+            pid: 1 << 30,
             user: None,
             keeps_rights: false,
-            own_profile: None,
+            profile: None,
+            open_files: u64::MAX,
             report: Report::default(),
         });
-        assert!(!found.mismatches.is_empty());
+        assert!(found.gone);
+        assert_eq!(found.mismatches, ["it is gone"]);
     }
 }

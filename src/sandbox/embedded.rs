@@ -126,18 +126,6 @@ impl Profile {
     }
 }
 
-/// Digests that a process of `role` may report: of the administrator's profile if there is one, else
-/// of those in the binary.
-pub(super) fn digests(role: Role, own: Option<&OwnProfile>) -> Vec<String> {
-    if let Some(own) = own {
-        return vec![own.sha256()];
-    }
-    ALL.iter()
-        .filter(|one| one.role == role && one.arch == ARCH)
-        .map(|one| sha256(one.text))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +234,24 @@ mod tests {
         refused(
             &with(r#"{"calls": ["execve"], "why": "x"},"#),
             "never allowed",
+        );
+        for call in ["open", "clone", "sendmsg", "recvmsg", "prctl"] {
+            refused(
+                &with(&format!(r#"{{"calls": ["{call}"], "why": "x"}},"#)),
+                &format!("{call} is never allowed in a node"),
+            );
+        }
+        let args = r#""args": [
+      {"index": 2, "type": "dword", "op": {"masked_eq": 4}, "val": 0, "means": "without PROT_EXEC"}
+     ], "#;
+        assert!(good.contains(args));
+        refused(
+            &good.replacen(args, "", 1),
+            "mprotect is never allowed without conditions in a node",
+        );
+        refused(
+            &with(r#"{"calls": ["getuid", "geteuid"], "why": "x"},"#),
+            "37 calls: a node has at most 36",
         );
         refused(
             &with(r#"{"calls": ["recvmsg"], "answer": "EPREM", "why": "x"},"#),

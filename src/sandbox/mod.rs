@@ -21,11 +21,12 @@ mod walls;
 
 use std::io;
 
+use fastness_secret_page::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, chain};
 
-pub(crate) use attest::{Attestation, Expected, attest};
+pub(crate) use attest::{Attestation, Expected, attest, may_be_below_us};
 pub(crate) use embedded::{Maker, OwnProfile};
 pub(crate) use learn::{Draft, Learned, Learning, Standing};
 pub(crate) use profile::{Profile, ProfileError};
@@ -85,6 +86,9 @@ pub(crate) enum SandboxError {
     /// Threads run that Landlock would not reach.
     #[error("{0} threads run already: Landlock would not reach the others (a bug)")]
     Threads(usize),
+    /// Somebody can read and change all of this process, and it has not been given anything yet.
+    #[error("another process traces this one (ptrace(2)): nothing is told to it")]
+    Traced,
     /// The profile is no good.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -115,6 +119,7 @@ impl From<SandboxError> for Fault {
 #[derive(Debug)]
 pub(crate) struct Entered {
     role: Role,
+    bounded: bool,
 }
 
 /// It sees no more of the system than its walls show. Made by [`Entered::wall`].
@@ -123,27 +128,42 @@ pub(crate) struct Entered {
 pub(crate) struct Walled {
     role: Role,
     report: Report,
+    code: Code,
+}
+
+fn giving_back(cause: io::Error) -> SandboxError {
+    SandboxError::Refused {
+        step: "giving back the code of the start (/proc/self/maps, madvise(2))",
+        since: "2.4",
+        cause: Box::new(cause),
+    }
 }
 
 /// The supervisor's three steps: it has one thread and has bound its sockets. `users`: those that roles
-/// are started as, none when they run as the supervisor's.
+/// are started as, none when they run as the supervisor's. `open_files`: its own limit, and the one that
+/// no role goes beyond.
 pub(crate) fn confine_supervisor(
     own: Option<&OwnProfile>,
     users: &[User],
+    open_files: (u64, u64),
 ) -> Result<(Confined, Report), Vec<Fault>> {
     if !users.is_empty()
         && let Some(fault) = users::missing()
     {
         return Err(vec![fault]);
     }
-    confine(own, users).map_err(|error| {
+    confine(own, users, open_files).map_err(|error| {
         let mut faults = missing();
         faults.push(error.into());
         faults
     })
 }
 
-fn confine(own: Option<&OwnProfile>, users: &[User]) -> Result<(Confined, Report), SandboxError> {
+fn confine(
+    own: Option<&OwnProfile>,
+    users: &[User],
+    (open_files, ceiling): (u64, u64),
+) -> Result<(Confined, Report), SandboxError> {
     let programs = Walls::own_program().map_err(|cause| SandboxError::Refused {
         step: "reading our own binary (/proc/self/exe)",
         since: "2.2",
@@ -156,6 +176,7 @@ fn confine(own: Option<&OwnProfile>, users: &[User]) -> Result<(Confined, Report
         privileges::leave_groups()?;
         users::rights()
     };
+    privileges::limit_descriptors(open_files, ceiling)?;
     enter_with(Role::Supervisor, kept)?
         .wall(&programs)?
         .seal(&profile)
@@ -172,35 +193,72 @@ pub(crate) struct Report {
     pub(crate) profile: String,
     /// Digest of the profile, hexadecimal.
     pub(crate) sha256: String,
-    /// Filters installed.
-    pub(crate) filters: u32,
     /// What Landlock leaves, for people.
     pub(crate) landlock: String,
     /// Threads that a module had started before Landlock was on; seccomp holds them all the same.
     pub(crate) outside_landlock: usize,
-    /// Open descriptors when it was sealed.
-    pub(crate) descriptors: usize,
+    /// Whether it could empty the capability bounding set.
+    pub(crate) bounded: bool,
 }
 
 /// First step, before anything is read: inherited descriptors, panics, rights.
 pub(crate) fn enter(role: Role) -> Result<Entered, SandboxError> {
+    let entered = enter_traced(role)?;
+    untraced()?;
+    Ok(entered)
+}
+
+/// The same for a process that is traced because it learns.
+pub(crate) fn enter_traced(role: Role) -> Result<Entered, SandboxError> {
+    privileges::close(privileges::foreign_descriptors()?);
     enter_with(role, CapabilitySet::empty())
 }
 
 fn enter_with(role: Role, kept: CapabilitySet) -> Result<Entered, SandboxError> {
-    if role != Role::Supervisor {
-        privileges::close_foreign_descriptors()?;
-    }
     panic::abort_on_panic();
-    privileges::give_up(role, kept)?;
-    Ok(Entered { role })
+    let bounded = privileges::give_up(role, kept)?;
+    Ok(Entered { role, bounded })
+}
+
+/// Until a process is not dumpable any more, others of its user may take hold of it and keep it.
+fn untraced() -> Result<(), SandboxError> {
+    match is_traced() {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(SandboxError::Traced),
+        Err(cause) => Err(SandboxError::Refused {
+            step: "asking who traces us (/proc/self/status)",
+            since: "2.6",
+            cause: Box::new(cause),
+        }),
+    }
+}
+
+/// Neither core files nor an open /proc/PID for this process, which takes a PIN and is no role.
+pub(crate) fn hide() -> Result<(), SandboxError> {
+    privileges::hide()
+}
+
+/// The descriptors that this process, which has opened none yet, was started with; but for the standard
+/// streams.
+pub(crate) struct Inherited(Vec<i32>);
+
+impl Inherited {
+    /// Lists them.
+    pub(crate) fn find() -> Result<Self, SandboxError> {
+        privileges::foreign_descriptors().map(Self)
+    }
+
+    /// Closes all but what is `kept`.
+    pub(crate) fn close(self, kept: impl Fn(i32) -> bool) {
+        privileges::close(self.0.into_iter().filter(|number| !kept(*number)));
+    }
 }
 
 impl Entered {
     /// Lowers how many descriptors this process may have open (getrlimit(2) `RLIMIT_NOFILE`), or to
     /// what it is allowed if that is less.
     pub(crate) fn limit_descriptors(&self, most: u64) -> Result<(), SandboxError> {
-        privileges::limit_descriptors(most)
+        privileges::limit_descriptors(most, most)
     }
 
     /// Second step: Landlock. A thread that runs already would not be reached (before ABI 8), so
@@ -210,17 +268,19 @@ impl Entered {
         if threads > 1 && self.role != Role::Keeper {
             return Err(SandboxError::Threads(threads));
         }
-        let descriptors = privileges::count("/proc/self/fd")?;
+        // While /proc can still be read.
+        let code = Code::mapped().map_err(giving_back)?;
         walls.raise()?;
         let report = Report {
             landlock: walls.to_string(),
             outside_landlock: threads - 1,
-            descriptors,
+            bounded: self.bounded,
             ..Report::default()
         };
         Ok(Walled {
             role: self.role,
             report,
+            code,
         })
     }
 }
@@ -229,10 +289,15 @@ impl Walled {
     /// Last step: the filters of `profile`, on every thread at once (seccomp(2)
     /// `SECCOMP_FILTER_FLAG_TSYNC`).
     pub(crate) fn seal(self, profile: &Profile) -> Result<(Confined, Report), SandboxError> {
-        let Self { role, mut report } = self;
+        let Self {
+            role,
+            mut report,
+            code,
+        } = self;
+        // The start is over, and most of what it ran is never run again.
+        code.give_back().map_err(giving_back)?;
         report.profile.clone_from(&profile.name);
         report.sha256.clone_from(&profile.sha256);
-        report.filters = u32::try_from(profile.filters.len()).unwrap_or(u32::MAX);
         tracing::debug!(
             role = role.name(),
             profile = report.profile,
@@ -240,10 +305,7 @@ impl Walled {
             "sealing"
         );
         #[cfg(feature = "dangerous-unfiltered-bench")]
-        {
-            tracing::error!(role = role.name(), "{UNFILTERED}");
-            report.filters = 0;
-        }
+        tracing::error!(role = role.name(), "{UNFILTERED}");
         #[cfg(not(feature = "dangerous-unfiltered-bench"))]
         for filter in &profile.filters {
             seccompiler::apply_filter_all_threads(filter).map_err(|error| {

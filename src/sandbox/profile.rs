@@ -78,6 +78,14 @@ impl Profile {
         })
     }
 
+    /// Filters that it becomes.
+    pub(super) fn filters(&self) -> u32 {
+        match super::SECCOMP {
+            0 => 0,
+            _ => u32::try_from(self.filters.len()).unwrap_or(u32::MAX),
+        }
+    }
+
     /// Calls that are allowed, with any arguments or with some.
     pub(crate) fn allowed(&self) -> BTreeSet<&str> {
         self.of(|rule| rule.answer.is_none())

@@ -129,6 +129,47 @@ const NEVER: [&str; 33] = [
     "bind",
 ];
 
+/// Calls that a sealed node has no business with beside those, while a keeper's module may: files, threads,
+/// descriptors from and to others.
+const NEVER_IN_A_NODE: [&str; 22] = [
+    "open",
+    "openat",
+    "openat2",
+    "creat",
+    "clone",
+    "clone3",
+    "sendmsg",
+    "sendmmsg",
+    "recvmsg",
+    "recvmmsg",
+    "prctl",
+    "seccomp",
+    "socketpair",
+    "unlink",
+    "unlinkat",
+    "rename",
+    "renameat2",
+    "shmget",
+    "capset",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "exit",
+];
+
+/// Calls that a node may have with conditions alone.
+const NEVER_PLAIN_IN_A_NODE: [&str; 7] = [
+    "mmap",
+    "mprotect",
+    "socket",
+    "setsockopt",
+    "shutdown",
+    "fcntl",
+    "tgkill",
+];
+
+/// Calls that a node has at most.
+const MOST_IN_A_NODE: usize = 36;
+
 /// Errors that a rule may answer with (errno(3)).
 const ANSWERS: [(&str, u32); 3] = [("EPERM", 1), ("EACCES", 13), ("ENOSYS", 38)];
 
@@ -157,6 +198,16 @@ impl File {
         }
         for rule in &self.rules {
             rule.problems(role, &mut problems);
+        }
+        if role == Role::Node {
+            let allowed = self.rules.iter().filter(|rule| rule.answer.is_none());
+            let calls: BTreeSet<_> = allowed.flat_map(|rule| &rule.calls).collect();
+            if calls.len() > MOST_IN_A_NODE {
+                problems.push(format!(
+                    "it allows {} calls: a node has at most {MOST_IN_A_NODE}",
+                    calls.len()
+                ));
+            }
         }
         let mut seen: BTreeMap<(&str, bool), (usize, usize)> = BTreeMap::new();
         for rule in &self.rules {
@@ -309,8 +360,20 @@ impl Rule {
             problems.extend(
                 self.calls
                     .iter()
-                    .filter(|call| NEVER.contains(&call.as_str()))
+                    .filter(|call| {
+                        NEVER.contains(&call.as_str())
+                            || role == Role::Node && NEVER_IN_A_NODE.contains(&call.as_str())
+                    })
                     .map(|call| format!("{call} is never allowed in a {}", role.name())),
+            );
+        }
+        if role == Role::Node && self.answer.is_none() && self.args.is_none() {
+            let plain = |call: &&String| NEVER_PLAIN_IN_A_NODE.contains(&call.as_str());
+            problems.extend(
+                self.calls
+                    .iter()
+                    .filter(plain)
+                    .map(|call| format!("{call} is never allowed without conditions in a node")),
             );
         }
     }

@@ -1,4 +1,5 @@
-//! The administrator's socket: gRPC over a unix socket, for root and for our own user only.
+//! The administrator's socket: gRPC over a unix socket, for root and for our own user only, and for none of
+//! our roles, whoever they run as.
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use super::Event;
 use super::socket_file::SocketFile;
 use crate::fault::Fault;
 use crate::rpc::admin::{self, admin_server};
+use crate::sandbox;
 
 /// What an administrator asks of the main loop, and where the answer goes.
 #[derive(Debug)]
@@ -69,9 +71,16 @@ impl Socket {
     }
 }
 
-/// Root and our own user may administrate (unix(7), `SO_PEERCRED`).
+/// Root and our own user may administrate (unix(7), `SO_PEERCRED`), our own processes may not.
 pub(super) fn allowed(stream: &UnixStream) -> bool {
     match stream.peer_cred() {
+        Ok(peer) if peer.pid().is_none_or(sandbox::may_be_below_us) => {
+            tracing::error!(
+                pid = peer.pid(),
+                "admin connection refused: it came from a role, or from a process that is gone"
+            );
+            false
+        }
         Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => true,
         Ok(peer) => {
             tracing::warn!(

@@ -10,7 +10,6 @@ use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets, un
 use crate::config::Config;
 use crate::control::KeeperReady;
 use crate::fault::Fault;
-use crate::sandbox;
 
 /// Does everything that [`run`](super::run) does before it serves, and takes it down again: binds the
 /// sockets, confines this process, has each keeper open its token and check its keys, and starts the node
@@ -27,7 +26,7 @@ pub(crate) async fn check(
     for path in [config.admin.clone(), unlock_socket(&config.admin)] {
         faults.extend(Socket::bind(&path).err());
     }
-    let confined = match sandbox::confine_supervisor(config.profile.as_ref(), &config.users()) {
+    let confined = match super::confine(&config) {
         Ok(confined) => confined,
         Err(found) => {
             faults.extend(found);

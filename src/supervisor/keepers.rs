@@ -1,41 +1,40 @@
-//! The keepers: one process for each configured token, started, watched and replaced. The channels
-//! outlive the process: both ends stay here, so a new keeper goes on where the old one stopped.
+//! The keepers: one process for each configured token, started, watched and replaced.
+
+mod seen;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::fs::FileType;
 use tokio::sync::mpsc;
 
 use super::Event;
 use super::backoff::Backoff;
+use super::channels::Channels;
 use super::child::{Child, ChildEvent, Role, Start};
+use super::readiness::Readiness;
 use super::unlock::Waiting;
 use crate::config::TokenConfig;
 use crate::control::{FromKeeper, KeeperReady, KeeperSetup, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
-use crate::keeper::message::{MAX_REPLY, REPLACED, Refusal, Reply};
 use crate::sandbox;
-use crate::secret::{PinKind, PinSource};
+use crate::secret::{PinError, PinKind, PinSource};
 use crate::telemetry::LogSetup;
 
 /// Where a keeper stands.
 #[derive(Debug)]
 pub(super) enum State {
-    Starting {
-        since: Instant,
-    },
+    /// `typing`: somebody is asked for its PIN, which takes as long as it takes.
+    Starting { since: Instant, typing: bool },
     /// `polled`: since when a poll waits for its answer.
-    Ready {
-        polled: Option<Instant>,
-    },
+    Ready { polled: Option<Instant> },
     /// Gone; started again at a time that the main loop knows.
     Waiting,
     /// Not started again by itself: a further try could lock the PIN.
     Latched,
-    /// Its PIN was typed, so it cannot be taken again.
+    /// Its PIN was typed, or came through a pipe, so it cannot be taken again.
     Locked,
 }
 
@@ -46,11 +45,22 @@ pub(super) struct Keeper {
     config: TokenConfig,
     log: LogSetup,
     sign_deadline: Duration,
-    channels: Vec<Channel>,
+    channels: Channels,
     child: Option<Child>,
     /// Grows with each process; events of earlier ones are not ours.
     incarnation: u64,
     state: State,
+    /// Since when the process is to end: it said that it does not serve, or it was killed.
+    ending: Option<Instant>,
+    /// Whether the one before signed, so that this one is expected to, and soon.
+    signed_before: bool,
+    /// How long the last start took that nobody typed a PIN for.
+    usual_start: Option<Duration>,
+    /// How many starts in a row took too long.
+    hung_starts: u32,
+    /// The source of the PIN was read and gives nothing more.
+    spent: bool,
+    readiness: Readiness,
     /// What the last keeper that was ready found.
     known: Option<KeeperReady>,
     /// What the running one last said of itself.
@@ -60,6 +70,8 @@ pub(super) struct Keeper {
     /// How often its PIN was refused.
     pub(super) latches: u32,
     faults: Vec<Fault>,
+    /// The running one is not what it must be.
+    pub(super) unsound: Option<Fault>,
     /// Who waits for the outcome of an unlock.
     pub(super) unlocking: Option<Waiting>,
     pub(super) restarts: u32,
@@ -77,17 +89,16 @@ pub(super) struct Totals {
     pub(super) evictions: BTreeMap<String, u64>,
 }
 
-#[derive(Debug)]
-struct Channel {
-    node: OwnedFd,
-    keeper: OwnedFd,
-}
-
 /// Channels beside those for the sessions: the next request waits in the keeper already when a session
 /// becomes free, so that no session waits for the node.
-const AHEAD: usize = 1;
+pub(super) const AHEAD: usize = 1;
 /// How long module, login and key checks may take before the keeper counts as hung.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// The same of a token that was opened before: a few times what it took then, and at least so much. Doubled
+/// each time it was not enough, so that a token that has become slow is still taken up.
+const SHORTEST_START: Duration = Duration::from_millis(1500);
+/// How long a process that is to end may take.
+const LAST_RITES: Duration = Duration::from_secs(2);
 /// A keeper answers a poll from a thread that never calls the module; one that does not within this
 /// time is stopped or starved.
 const POLL_DEADLINE: Duration = Duration::from_secs(3);
@@ -100,10 +111,9 @@ impl Keeper {
         log: LogSetup,
         sign_deadline: Duration,
     ) -> io::Result<Self> {
-        let channels = (0..usize::from(config.sessions) + AHEAD)
-            .map(|_| Channel::new())
-            .collect::<io::Result<_>>()?;
+        let channels = Channels::new(usize::from(config.sessions) + AHEAD)?;
         Ok(Self {
+            spent: matches!(config.pin, PinSource::Prompt),
             index,
             config,
             log,
@@ -112,11 +122,17 @@ impl Keeper {
             child: None,
             incarnation: 0,
             state: State::Waiting,
+            ending: None,
+            signed_before: false,
+            usual_start: None,
+            hung_starts: 0,
+            readiness: Readiness::default(),
             known: None,
             vitals: Vitals::default(),
             past: Totals::default(),
             latches: 0,
             faults: Vec::new(),
+            unsound: None,
             unlocking: None,
             restarts: 0,
             backoff: Backoff::default(),
@@ -126,7 +142,7 @@ impl Keeper {
 
     /// The node's ends of the channels.
     pub(super) fn node_ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.channels.iter().map(|channel| channel.node.as_fd())
+        self.channels.node_ends()
     }
 
     /// Sessions that are wanted of its token.
@@ -134,74 +150,21 @@ impl Keeper {
         usize::from(self.config.sessions)
     }
 
-    /// Process id, when it runs.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(|child| child.pid)
-    }
-
-    /// What it, or one before it, found in the token.
-    pub(super) fn known(&self) -> Option<&KeeperReady> {
-        self.known.as_ref()
-    }
-
-    /// Whether it signs now.
-    pub(super) fn signs(&self) -> bool {
-        matches!(self.state, State::Ready { .. }) && self.vitals.trouble.is_none()
-    }
-
-    /// What all its processes counted; what the last one did after its last word is lost.
-    pub(super) fn totals(&self) -> Totals {
-        let mut totals = self.past.clone();
-        totals.signatures += self.vitals.signatures;
-        totals.refusals += self.vitals.refusals;
-        for (code, count) in &self.vitals.evictions {
-            *totals.evictions.entry(code.clone()).or_default() += count;
+    /// Makes new channels where a node has taken one down; its keeper is then replaced, to have them too.
+    pub(super) fn renew_dead_channels(&mut self) -> io::Result<()> {
+        if self.channels.renew_dead()? {
+            self.replace("the node that ended had shut down a channel to it");
         }
-        totals
+        Ok(())
     }
 
-    /// Whether its token was opened and checked, healthy or not.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::Ready { .. })
-    }
-
-    /// The token's label; its URI as long as nobody has seen it.
-    pub(super) fn label(&self) -> String {
-        self.known
-            .as_ref()
-            .map_or(self.config.uri.to_string(), |known| known.label.clone())
-    }
-
-    /// Whether it waits for `fastness unlock`.
-    pub(super) fn is_locked(&self) -> bool {
-        matches!(self.state, State::Latched | State::Locked)
-    }
-
-    /// Waits for its PIN: the one it had was typed.
+    /// Waits for its PIN: its source gives none any more.
     pub(super) fn lock(&mut self) {
         tracing::warn!(
             token = self.label(),
             "waits for its PIN: run `fastness unlock --pin prompt`"
         );
         self.state = State::Locked;
-    }
-
-    /// Why it does not sign, for people.
-    pub(super) fn trouble(&self) -> String {
-        let token = self.label();
-        let what = match (&self.state, &self.vitals.trouble) {
-            (State::Latched, _) => {
-                "its PIN was refused and is not tried again by itself: mend it, then `fastness unlock`"
-            }
-            (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
-            (State::Ready { .. }, Some(trouble)) => trouble,
-            (State::Ready { .. }, None) => return String::new(),
-            (State::Starting { .. } | State::Waiting, _) => "its keeper is being started again",
-        };
-        match self.faults.first() {
-            Some(fault) => format!("token {token}: {what}: {}", fault.problem),
-            None => format!("token {token}: {what}"),
-        }
     }
 
     /// Takes the PIN's source and starts a process because an operator wants it.
@@ -218,7 +181,7 @@ impl Keeper {
     }
 
     fn start_from_source(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
-        let pin = self.config.pin.open().map_err(|error| {
+        let pin = self.open_pin().map_err(|error| {
             Fault::new(
                 format!("token[{}].pin", self.index),
                 error.to_string(),
@@ -227,6 +190,21 @@ impl Keeper {
         })?;
         let kind = self.config.pin.kind(&self.config.uri.to_string());
         self.start_process(&pin, kind, events)
+    }
+
+    /// Opens the PIN's source. A pipe gives it once: whoever wrote it has gone.
+    fn open_pin(&mut self) -> Result<OwnedFd, PinError> {
+        let pin = self.config.pin.open()?;
+        if matches!(self.config.pin, PinSource::Fd(_)) {
+            let stat = rustix::fs::fstat(&pin).map_err(|errno| PinError::Read(errno.into()))?;
+            self.spent = FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile;
+        }
+        Ok(pin)
+    }
+
+    /// Whether its PIN's source gives nothing any more, so that an operator has to come with one.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent
     }
 
     /// Starts a process that reads its PIN from `pin`, which an operator has sent.
@@ -247,7 +225,7 @@ impl Keeper {
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
         let place = format!("token[{}]", self.index);
-        let prompting = matches!(kind, PinKind::Terminal { .. });
+        let typing = matches!(kind, PinKind::Terminal { .. });
         let setup = ToKeeper::Setup(Box::new(KeeperSetup::of(
             &self.config,
             &place,
@@ -256,7 +234,7 @@ impl Keeper {
             self.log,
         )));
         let mut descriptors = vec![pin.as_fd()];
-        descriptors.extend(self.channels.iter().map(|channel| channel.keeper.as_fd()));
+        descriptors.extend(self.channels.keeper_ends());
         self.incarnation += 1;
         let (index, incarnation) = (self.index, self.incarnation);
         let child = Child::start(
@@ -264,7 +242,7 @@ impl Keeper {
                 role: Role::Keeper,
                 user: self.config.user,
                 environment: &self.config.environment,
-                interactive: prompting && self.known.is_none(),
+                interactive: typing && self.known.is_none(),
                 setup: &setup,
                 descriptors: &descriptors,
             },
@@ -279,8 +257,10 @@ impl Keeper {
         self.child = Some(child);
         self.past = self.totals();
         self.vitals = Vitals::default();
+        self.ending = None;
         self.state = State::Starting {
             since: Instant::now(),
+            typing,
         };
         Ok(())
     }
@@ -291,8 +271,13 @@ impl Keeper {
             return Happened::Nothing;
         }
         match event {
+            // Said once: what is attested stays so.
+            ChildEvent::Said(FromKeeper::Ready(_)) if self.is_open() => {
+                self.replace("it spoke out of turn");
+                Happened::Nothing
+            }
             ChildEvent::Said(FromKeeper::Ready(ready)) => {
-                if !self.is_attested(&ready.sandbox) {
+                if !self.is_attested(&ready) {
                     return Happened::Nothing;
                 }
                 tracing::info!(
@@ -309,11 +294,21 @@ impl Keeper {
                     });
                 }
                 let first = self.known.replace(*ready).is_none();
+                if let State::Starting {
+                    since,
+                    typing: false,
+                } = self.state
+                {
+                    self.usual_start = Some(since.elapsed());
+                }
+                self.hung_starts = 0;
+                self.signed_before = true;
                 self.state = State::Ready { polled: None };
                 Happened::Opened { first }
             }
             ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
                 self.note(faults);
+                self.ending = Some(Instant::now());
                 if latch {
                     self.latches += 1;
                     self.state = State::Latched;
@@ -344,7 +339,8 @@ impl Keeper {
                     tracing::debug!(token = self.index, %status, "keeper gone");
                 }
                 self.child = None;
-                self.announce_loss();
+                self.signed_before = opened;
+                self.channels.announce_loss();
                 if let Some(asked) = self.unlocking.take() {
                     asked.answer(&Unlocked::Refused(self.exit_faults()));
                 }
@@ -358,39 +354,50 @@ impl Keeper {
     }
 
     /// Whether the process is what it says of its confinement; if not, it is replaced.
-    fn is_attested(&mut self, report: &sandbox::Report) -> bool {
+    fn is_attested(&mut self, ready: &KeeperReady) -> bool {
         let Some(pid) = self.pid() else { return false };
-        let attestation = sandbox::attest(&self.expected(pid, report.clone()));
+        let attestation = sandbox::attest(&self.expected(pid, ready));
         attestation.log();
-        if !attestation.mismatches.is_empty() {
-            self.note(vec![super::attest::fault(&attestation)]);
-            self.replace("it is not confined as declared");
-        }
+        self.judge(&attestation);
         attestation.mismatches.is_empty()
     }
 
-    fn expected(&self, pid: u32, report: sandbox::Report) -> sandbox::Expected {
+    /// Ends one that is not what it must be.
+    fn judge(&mut self, attestation: &sandbox::Attestation) {
+        if attestation.mismatches.is_empty() {
+            return;
+        }
+        if !attestation.gone {
+            let fault = super::attest::fault(attestation);
+            self.note(vec![fault.clone()]);
+            self.unsound = Some(fault);
+        }
+        self.replace("it is not confined as declared");
+    }
+
+    /// The profile follows from its token's maker: which one that is, is taken from the first keeper that
+    /// saw the token, and it does not change.
+    fn expected(&self, pid: u32, ready: &KeeperReady) -> sandbox::Expected {
+        let maker = sandbox::Maker::of(&self.known.as_ref().unwrap_or(ready).manufacturer);
         sandbox::Expected {
             role: sandbox::Role::Keeper,
             pid,
             user: self.config.user,
             keeps_rights: false,
-            own_profile: self.config.profile.clone(),
-            report,
+            profile: sandbox::Profile::keeper(maker, self.config.profile.as_ref()).ok(),
+            open_files: crate::keeper::role::open_files(self.channels.node_ends().count()),
+            report: ready.sandbox.clone(),
         }
     }
 
     /// What it is now, of the one that is ready; replaced when it is not what it must be.
     pub(super) fn attest(&mut self) -> Option<sandbox::Attestation> {
-        let report = self
-            .is_open()
-            .then_some(self.known.as_ref()?.sandbox.clone())?;
-        let pid = self.pid()?;
-        let attestation = sandbox::attest(&self.expected(pid, report));
+        let ready = self.known.as_ref().filter(|_| self.is_open())?;
+        let attestation = sandbox::attest(&self.expected(self.pid()?, ready));
         if !attestation.mismatches.is_empty() {
             attestation.log();
-            self.replace("it is not confined as declared");
         }
+        self.judge(&attestation);
         Some(attestation)
     }
 
@@ -418,6 +425,7 @@ impl Keeper {
         if let Some(child) = &mut self.child {
             tracing::warn!(token = self.index, reason, "replacing the keeper");
             child.kill();
+            self.ending = Some(Instant::now());
         }
     }
 
@@ -434,6 +442,7 @@ impl Keeper {
 
     /// Notes why a start failed before there was a process.
     pub(super) fn start_failed(&mut self, fault: Fault) {
+        self.signed_before = false;
         self.note(vec![fault]);
     }
 
@@ -454,12 +463,22 @@ impl Keeper {
 
     /// Asks how it is, and kills it when it has not answered for too long.
     pub(super) fn poll(&mut self) {
+        if let Some(since) = self.ending {
+            if since.elapsed() > LAST_RITES {
+                self.kill();
+            }
+            return;
+        }
         match &mut self.state {
-            State::Starting { since }
-                if since.elapsed() > START_DEADLINE
-                    && !matches!(self.config.pin, PinSource::Prompt) =>
-            {
-                self.replace("not ready in time");
+            State::Starting {
+                since,
+                typing: false,
+            } => {
+                let since = *since;
+                if since.elapsed() > self.start_deadline() {
+                    self.hung_starts += 1;
+                    self.replace("not ready in time");
+                }
             }
             State::Ready {
                 polled: Some(since),
@@ -478,6 +497,16 @@ impl Keeper {
             }
             State::Starting { .. } | State::Waiting | State::Latched | State::Locked => {}
         }
+    }
+
+    fn start_deadline(&self) -> Duration {
+        let Some(usual) = self.usual_start else {
+            return START_DEADLINE;
+        };
+        let first = usual.saturating_mul(6).max(SHORTEST_START);
+        first
+            .saturating_mul(1 << self.hung_starts.min(16))
+            .min(START_DEADLINE)
     }
 
     #[cfg(feature = "attack-trigger")]
@@ -504,54 +533,6 @@ impl Keeper {
             child.kill();
         }
     }
-
-    /// Whether its first start has neither succeeded nor failed yet.
-    pub(super) fn is_undecided(&self) -> bool {
-        self.child.is_some() && !self.is_open()
-    }
-
-    /// Whether its PIN was refused and is not tried again.
-    pub(super) fn is_latched(&self) -> bool {
-        matches!(self.state, State::Latched)
-    }
-
-    /// Why a keeper that never became ready is gone.
-    pub(super) fn exit_faults(&self) -> Vec<Fault> {
-        if !self.faults.is_empty() {
-            return self.faults.clone();
-        }
-        vec![Fault::new(
-            format!("token[{}].module", self.index),
-            "the module ended or hung its process while it was started",
-            "see the log; try the module with `fastness token list --module …`",
-        )]
-    }
-
-    pub(super) fn prompts(&self) -> bool {
-        matches!(self.config.pin, PinSource::Prompt)
-    }
-
-    /// Tells the node, on each channel, that whatever it had asked is lost, so that it asks again
-    /// at once and does not wait for the deadline.
-    fn announce_loss(&self) {
-        let mut packet = [0; MAX_REPLY];
-        let lost = Reply {
-            id: REPLACED,
-            keeper: 0,
-            outcome: Err(Refusal::Token),
-        };
-        let Ok(length) = lost.encode(&mut packet) else {
-            return;
-        };
-        for channel in &self.channels {
-            // A full channel holds replies that nobody reads: nobody waits there.
-            let _ = rustix::net::send(
-                &channel.keeper,
-                &packet[..length],
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            );
-        }
-    }
 }
 
 /// What an event means for the main loop.
@@ -568,16 +549,4 @@ pub(super) enum Happened {
     Gone,
     /// The process is gone and no other is started by itself.
     Latched,
-}
-
-impl Channel {
-    fn new() -> io::Result<Self> {
-        let (node, keeper) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        Ok(Self { node, keeper })
-    }
 }

@@ -7,11 +7,14 @@ mod attack;
 mod attest;
 mod backoff;
 mod calls;
+mod channels;
 mod check;
 pub(crate) mod child;
+mod descriptors;
 mod keepers;
 mod metrics;
 mod node;
+mod readiness;
 mod reload;
 mod report;
 mod socket_file;
@@ -32,6 +35,7 @@ use crate::sandbox;
 use admin::{Call, Socket};
 pub(crate) use check::check;
 use child::ChildEvent;
+use descriptors::OpenFiles;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
 use sockets::Listeners;
@@ -65,6 +69,9 @@ pub(crate) enum SupervisorError {
     /// A PIN was refused. It must not be tried again before an operator has acted.
     #[error("a PIN was refused")]
     Pin(Vec<Fault>),
+    /// A process is not what it must be: all of them were ended.
+    #[error("the node was stopped: a process is not confined as declared")]
+    NotConfined(Vec<Fault>),
     /// The system refused something that a supervisor needs.
     #[error("the supervisor cannot work")]
     System(#[from] std::io::Error),
@@ -105,12 +112,22 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
         tokio::spawn(unlock::listen(listener, sender.clone()));
     }
     say_what_is_given(&config);
-    let confined = sandbox::confine_supervisor(config.profile.as_ref(), &config.users())?;
+    let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.start_keepers()?;
     let outcome = supervisor.serve(&mut events).await;
-    supervisor.drain(&mut events).await;
+    match outcome {
+        Err(SupervisorError::NotConfined(_)) => supervisor.end(&mut events).await,
+        _ => supervisor.drain(&mut events).await,
+    }
     outcome
+}
+
+fn confine(config: &Config) -> Result<(sandbox::Confined, sandbox::Report), Vec<Fault>> {
+    let OpenFiles {
+        supervisor, most, ..
+    } = OpenFiles::of(config);
+    sandbox::confine_supervisor(config.profile.as_ref(), &config.users(), (supervisor, most))
 }
 
 /// Writes what of the confinement the configuration decides.
@@ -131,7 +148,11 @@ fn say_what_is_given(config: &Config) {
         } else {
             "see hsm-setup/systemd/users.conf"
         };
-        tracing::warn!(uid, mend, "all roles run as one user");
+        tracing::warn!(
+            uid,
+            mend,
+            "all roles run as one user: whatever is this user's, each of them could reach but for its sandbox"
+        );
     }
 }
 
@@ -153,6 +174,8 @@ struct Supervisor {
     signals: Signals,
     /// How this process is confined.
     report: sandbox::Report,
+    /// It is not what it must be.
+    unsound: Option<Fault>,
     systemd: Systemd,
     /// The node has been ready once.
     served: bool,
@@ -183,7 +206,11 @@ impl Supervisor {
             generation: 1,
             listeners,
             keepers,
-            node: Node::new(config.node.clone()),
+            node: Node::new(
+                config.node.clone(),
+                config.application.is_some(),
+                OpenFiles::of(&config).node,
+            ),
             events,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -192,6 +219,7 @@ impl Supervisor {
             },
             config,
             report,
+            unsound: None,
             systemd: Systemd::default(),
             served: false,
             draining: false,
@@ -237,9 +265,13 @@ impl Supervisor {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.draining {
             tokio::select! {
-                Some(event) = events.recv() => self.on_event(event)?,
+                Some(event) = events.recv() => {
+                    self.on_event(event)?;
+                    self.must_be_sound()?;
+                }
                 _ = tick.tick() => {
                     self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.tell_node();
                     self.tell_systemd();
                 }
                 _ = self.signals.terminate.recv() => break,
@@ -261,7 +293,7 @@ impl Supervisor {
             Event::Node { incarnation, event } => self.on_node(incarnation, event)?,
             Event::StartNode => {
                 if !self.draining && self.node.pid().is_none() {
-                    self.start_node()?;
+                    self.restart_node();
                 }
             }
             Event::Admin(call) => self.on_call(call),
@@ -305,10 +337,19 @@ impl Supervisor {
         if !self.served {
             self.first_start()?;
         }
-        self.node
-            .tokens(self.keepers.iter().map(Keeper::signs).collect());
+        self.tell_node();
         self.push_metrics();
         Ok(())
+    }
+
+    /// Tells the node how the tokens are, and whether it counts as ready: as long as one of them does.
+    fn tell_node(&mut self) {
+        let now = Instant::now();
+        let standings = self.keepers.iter().map(Keeper::standing).collect();
+        // Each of them is looked at.
+        let looked = self.keepers.iter_mut().map(|keeper| keeper.counts(now));
+        let ready = looked.fold(false, |any, counts| any | counts);
+        self.node.tokens(standings, ready);
     }
 
     /// Starts the node once every token was tried and one is open. Without any there is nothing to
@@ -327,6 +368,16 @@ impl Supervisor {
         })
     }
 
+    /// What the system refuses now (memory, processes, descriptors) it may give later, and the keepers and
+    /// the node's listeners are still there.
+    fn restart_node(&mut self) {
+        if let Err(error) = self.start_node() {
+            tracing::error!(%error, "cannot start the node again: trying again soon");
+            let at = self.node.retry_at();
+            self.later(at, Event::StartNode);
+        }
+    }
+
     fn restart_keeper(&mut self, index: usize) {
         let Some(keeper) = self.keepers.get_mut(index) else {
             return;
@@ -334,8 +385,9 @@ impl Supervisor {
         if self.draining || !keeper.waits() {
             return;
         }
-        if keeper.prompts() {
-            return keeper.lock();
+        if keeper.is_spent() {
+            keeper.lock();
+            return self.tell_node();
         }
         if let Err(fault) = keeper.restart(&self.events) {
             keeper.start_failed(fault);
@@ -353,12 +405,14 @@ impl Supervisor {
             NodeEvent::Nothing => {}
             NodeEvent::Sealed => {
                 self.attest_ourselves();
-                self.node.serve_if_attested();
+                if self.unsound.is_none() {
+                    self.node.serve_if_attested();
+                }
             }
             NodeEvent::Ready => {
                 self.served = true;
-                self.node
-                    .tokens(self.keepers.iter().map(Keeper::signs).collect());
+                self.attest_all();
+                self.tell_node();
                 let listening = self
                     .listeners
                     .peers
@@ -374,6 +428,14 @@ impl Supervisor {
                 return Err(SupervisorError::Faults(self.node.exit_faults()));
             }
             NodeEvent::Gone => {
+                self.listeners
+                    .still_listen()
+                    .map_err(|fault| SupervisorError::NotConfined(vec![fault]))?;
+                for keeper in &mut self.keepers {
+                    if let Err(error) = keeper.renew_dead_channels() {
+                        tracing::error!(%error, "cannot make a channel anew that a node has shut down");
+                    }
+                }
                 let at = self.node.retry_at();
                 self.later(at, Event::StartNode);
             }
@@ -387,6 +449,21 @@ impl Supervisor {
             tokio::time::sleep_until(at.into()).await;
             let _ = events.send(event).await;
         });
+    }
+
+    /// Ends all roles at once.
+    async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        self.systemd.stopping();
+        self.draining = true;
+        self.listeners = Listeners::default();
+        self.node.kill();
+        self.keepers.iter_mut().for_each(Keeper::kill);
+        self.wait_for(events, Duration::from_secs(2), Self::is_alone)
+            .await;
+    }
+
+    fn is_alone(&self) -> bool {
+        self.node.pid().is_none() && self.keepers.iter().all(|keeper| keeper.pid().is_none())
     }
 
     /// Lets the node's calls end, then the keepers' signatures, then kills what is left.
@@ -407,15 +484,12 @@ impl Supervisor {
         for keeper in &mut self.keepers {
             keeper.stop();
         }
-        let all_gone = |this: &Self| {
-            this.node.pid().is_none() && this.keepers.iter().all(|keeper| keeper.pid().is_none())
-        };
-        self.wait_for(events, Duration::from_secs(2), all_gone)
+        self.wait_for(events, Duration::from_secs(2), Self::is_alone)
             .await;
         for keeper in &mut self.keepers {
             keeper.kill();
         }
-        self.wait_for(events, Duration::from_secs(2), all_gone)
+        self.wait_for(events, Duration::from_secs(2), Self::is_alone)
             .await;
         if self.served {
             tracing::info!("stopped");

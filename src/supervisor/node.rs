@@ -15,6 +15,7 @@ use super::sockets::Listeners;
 use crate::config::NodeSandbox;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
 use crate::fault::Fault;
+use crate::keeper::ask::Standing;
 use crate::sandbox;
 
 /// The node over all its processes.
@@ -31,20 +32,32 @@ pub(super) struct Node {
     pub(super) given: NodeSandbox,
     /// The TCP ports that the running one may connect to.
     pub(super) dials: BTreeSet<u16>,
+    /// Whether an application is beside it.
+    pub(super) application: bool,
+    /// So many descriptors it may have open at most.
+    pub(super) open_files: u64,
+    /// The running one is not what it must be.
+    pub(super) unsound: Option<Fault>,
+    /// Whether the running one was attested and told to serve.
+    serves: bool,
     /// What the running one said of its confinement.
     pub(super) sandbox: Option<sandbox::Report>,
     backoff: Backoff,
-    /// What it was told about the tokens.
-    told: Option<Vec<bool>>,
+    /// What it was told about the tokens and its readiness.
+    told: Option<(Vec<Standing>, bool)>,
     next_order: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
 }
 
 impl Node {
     /// The node, not yet started.
-    pub(super) fn new(given: NodeSandbox) -> Self {
+    pub(super) fn new(given: NodeSandbox, application: bool, open_files: u64) -> Self {
         Self {
             given,
+            application,
+            open_files,
+            unsound: None,
+            serves: false,
             child: None,
             incarnation: 0,
             ready: false,
@@ -102,6 +115,9 @@ impl Node {
             return NodeEvent::Nothing;
         }
         match event {
+            // Each is said once: what is attested stays so.
+            ChildEvent::Said(FromNode::Sealed(_)) if self.sandbox.is_some() => self.out_of_turn(),
+            ChildEvent::Said(FromNode::Ready) if self.ready || !self.serves => self.out_of_turn(),
             ChildEvent::Said(FromNode::Sealed(report)) => {
                 self.sandbox = Some(*report);
                 NodeEvent::Sealed
@@ -140,14 +156,23 @@ impl Node {
                 self.child = None;
                 self.ready = false;
                 self.sandbox = None;
+                self.serves = false;
                 self.waiting.clear();
                 NodeEvent::Gone
             }
         }
     }
 
+    /// It said what no node of ours says then.
+    fn out_of_turn(&mut self) -> NodeEvent {
+        tracing::error!("the node spoke out of turn: killed");
+        self.kill();
+        NodeEvent::Nothing
+    }
+
     /// Lets it begin.
     pub(super) fn serve(&mut self) {
+        self.serves = true;
         if let Some(child) = &mut self.child
             && !child.tell(&ToNode::Serve)
         {
@@ -164,13 +189,15 @@ impl Node {
         assert_eq!(told, Some(true), "the node hears its attack");
     }
 
-    /// Tells it which tokens sign.
-    pub(super) fn tokens(&mut self, sign: Vec<bool>) {
+    /// Tells it how the tokens are, and whether it counts as ready.
+    pub(super) fn tokens(&mut self, standings: Vec<Standing>, ready: bool) {
+        let news = (standings, ready);
         if let Some(child) = &mut self.child
-            && self.told.as_ref() != Some(&sign)
+            && self.told.as_ref() != Some(&news)
         {
-            if child.tell(&ToNode::Tokens { sign: sign.clone() }) {
-                self.told = Some(sign);
+            let standings = news.0.clone();
+            if child.tell(&ToNode::Tokens { standings, ready }) {
+                self.told = Some(news);
             } else {
                 child.kill();
             }

@@ -28,14 +28,24 @@ impl Supervisor {
         }
     }
 
+    /// What holds now, and why it is not better.
     pub(super) fn state(&self) -> (&'static str, String) {
+        self.state_of(|keeper| !keeper.signs())
+    }
+
+    /// The same for those who must not hear of each moment: as readiness sees it.
+    pub(super) fn settled_state(&self) -> (&'static str, String) {
+        self.state_of(|keeper| !keeper.counted())
+    }
+
+    fn state_of(&self, is_troubled: impl Fn(&Keeper) -> bool) -> (&'static str, String) {
         if self.draining {
             return ("draining", String::new());
         }
         if !self.node.ready {
             return ("starting", "the node's process is not ready".into());
         }
-        let troubled = self.keepers.iter().filter(|keeper| !keeper.signs());
+        let troubled = self.keepers.iter().filter(|keeper| is_troubled(keeper));
         let mut faults: Vec<_> = troubled.map(Keeper::trouble).collect();
         if !self.node.application_well {
             faults.push("the application does not say that it is well (application.health)".into());

@@ -32,6 +32,22 @@ impl Listeners {
             .chain(self.application.iter().map(AsFd::as_fd))
     }
 
+    /// A node that was taken over can stop a socket from listening, for us and for the nodes after it
+    /// (connect(2) to AF_UNSPEC). Nothing here may listen again, so that is the end of this supervisor.
+    pub(super) fn still_listen(&self) -> Result<(), Fault> {
+        let silent = |socket: &BorrowedFd<'_>| {
+            !rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)
+        };
+        match self.all().find(silent) {
+            None => Ok(()),
+            Some(_) => Err(Fault::new(
+                "listen",
+                "the node that ended has made a socket deaf: it was taken over, or a program of its user was",
+                "start the node again (systemd does), and find out what happened",
+            )),
+        }
+    }
+
     /// Binds where the application is listened for.
     fn bind_application(&mut self, places: &Application, faults: &mut Vec<Fault>) {
         for place in places.listens() {

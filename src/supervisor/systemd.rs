@@ -26,7 +26,7 @@ impl Supervisor {
     /// Tells systemd what changed, and in time that we live: this is called from the main loop, so a
     /// supervisor that hangs is found out.
     pub(super) fn tell_systemd(&mut self) {
-        let (state, reason) = self.state();
+        let (state, reason) = self.settled_state();
         let status = if reason.is_empty() {
             state.to_owned()
         } else {

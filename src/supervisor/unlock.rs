@@ -63,31 +63,41 @@ fn receive(stream: tokio::net::UnixStream) -> io::Result<Request> {
 }
 
 impl Supervisor {
-    /// Starts the keeper that waits for its PIN, with the one that came.
+    /// Starts the keeper that waits, with the PIN that came or the one that its source gives.
     pub(super) fn unlock(&mut self, request: Request) {
         let Request { unlock, pin, asked } = request;
+        let refuse = |problem: &str, mend: &str| {
+            Unlocked::Refused(vec![Fault::new(&*unlock.token, problem, mend)])
+        };
         let named =
             |keeper: &&mut Keeper| unlock.token.is_empty() || keeper.label() == unlock.token;
-        let locked = self
+        // First one that waits for an operator, then one that fails to start by itself.
+        let found = self
             .keepers
             .iter_mut()
             .filter(named)
-            .find(|keeper| keeper.is_locked());
-        let Some(keeper) = locked else {
-            let fault = Fault::new(
-                unlock.token,
+            .filter(|keeper| keeper.takes_unlock())
+            .min_by_key(|keeper| !keeper.is_locked());
+        let Some(keeper) = found else {
+            return asked.answer(&refuse(
                 "no such token waits for its PIN",
                 "see `fastness status`",
-            );
-            return asked.answer(&Unlocked::Refused(vec![fault]));
+            ));
         };
         let started = match (pin, unlock.pin) {
             (Some(pin), Some(kind)) => keeper.start_with(&pin, kind, &self.events),
+            _ if keeper.is_spent() => {
+                return asked.answer(&refuse(
+                    "its PIN cannot be taken from its source again",
+                    "come with it: `fastness unlock --pin prompt`",
+                ));
+            }
             _ => keeper.start(&self.events),
         };
         match started {
             Ok(()) => keeper.unlocking = Some(asked),
             Err(fault) => asked.answer(&Unlocked::Refused(vec![fault])),
         }
+        self.tell_node();
     }
 }

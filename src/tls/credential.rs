@@ -3,20 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::sign::CertifiedKey;
 
+use super::generation::Generation;
+use super::own_chain::{CredentialError, OwnChain};
 use super::signing::{SignatureRecord, TokenSigningKey};
-use crate::keeper::ask::Asker;
+use crate::keeper::ask::{AskError, Asker};
 use crate::keeper::message::KeyIndex;
-use crate::policy::{EndEntity, Reason};
+use crate::keeper::purpose;
+use crate::policy::EndEntity;
 use crate::role::TlsRole;
 use crate::token::KeyKind;
-
-/// Most certificates in a chain: an end entity and more intermediates than anyone uses. A peer
-/// pays for each of them in every handshake.
-const LONGEST_CHAIN: usize = 8;
 
 /// A private key inside a token, as seen from the process that may only ask for its signatures.
 #[derive(Clone)]
@@ -33,39 +30,37 @@ pub struct TokenKey {
     pub asker: Arc<Asker>,
 }
 
+impl TokenKey {
+    /// Has the token make a signature that nobody waits for, as the key of `role`. Blocks: call it from
+    /// the lane.
+    pub(super) fn prove(&self, role: TlsRole) -> Result<(), AskError> {
+        let mut nonce = [0; 32];
+        aws_lc_rs::rand::fill(&mut nonce)
+            .expect("the system's random numbers never fail after boot");
+        let (scheme, input) = (self.kind.schemes()[0], purpose::probe(role, nonce));
+        self.asker
+            .sign(self.index, &self.spki, scheme, &input)
+            .map(drop)
+    }
+}
+
+impl Generation {
+    /// A key that `asker` is asked for, and its role.
+    pub(super) fn key_of(&self, asker: &Arc<Asker>) -> Option<(TokenKey, TlsRole)> {
+        let credentials = self.servers.iter().chain(&self.clients);
+        credentials
+            .flat_map(|credential| credential.keys.iter().map(|key| (key, credential.role())))
+            .find(|(key, _)| Arc::ptr_eq(&key.asker, asker))
+            .map(|(key, role)| (key.clone(), role))
+    }
+}
+
 /// What one side of a handshake presents: a certificate chain that belongs to a token key.
 #[derive(Clone)]
 pub struct Credential {
-    role: TlsRole,
-    chain: Arc<[CertificateDer<'static>]>,
-    end_entity: EndEntity,
+    own: OwnChain,
     /// The key, in each token that holds it, in the order of preference.
     pub(super) keys: Arc<[TokenKey]>,
-}
-
-/// Why a chain and a key are no [`Credential`].
-#[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
-    /// The text is not PEM (RFC 7468).
-    #[error("the certificate chain is not PEM")]
-    NotPem(#[source] pem::Error),
-    /// No certificate in the text, or more than eight.
-    #[error("the chain has {0} certificates instead of 1 to {LONGEST_CHAIN}")]
-    Length(usize),
-    /// The first certificate is not an end entity certificate of our profile.
-    #[error("the first certificate of the chain cannot serve")]
-    EndEntity(#[source] Reason),
-    /// The extended key usage is that of the other role.
-    #[error("the certificate is for the {certified} role and not for the {wanted} role")]
-    OtherRole {
-        /// What its extended key usage says.
-        certified: TlsRole,
-        /// What it was configured for.
-        wanted: TlsRole,
-    },
-    /// The certificate's public key is not the token's.
-    #[error("the certificate does not belong to the token's key")]
-    OtherKey(#[source] rustls::Error),
 }
 
 impl Credential {
@@ -74,24 +69,8 @@ impl Credential {
     /// # Errors
     /// [`CredentialError`]: chain and key must belong together and to `role`.
     pub fn new(role: TlsRole, chain: &str, key: TokenKey) -> Result<Self, CredentialError> {
-        let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(CredentialError::NotPem)?;
-        let Some(first) = chain.first().filter(|_| chain.len() <= LONGEST_CHAIN) else {
-            return Err(CredentialError::Length(chain.len()));
-        };
-        let end_entity = EndEntity::read(first).map_err(CredentialError::EndEntity)?;
-        if end_entity.role() != role {
-            let certified = end_entity.role();
-            return Err(CredentialError::OtherRole {
-                certified,
-                wanted: role,
-            });
-        }
         let credential = Self {
-            role,
-            chain: chain.into(),
-            end_entity,
+            own: OwnChain::read(role, chain)?,
             keys: [key].into(),
         };
         // `CertifiedKey::new` compares nothing; "unknown" is an error of this call too.
@@ -119,20 +98,25 @@ impl Credential {
         self.keys.iter().any(|key| key.asker.is_usable())
     }
 
+    /// Whether none of its tokens can be asked.
+    pub fn is_gone(&self) -> bool {
+        self.keys.iter().all(|key| key.asker.is_gone())
+    }
+
     /// The role that it is for.
     pub fn role(&self) -> TlsRole {
-        self.role
+        self.own.role
     }
 
     /// Its end entity certificate: our own identity, pin and end of validity.
     pub fn end_entity(&self) -> &EndEntity {
-        &self.end_entity
+        &self.own.end_entity
     }
 
     /// What rustls wants, for one handshake: the signature is noted in `record`.
     pub(super) fn certified(&self, record: Arc<SignatureRecord>) -> CertifiedKey {
         let key = TokenSigningKey::new(self.keys.clone(), record);
-        CertifiedKey::new(self.chain.to_vec(), Arc::new(key))
+        self.own.with_key(Arc::new(key))
     }
 }
 
@@ -141,8 +125,8 @@ impl fmt::Debug for Credential {
         write!(
             f,
             "Credential({} as {}, {})",
-            self.end_entity.id(),
-            self.role,
+            self.own.end_entity.id(),
+            self.own.role,
             self.keys[0].kind
         )
     }

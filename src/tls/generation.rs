@@ -3,20 +3,20 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::server::{
-    NoServerSessionStorage, ResolvesServerCertUsingSni, VerifierBuilderError, WebPkiClientVerifier,
+    NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni, VerifierBuilderError,
+    WebPkiClientVerifier,
 };
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::credential::Credential;
+use super::Credential;
 use super::inside::{H2, Inside};
 use super::provider::provider;
-use super::signing::{Presenting, SignatureRecord};
 use super::verifier::{ClientJudge, Dialled, Judge, ServerJudge};
 use crate::policy::PeerPolicy;
 
@@ -27,8 +27,8 @@ pub struct TrustAnchors(Arc<RootCertStore>);
 /// Policy, credentials and trust anchors of one moment.
 pub struct Generation {
     pub(super) judge: Arc<Judge>,
-    servers: Vec<Credential>,
-    clients: Vec<Credential>,
+    pub(super) servers: Vec<Credential>,
+    pub(super) clients: Vec<Credential>,
     accepting: ServerConfig,
     dialling: ClientConfig,
 }
@@ -119,28 +119,28 @@ impl Generation {
         usable(&self.clients)
     }
 
-    /// The configuration of one incoming handshake, whose signature is noted in `record`.
-    pub(super) fn accepting(
+    /// The configuration of one incoming handshake, in which `present` tells what we show.
+    pub(super) fn accepting<P: ResolvesServerCert + 'static>(
         &self,
-        record: &Arc<SignatureRecord>,
+        present: impl FnOnce(&Credential) -> Arc<P>,
         inside: Inside,
     ) -> Option<Arc<ServerConfig>> {
         let mut config = self.accepting.clone();
         speak(&mut config.alpn_protocols, inside);
-        config.cert_resolver = Presenting::new(self.server()?, record);
+        config.cert_resolver = present(self.server()?);
         Some(Arc::new(config))
     }
 
     /// The configuration of one outgoing handshake.
-    pub(super) fn dialling(
+    pub(super) fn dialling<P: ResolvesClientCert + 'static>(
         &self,
         dialled: Dialled,
-        record: &Arc<SignatureRecord>,
+        present: impl FnOnce(&Credential) -> Arc<P>,
         inside: Inside,
     ) -> Option<Arc<ClientConfig>> {
         let mut config = self.dialling.clone();
         speak(&mut config.alpn_protocols, inside);
-        config.client_auth_cert_resolver = Presenting::new(self.client()?, record);
+        config.client_auth_cert_resolver = present(self.client()?);
         let judge = self.judge.clone();
         config
             .dangerous()
@@ -156,11 +156,13 @@ fn speak(protocols: &mut Vec<Vec<u8>>, inside: Inside) {
     }
 }
 
-/// The first credential whose token signs; when none does, the first, so that its error is told.
+/// The first credential whose token signs; when none does, the first that can be asked; when none can,
+/// the first, so that its error is told.
 fn usable(credentials: &[Credential]) -> Option<&Credential> {
-    credentials
-        .iter()
+    let mut all = credentials.iter();
+    all.clone()
         .find(|credential| credential.is_usable())
+        .or_else(|| all.find(|credential| !credential.is_gone()))
         .or(credentials.first())
 }
 

@@ -22,10 +22,11 @@ use super::generation::{Generation, GenerationError};
 use super::inside::Inside;
 use super::lane::Lane;
 use super::provider::{group_name, suite_name};
-use super::signing::{SignatureRecord, SignaturesMade};
+use super::signing::{Presenting, SignatureRecord, SignaturesMade};
 use super::verifier::{Chain, Dialled};
 use super::wire::Wire;
 use crate::admission::{Class, Entry, Step as Progress, Ticket, Turned};
+use crate::keeper::ask::Asker;
 use crate::policy::{Grant, PeerId};
 use crate::role::TlsRole;
 
@@ -125,10 +126,31 @@ impl Handshakes {
         let ticket = Ticket {
             class: Class::Own,
             step: Progress::First,
+            source: None,
             until: Instant::now() + self.deadline,
         };
         self.in_time(Box::pin(self.dialled(dialled, tcp, ticket, inside)))
             .await
+    }
+
+    /// Has the token behind `asker` make a signature that nobody waits for, in the lane, so that it is
+    /// believed again if it signs.
+    pub async fn prove(&self, asker: &Arc<Asker>) {
+        let Some((key, role)) = self.generation().key_of(asker) else {
+            return;
+        };
+        let ticket = Ticket {
+            class: Class::Own,
+            step: Progress::First,
+            source: None,
+            until: Instant::now() + self.deadline,
+        };
+        match self.lane.run(ticket, move || key.prove(role)).await {
+            Ok(Ok(())) => tracing::info!("a token that had failed signs again"),
+            Ok(Err(error)) => tracing::debug!(%error, "a token that had failed does not sign yet"),
+            // Too much is going on: later.
+            Err(_) => {}
+        }
     }
 
     /// Boxed: the memory of a handshake goes when it is done, and is not moved about before.
@@ -174,11 +196,13 @@ impl Handshakes {
         let ticket = Ticket {
             class: entry.class(),
             step: Progress::First,
+            source: Some(remote.ip()),
             until,
         };
         let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Server);
-        let config = generation.accepting(&record, inside).ok_or(missing)?;
+        let present = |own: &_| Presenting::new(own, &record);
+        let config = generation.accepting(present, inside).ok_or(missing)?;
         let answering = config.clone();
         // The lane sends the answer itself, which saves two changes of threads: until the peer has
         // heard it and spoken again there is nothing to do here.
@@ -212,8 +236,9 @@ impl Handshakes {
         let generation = self.generation();
         let record = SignatureRecord::new(ticket.class, &self.signatures);
         let missing = HandshakeError::NoCredential(TlsRole::Client);
+        let present = |own: &_| Presenting::new(own, &record);
         let config = generation
-            .dialling(dialled.clone(), &record, inside)
+            .dialling(dialled.clone(), present, inside)
             .ok_or(missing)?;
         let mut wire = Wire::new(tcp);
 

@@ -288,6 +288,7 @@ mod tests {
         Ticket {
             class,
             step: Step::First,
+            source: None,
             until: Instant::now() + Duration::from_secs(60),
         }
     }

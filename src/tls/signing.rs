@@ -163,7 +163,7 @@ impl Signer for TokenSigner {
             self.keys.iter().partition(|key| key.asker.is_usable());
         let mut failure = None;
         for key in usable.into_iter().chain(others) {
-            match key.asker.sign(key.index, self.scheme, message) {
+            match key.asker.sign(key.index, &key.spki, self.scheme, message) {
                 Ok(signed) => {
                     self.record.note(SignedBy {
                         keeper: signed.keeper,
@@ -171,6 +171,8 @@ impl Signer for TokenSigner {
                     });
                     return Ok(signed.signature);
                 }
+                // Of several the last one that was really asked.
+                Err(AskError::Gone) if failure.is_some() => {}
                 Err(error) => failure = Some(error),
             }
         }

@@ -183,6 +183,11 @@ pub enum LoginRefusal {
         "the PIN is wrong ({0}): no PIN of this token has this length or these characters. It was tried once"
     )]
     ImpossiblePin(String),
+    /// C_Login failed in other words, and the token has counted a wrong PIN.
+    #[error(
+        "the PIN is wrong: C_Login answered {0}, and the token has a wrong try on record (CKF_USER_PIN_COUNT_LOW). It was tried once and will not be tried again by itself"
+    )]
+    Counted(String),
     /// CKR_PIN_LOCKED, or the token says so beforehand.
     #[error("the PIN is locked after too many wrong tries; the security officer can set a new one")]
     Locked,
@@ -270,6 +275,7 @@ impl TokenError {
             Self::Login {
                 refusal: LoginRefusal::WrongPin
                     | LoginRefusal::ImpossiblePin(_)
+                    | LoginRefusal::Counted(_)
                     | LoginRefusal::Locked
                     | LoginRefusal::FinalTry
                     | LoginRefusal::WrongTryRecorded
@@ -360,7 +366,7 @@ impl LoginRefusal {
     /// What to do about it.
     pub fn mend(&self) -> &'static str {
         match self {
-            Self::WrongPin | Self::ImpossiblePin(_) => {
+            Self::WrongPin | Self::ImpossiblePin(_) | Self::Counted(_) => {
                 "correct the PIN source before the next start; each start tries once"
             }
             Self::Locked | Self::NoPinSet => {

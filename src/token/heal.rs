@@ -3,11 +3,13 @@
 //! Codes are not portable: after the same event one module says CKR_OBJECT_HANDLE_INVALID, another
 //! CKR_GENERAL_ERROR. So the table is a ladder with few rungs, and a code only decides where on it
 //! to begin. The session of a failed call is closed in every case (PKCS#11 3.0 §5.3: a failed
-//! operation ends, but many modules leave it active for ever).
+//! operation ends, but many modules leave it active for ever). One call is beyond our sight: cryptoki
+//! keeps to itself what C_FindObjectsFinal answered. A search that did not end shows as
+//! CKR_OPERATION_ACTIVE of the next one in that session.
 
 use cryptoki::error::RvError;
 
-use super::{ReturnCode, TokenError};
+use super::{LoginRefusal, ReturnCode, TokenError};
 
 /// The next rung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,10 +17,16 @@ pub enum Action {
     /// Open a session, find the keys again, and try once more. A second failure is the caller's
     /// error, and the next call begins anew.
     NewSession,
-    /// No session is to be had at the moment; those that exist go on.
+    /// No session is to be had at the moment; those that exist go on. When nothing was signed for
+    /// [`PATIENCE`], the keeper is replaced after all.
     Wait,
+    /// C_Finalize and C_Initialize in this process, while it has no session, a few times at most; then
+    /// as `ReplaceKeeper`. After C_Login only with SoftHSM, which never locks a PIN: it rewrites
+    /// `token.object` at each login, so of several programs that start at once one may read half of it.
+    Restart,
     /// The login or the module's state is gone. The PIN was wiped after the login, so a new process
-    /// takes it from its source again, loads the module, logs in and finds the keys.
+    /// takes it from its source again, loads the module, logs in and finds the keys. While a keeper
+    /// starts: this process ends, and the next one is tried after a pause.
     ReplaceKeeper,
     /// A further login could lock the PIN: nothing is tried again until an operator acts.
     Latch,
@@ -26,75 +34,178 @@ pub enum Action {
     Refuse,
 }
 
-/// The calls that a keeper makes once it serves.
+/// How long nothing but [`Action::Wait`] may follow one another.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What a keeper was doing when a call failed: the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Doing {
-    /// C_SignInit and C_Sign in a session that worked before.
+    /// C_Initialize, C_GetSlotList, C_GetTokenInfo, C_OpenSession; once there is a session, the checks of
+    /// keys: C_FindObjects…, C_GetAttributeValue, C_GetMechanismList, C_GenerateKey, C_WrapKey,
+    /// C_DestroyObject, C_SignInit, C_Sign.
+    Starting,
+    /// C_Login. Whatever it answers: when the token then says CKF_USER_PIN_COUNT_LOW, that was a wrong PIN.
+    LoggingIn,
+    /// C_SignInit and C_Sign, for a handshake or a probe, in a session that worked before.
     Signing,
+    /// The same in the session that holds the login, where the token has no other: closing it ends the
+    /// login, so what is a new session elsewhere is a new keeper here.
+    SigningInTheLogin,
     /// C_OpenSession, C_FindObjects…, C_GetAttributeValue in a new session, or C_Sign right after.
     Reopening,
 }
 
-/// Every return code that has a row of its own (PKCS#11 3.0 §5.1), and what it means.
-#[rustfmt::skip]
-const TABLE: &[(RvError, Action, Action)] = &[
-    // code                                while signing          while reopening
-    (RvError::HostMemory,                  Action::NewSession,    Action::Wait),
-    (RvError::DeviceMemory,                Action::NewSession,    Action::Wait),
-    (RvError::SessionCount,                Action::NewSession,    Action::Wait),
-    (RvError::GeneralError,                Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::FunctionFailed,              Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::FunctionCanceled,            Action::NewSession,    Action::Wait),
-    (RvError::OperationActive,             Action::NewSession,    Action::Wait),
-    (RvError::OperationNotInitialized,     Action::NewSession,    Action::Wait),
-    (RvError::SessionClosed,               Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::SessionHandleInvalid,        Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::KeyHandleInvalid,            Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::ObjectHandleInvalid,         Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::DeviceError,                 Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::DeviceRemoved,               Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::TokenNotPresent,             Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::TokenNotRecognized,          Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::SlotIdInvalid,               Action::NewSession,    Action::ReplaceKeeper),
-    (RvError::UserNotLoggedIn,             Action::ReplaceKeeper, Action::ReplaceKeeper),
-    (RvError::CryptokiNotInitialized,      Action::ReplaceKeeper, Action::ReplaceKeeper),
-    (RvError::PinIncorrect,                Action::Latch,         Action::Latch),
-    (RvError::PinInvalid,                  Action::Latch,         Action::Latch),
-    (RvError::PinLenRange,                 Action::Latch,         Action::Latch),
-    (RvError::PinExpired,                  Action::Latch,         Action::Latch),
-    (RvError::PinLocked,                   Action::Latch,         Action::Latch),
-];
+/// A row: the code, and what follows in each column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    code: RvError,
+    starting: Action,
+    logging_in: Action,
+    signing: Action,
+    reopening: Action,
+}
 
-/// Any other code, a vendor's own for example.
-const OTHER: (Action, Action) = (Action::NewSession, Action::ReplaceKeeper);
-
-/// What to do after `error`.
-pub fn after(error: &TokenError, doing: Doing) -> Action {
-    let pick = |signing, reopening| match doing {
-        Doing::Signing => signing,
-        Doing::Reopening => reopening,
-    };
-    match error {
-        TokenError::Call { code, .. } => {
-            let row = TABLE.iter().find(|(known, ..)| *known == code.0);
-            row.map_or(pick(OTHER.0, OTHER.1), |(_, signing, reopening)| {
-                pick(*signing, *reopening)
-            })
-        }
-        // A signature of the wrong length: once more, and then it is the caller's error.
-        TokenError::Answer { .. } | TokenError::SessionDead => {
-            pick(Action::NewSession, Action::Wait)
-        }
-        TokenError::WrongScheme { .. } => Action::Refuse,
-        error if error.is_pin_verdict() => Action::Latch,
-        // The key or the token is not where it was.
-        _ => Action::ReplaceKeeper,
+const fn row(
+    code: RvError,
+    starting: Action,
+    logging_in: Action,
+    signing: Action,
+    reopening: Action,
+) -> Row {
+    Row {
+        code,
+        starting,
+        logging_in,
+        signing,
+        reopening,
     }
 }
 
-/// The rows of the table: code, what follows while signing, what follows while reopening.
-pub fn rows() -> impl Iterator<Item = (String, Action, Action)> {
-    TABLE
-        .iter()
-        .map(|(code, signing, reopening)| (ReturnCode(*code).to_string(), *signing, *reopening))
+use Action::{Latch, NewSession, ReplaceKeeper, Restart, Wait};
+
+/// Every return code that has a row of its own (PKCS#11 3.0 §5.1), and what it means.
+#[rustfmt::skip]
+const TABLE: &[Row] = &[
+    //  code                               starting       C_Login        signing        reopening
+    row(RvError::HostMemory,               Restart,       ReplaceKeeper, NewSession,    Wait),
+    row(RvError::DeviceMemory,             Restart,       ReplaceKeeper, NewSession,    Wait),
+    row(RvError::SessionCount,             Restart,       ReplaceKeeper, NewSession,    Wait),
+    row(RvError::GeneralError,             Restart,       Restart,       NewSession,    ReplaceKeeper),
+    row(RvError::FunctionFailed,           Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::FunctionCanceled,         Restart,       ReplaceKeeper, NewSession,    Wait),
+    row(RvError::OperationActive,          Restart,       ReplaceKeeper, NewSession,    Wait),
+    row(RvError::OperationNotInitialized,  Restart,       ReplaceKeeper, NewSession,    Wait),
+    row(RvError::SessionClosed,            Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::SessionHandleInvalid,     Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::KeyHandleInvalid,         Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::ObjectHandleInvalid,      Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::DeviceError,              Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::DeviceRemoved,            Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::TokenNotPresent,          Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::TokenNotRecognized,       Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::SlotIdInvalid,            Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::UserNotLoggedIn,          Restart,       ReplaceKeeper, ReplaceKeeper, ReplaceKeeper),
+    row(RvError::CryptokiNotInitialized,   Restart,       ReplaceKeeper, ReplaceKeeper, ReplaceKeeper),
+    row(RvError::UserPinNotInitialized,    Restart,       Restart,       NewSession,    ReplaceKeeper),
+    row(RvError::PinIncorrect,             Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinInvalid,               Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinLenRange,              Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinExpired,               Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinLocked,                Latch,         Latch,         Latch,         Latch),
+    OTHER,
+];
+
+/// Any code without a row, a vendor's own for example: the last row of the table, and its own example.
+#[rustfmt::skip]
+const OTHER: Row =
+    row(RvError::VendorDefined(0x8000_0001), Restart,     ReplaceKeeper, NewSession,    ReplaceKeeper);
+
+impl Row {
+    /// The code's name, as `fault-ctl` takes it.
+    pub fn code(&self) -> String {
+        match self.code {
+            RvError::VendorDefined(code) => format!("{code:#x}"),
+            code => ReturnCode(code).to_string(),
+        }
+    }
+
+    /// What follows while `doing`.
+    pub fn action(&self, doing: Doing) -> Action {
+        match (doing, self.signing) {
+            (Doing::Starting, _) => self.starting,
+            (Doing::LoggingIn, _) => self.logging_in,
+            (Doing::SigningInTheLogin, NewSession | Wait) => ReplaceKeeper,
+            (Doing::Signing | Doing::SigningInTheLogin, action) => action,
+            (Doing::Reopening, _) => self.reopening,
+        }
+    }
+}
+
+/// What to do after `error`.
+pub fn after(error: &TokenError, doing: Doing) -> Action {
+    match error {
+        TokenError::Call { code, .. } => TABLE
+            .iter()
+            .find(|row| row.code == code.0)
+            .unwrap_or(&OTHER)
+            .action(doing),
+        // A signature of the wrong length, or one that does not verify: once more, and then it is the
+        // caller's error.
+        TokenError::Answer { .. } | TokenError::SessionDead => match doing {
+            Doing::Signing => NewSession,
+            Doing::Reopening => Wait,
+            Doing::Starting | Doing::LoggingIn | Doing::SigningInTheLogin => ReplaceKeeper,
+        },
+        TokenError::WrongScheme { .. } => Action::Refuse,
+        error if error.is_pin_verdict() => Latch,
+        // What SoftHSM's half-written file looks like.
+        TokenError::TokenMissing { .. }
+        | TokenError::Login {
+            refusal: LoginRefusal::NoPinSet | LoginRefusal::NotInitialised,
+            ..
+        } if matches!(doing, Doing::Starting | Doing::LoggingIn) => Restart,
+        // The key or the token is not where it was.
+        _ => ReplaceKeeper,
+    }
+}
+
+/// The rows of the table; the last one stands for all other codes.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    TABLE.iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(code: RvError) -> TokenError {
+        TokenError::Call {
+            code: ReturnCode(code),
+            function: "C_Sign".into(),
+            doing: "signing",
+        }
+    }
+
+    #[test]
+    fn a_code_without_a_row_is_the_last_row() {
+        for doing in [
+            Doing::Starting,
+            Doing::LoggingIn,
+            Doing::Signing,
+            Doing::SigningInTheLogin,
+            Doing::Reopening,
+        ] {
+            let unknown = call(RvError::VendorDefined(0x8765_4321));
+            assert_eq!(after(&unknown, doing), OTHER.action(doing), "{doing:?}");
+            assert_eq!(after(&call(RvError::PinLocked), doing), Latch, "{doing:?}");
+        }
+    }
+
+    #[test]
+    fn the_session_that_holds_the_login_is_never_replaced_alone() {
+        for row in rows() {
+            let action = row.action(Doing::SigningInTheLogin);
+            assert!(matches!(action, ReplaceKeeper | Latch), "{row:?}");
+        }
+    }
 }

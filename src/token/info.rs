@@ -97,6 +97,11 @@ impl TokenInfo {
         self.serial.is_empty() || (self.initialised && self.pin == PinState::NotSet)
     }
 
+    /// Whether no number of wrong PINs locks it; known of SoftHSM alone.
+    pub(super) fn never_locks(&self) -> bool {
+        self.manufacturer.contains("SoftHSM")
+    }
+
     /// What stands against trying a PIN, known before one is tried.
     pub fn login_refusal(&self) -> Option<LoginRefusal> {
         if !self.initialised {
@@ -116,6 +121,11 @@ impl TokenInfo {
 }
 
 impl PinState {
+    /// Whether a wrong PIN was counted since the last login.
+    pub(super) fn is_counting(self) -> bool {
+        matches!(self, Self::WrongTryRecorded | Self::FinalTry | Self::Locked)
+    }
+
     fn of(info: &cryptoki::slot::TokenInfo) -> Self {
         match () {
             () if !info.user_pin_initialized() => Self::NotSet,

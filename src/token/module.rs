@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -11,6 +11,7 @@ use cryptoki::slot::Slot;
 use fastness_secret_page::PinCalls;
 
 use super::error::{ModuleFault, ReturnCode, TokenError};
+use super::heal::{self, Action, Doing};
 use super::info::TokenInfo;
 use super::session::Token;
 use super::uri::TokenUri;
@@ -35,15 +36,15 @@ pub(super) struct Loaded {
     /// The calls that take a PIN: cryptoki's would need a copy of it.
     pub(super) pin_calls: PinCalls,
     path: PathBuf,
-    /// How many sessions are open. Held while one is opened and while the module is restarted, so
-    /// that it is never finalised under a session: another thread may be signing in it.
+    /// How many sessions are open, being opened or being closed. Held while the module is restarted or
+    /// ended, so that it is never finalised under a session: another thread may be signing in it.
     sessions: Mutex<usize>,
 }
 
 /// An open session; closed when dropped.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// There until it is dropped.
+    /// There once it is open, until it is dropped.
     raw: Option<cryptoki::session::Session>,
     pub(super) loaded: Arc<Loaded>,
 }
@@ -121,10 +122,7 @@ impl Module {
         for _ in 0..RESTARTS {
             let again = match &found {
                 Ok((_, info)) => info.may_be_half_read(),
-                Err(error) => matches!(
-                    error,
-                    TokenError::TokenMissing { .. } | TokenError::Call { .. }
-                ),
+                Err(error) => heal::after(error, Doing::Starting) == Action::Restart,
             };
             if !again || !self.loaded.restart()? {
                 break;
@@ -195,7 +193,7 @@ impl Loaded {
 
     /// C_Finalize and C_Initialize, unless a session is open; says whether it was done.
     pub(super) fn restart(&self) -> Result<bool, TokenError> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions();
         if *sessions > 0 {
             return Ok(false);
         }
@@ -204,6 +202,23 @@ impl Loaded {
         let _ = self.pkcs11.clone().finalize();
         self.initialise_patiently()?;
         Ok(true)
+    }
+
+    /// C_Finalize, unless a session is open.
+    pub(super) fn end(&self) -> Result<(), TokenError> {
+        let sessions = self.sessions();
+        if *sessions > 0 {
+            return Err(TokenError::Module {
+                path: self.path.clone(),
+                fault: ModuleFault::InUse,
+            });
+        }
+        let ended = self.pkcs11.clone().finalize();
+        ended.map_err(TokenError::call("finalising the module"))
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, usize> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn initialise_patiently(&self) -> Result<(), TokenError> {
@@ -235,36 +250,31 @@ impl Open {
         slot: Slot,
         access: Access,
     ) -> Result<Self, TokenError> {
-        let mut sessions = loaded
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        // It counts from before the call until after its end, and nothing is held in the call: it may hang.
+        *loaded.sessions() += 1;
+        let mut open = Self {
+            raw: None,
+            loaded: loaded.clone(),
+        };
         let raw = match access {
             Access::ReadOnly => loaded.pkcs11.open_ro_session(slot),
             Access::ReadWrite => loaded.pkcs11.open_rw_session(slot),
         };
-        let raw = Some(raw.map_err(TokenError::call("opening a session"))?);
-        *sessions += 1;
-        Ok(Self {
-            raw,
-            loaded: loaded.clone(),
-        })
+        open.raw = Some(raw.map_err(TokenError::call("opening a session"))?);
+        Ok(open)
     }
 
     pub(super) fn raw(&self) -> &cryptoki::session::Session {
-        self.raw.as_ref().expect("only `drop` takes it")
+        self.raw
+            .as_ref()
+            .expect("`new` puts it there, only `drop` takes it")
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut sessions = self
-            .loaded
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         self.raw = None;
-        *sessions -= 1;
+        *self.loaded.sessions() -= 1;
     }
 }
 

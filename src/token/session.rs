@@ -12,6 +12,7 @@ use fastness_secret_page::User;
 
 use super::Scheme;
 use super::error::{LoginRefusal, ReturnCode, TokenError};
+use super::heal::{self, Action, Doing};
 use super::info::{PinState, TokenInfo};
 use super::key::Key;
 use super::mechanism;
@@ -34,6 +35,9 @@ struct Place {
     slot: Slot,
     /// Keeps the login alive, which ends with the last session of the process.
     login: Option<Open>,
+    /// In which a login failed: open until the next is tried or the token is dropped, so that a verdict
+    /// on the PIN can be told before the module is asked for anything more. It may hang or crash.
+    failed: Option<Open>,
 }
 
 /// Who wants a login.
@@ -47,6 +51,7 @@ enum Asked {
 #[derive(Debug)]
 pub struct Session {
     open: Open,
+    holds_login: bool,
     dead: Cell<bool>,
     pub(super) slot: Slot,
     token: TokenUri,
@@ -56,7 +61,11 @@ impl Token {
     pub(super) fn new(loaded: Arc<Loaded>, slot: Slot, info: TokenInfo) -> Self {
         Self {
             loaded,
-            place: Mutex::new(Place { slot, login: None }),
+            place: Mutex::new(Place {
+                slot,
+                login: None,
+                failed: None,
+            }),
             info,
         }
     }
@@ -80,8 +89,8 @@ impl Token {
     }
 
     /// Logs this process in as the token's user. The PIN is tried once: a wrong one is never tried
-    /// again here. Errors that say nothing about the PIN are met with C_Finalize and C_Initialize,
-    /// at most four times (SoftHSM: see `module.rs`), unless a session is open.
+    /// again here. Only SoftHSM, which never locks a PIN, is asked again after an answer that says nothing
+    /// about it ([`Action::Restart`]), at most four times, unless a session is open.
     ///
     /// # Errors
     /// [`TokenError::Login`] with the verdict, or [`TokenError::Call`].
@@ -103,28 +112,55 @@ impl Token {
         if place.login.is_some() {
             return Err(self.refused(LoginRefusal::AlreadyLoggedIn));
         }
-        let mut outcome = self.try_login(place.slot, &pin, asked);
+        place.failed = None;
+        let mut outcome = self.try_login(&mut place, &pin, asked);
         for _ in 0..RESTARTS {
-            let again = outcome.as_ref().is_err_and(may_pass);
-            if !again || !self.loaded.restart()? {
+            let Err(tried) = &outcome else { break };
+            let again = heal::after(&tried.error, tried.doing) == Action::Restart
+                && (tried.doing == Doing::Starting || self.info.never_locks());
+            if !again {
                 break;
             }
-            outcome = self.loaded.find(&self.uri()?).and_then(|(slot, _)| {
-                place.slot = slot;
-                self.try_login(slot, &pin, asked)
-            });
+            place.failed = None;
+            if !self.loaded.restart()? {
+                break;
+            }
+            outcome = match self.loaded.find(&self.uri()?) {
+                Ok((slot, _)) => {
+                    place.slot = slot;
+                    self.try_login(&mut place, &pin, asked)
+                }
+                Err(error) => Err(Tried::before_the_pin(error)),
+            };
         }
-        place.login = Some(outcome?);
+        outcome.map_err(|tried| tried.error)
+    }
+
+    fn try_login(&self, place: &mut Place, pin: &UserPin, asked: Asked) -> Result<(), Tried> {
+        let session = self
+            .before_login(place.slot, asked)
+            .map_err(Tried::before_the_pin)?;
+        let code = self.loaded.pin_calls.log_in(
+            session.raw().handle(),
+            User::User,
+            pin.expose_for_login(),
+        );
+        match Rv::from(code).into_result(Function::Login) {
+            Ok(()) => place.login = Some(session),
+            Err(error) => {
+                place.failed = Some(session);
+                return Err(Tried {
+                    error: self.verdict(error, place.slot),
+                    doing: Doing::LoggingIn,
+                });
+            }
+        }
         Ok(())
     }
 
-    fn try_login(&self, slot: Slot, pin: &UserPin, asked: Asked) -> Result<Open, TokenError> {
-        let info = self
-            .loaded
-            .pkcs11
-            .get_token_info(slot)
-            .map_err(TokenError::call("login"))?;
-        let (info, uri) = (TokenInfo::of(&info), self.uri()?);
+    /// What has to hold before a PIN is tried, and the session to try it in.
+    fn before_login(&self, slot: Slot, asked: Asked) -> Result<Open, TokenError> {
+        let (info, uri) = (self.info_now(slot)?, self.uri()?);
         if !info.is(&uri) {
             let present = vec![info.name()];
             return Err(TokenError::TokenMissing {
@@ -138,19 +174,16 @@ impl Token {
         if asked == Asked::ByItself && info.pin == PinState::WrongTryRecorded {
             return Err(self.refused(LoginRefusal::WrongTryRecorded));
         }
-        let session = Open::new(&self.loaded, slot, Access::ReadOnly)?;
-        let code = self.loaded.pin_calls.log_in(
-            session.raw().handle(),
-            User::User,
-            pin.expose_for_login(),
-        );
-        Rv::from(code)
-            .into_result(Function::Login)
-            .map_err(|error| self.verdict(error))?;
-        Ok(session)
+        Open::new(&self.loaded, slot, Access::ReadOnly)
     }
 
-    fn verdict(&self, error: Error) -> TokenError {
+    fn info_now(&self, slot: Slot) -> Result<TokenInfo, TokenError> {
+        let info = self.loaded.pkcs11.get_token_info(slot);
+        Ok(TokenInfo::of(&info.map_err(TokenError::call("login"))?))
+    }
+
+    /// What a failed C_Login means. A module may have other words for a wrong PIN; its flags tell.
+    fn verdict(&self, error: Error, slot: Slot) -> TokenError {
         let refusal = match error {
             Error::Pkcs11(code, _) => match code {
                 RvError::PinIncorrect => LoginRefusal::WrongPin,
@@ -162,6 +195,9 @@ impl Token {
                 RvError::UserPinNotInitialized => LoginRefusal::NoPinSet,
                 RvError::UserAlreadyLoggedIn | RvError::UserAnotherAlreadyLoggedIn => {
                     LoginRefusal::AlreadyLoggedIn
+                }
+                other if self.info_now(slot).is_ok_and(|info| info.pin.is_counting()) => {
+                    LoginRefusal::Counted(ReturnCode(other).to_string())
                 }
                 _ => return TokenError::call("login")(error),
             },
@@ -195,10 +231,22 @@ impl Token {
             Err(error) if error.is_session_shortage() => {
                 let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
                 let open = place.login.take().ok_or(error)?;
-                Ok(Session::with(open, place.slot, self.uri()?))
+                let mut session = Session::with(open, place.slot, self.uri()?);
+                session.holds_login = true;
+                Ok(session)
             }
             outcome => outcome,
         }
+    }
+
+    /// Ends the login and the module (C_Finalize), once every session is closed.
+    ///
+    /// # Errors
+    /// When a session is still open, or C_Finalize fails.
+    pub fn end(&self) -> Result<(), TokenError> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        (place.login, place.failed) = (None, None);
+        self.loaded.end()
     }
 
     pub(super) fn open(&self, access: Access) -> Result<Session, TokenError> {
@@ -224,10 +272,16 @@ impl Session {
     fn with(open: Open, slot: Slot, token: TokenUri) -> Self {
         Self {
             open,
+            holds_login: false,
             dead: Cell::new(false),
             slot,
             token,
         }
+    }
+
+    /// Whether the login ends with this session: the token had no other.
+    pub fn holds_login(&self) -> bool {
+        self.holds_login
     }
 
     /// Tries what may fail in another read-only session on the same token, or in this one where the
@@ -301,15 +355,17 @@ impl Session {
     }
 }
 
-/// Whether a failed login said nothing about the PIN and may be the token's half-written file.
-fn may_pass(error: &TokenError) -> bool {
-    matches!(
-        error,
-        TokenError::Call { .. }
-            | TokenError::TokenMissing { .. }
-            | TokenError::Login {
-                refusal: LoginRefusal::NoPinSet | LoginRefusal::NotInitialised,
-                ..
-            }
-    )
+/// A login that failed, and where.
+struct Tried {
+    error: TokenError,
+    doing: Doing,
+}
+
+impl Tried {
+    fn before_the_pin(error: TokenError) -> Self {
+        Self {
+            error,
+            doing: Doing::Starting,
+        }
+    }
 }

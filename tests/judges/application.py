@@ -2,7 +2,9 @@
 
 It echoes what it gets, and says who the node told it the caller is. Runs until its input ends."""
 
+import hashlib
 import sys
+import threading
 from concurrent import futures
 
 import grpc
@@ -12,7 +14,7 @@ def told(context):
     return [
         ("told-" + key, value)
         for key, value in context.invocation_metadata()
-        if key.startswith("x-")
+        if key.startswith(("x-", "x_"))
     ]
 
 
@@ -27,6 +29,11 @@ class Echo(grpc.GenericRpcHandler):
             "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
             "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
             "/test.Echo/Much": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(60_000)),
+            "/test.Echo/Large": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(2 << 20)),
+            "/test.Echo/Bulk": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(64 << 20)),
+            "/test.Echo/Deaf": grpc.stream_unary_rpc_method_handler(self.deaf),
+            "/test.Echo/Hash": grpc.stream_unary_rpc_method_handler(self.hash),
+            "/test.Echo/Wait": grpc.unary_unary_rpc_method_handler(self.wait),
             "/test.Echo/Fail": grpc.unary_unary_rpc_method_handler(self.fail),
         }.get(details.method)
 
@@ -37,6 +44,26 @@ class Echo(grpc.GenericRpcHandler):
     def both(self, requests, context):
         yield from requests
 
+    def deaf(self, _requests, context):
+        self.until_over(context)
+
+    def hash(self, requests, _context):
+        whole = hashlib.sha256()
+        for request in requests:
+            whole.update(request)
+        return whole.digest()
+
+    def wait(self, _request, context):
+        left = context.time_remaining()
+        print("asked", "with a deadline" if left is not None and 0 < left <= 30 else left, flush=True)
+        self.until_over(context)
+        print("over", flush=True)
+
+    def until_over(self, context):
+        over = threading.Event()
+        if context.add_callback(over.set):
+            over.wait()
+
     def fail(self, request, context):
         context.set_trailing_metadata(told(context))
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as you wish: " + request.decode())
@@ -44,7 +71,7 @@ class Echo(grpc.GenericRpcHandler):
 
 def main():
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    server = grpc.server(futures.ThreadPoolExecutor(16), options=limits)
+    server = grpc.server(futures.ThreadPoolExecutor(64), options=limits)
     server.add_generic_rpc_handlers([Echo()])
     if server.add_insecure_port(sys.argv[1]) == 0:
         sys.exit("cannot listen")

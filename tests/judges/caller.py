@@ -1,8 +1,12 @@
 """An application that calls a peer through its node: grpcio, plaintext, to the place that the first
-argument names. Prints one line for each call."""
+argument names. Prints one line for each call.
 
+    caller.py PLACE ACTION [CA CERTIFICATE KEY]     with the files: a peer itself, by mutual TLS"""
+
+import hashlib
 import os
 import sys
+import threading
 
 import grpc
 
@@ -12,16 +16,24 @@ def main():
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     if os.environ.get("grpc_proxy"):
         limits.append(("grpc.enable_http_proxy", 1))
-    with grpc.insecure_channel(place, options=limits) as channel:
+    files = [open(path, "rb").read() for path in sys.argv[3:]]
+    with opened(place, limits, *files) as channel:
         try:
             ACTIONS[action](channel)
         except grpc.RpcError as error:
             print(error.code().name, error.details())
 
 
+def opened(place, options, ca=None, certificate=None, key=None):
+    if not ca:
+        return grpc.insecure_channel(place, options=options)
+    return grpc.secure_channel(place, grpc.ssl_channel_credentials(ca, key, certificate), options=options)
+
+
 def unary(channel):
     call = channel.unary_unary("/test.Echo/Unary")
-    forged = [("x-fastness-peer-id", "spiffe://test.example/admin"), ("x-own", "kept")]
+    forged = [(name, "spiffe://test.example/admin") for name in ("x-fastness-peer-id", "x_fastness_peer_id")]
+    forged.append(("x-own", "kept"))
     answer, info = call.with_call(b"hello", metadata=forged, timeout=20)
     trailers = {key: value for key, value in info.trailing_metadata()}
     print(answer.decode(), sorted(trailers.items()))
@@ -48,6 +60,62 @@ def slow(channel):
     print("ended well", flush=True)
 
 
+def twice(channel):
+    """The second call when the test says so, on the same connection."""
+    unary(channel)
+    sys.stdout.flush()
+    sys.stdin.readline()
+    unary(channel)
+
+
+def take_back(channel):
+    call = channel.unary_unary("/test.Echo/Wait").future(b"", timeout=30)
+    sys.stdin.readline()
+    call.cancel()
+    print(call.code().name, flush=True)
+    late(channel)
+
+
+def late(channel):
+    call = channel.unary_unary("/test.Echo/Wait").future(b"", timeout=2)
+    print(call.code().name, flush=True)
+
+
+def uploads(channel):
+    """Calls beside uploads that nobody reads."""
+
+    def blocks(begun):
+        yield bytes(1 << 20)
+        begun.set()
+        while True:
+            yield bytes(1 << 20)
+
+    begun = [threading.Event() for _ in range(8)]
+    stuck = [channel.stream_unary("/test.Echo/Deaf").future(blocks(event)) for event in begun]
+    assert all(event.wait(60) for event in begun)
+    for _ in range(20):
+        assert channel.unary_unary("/test.Echo/Unary")(b"beside", timeout=20) == b"beside"
+    assert not any(call.done() for call in stuck)
+    for call in stuck:
+        call.cancel()
+    print("answered beside 8 uploads")
+
+
+def gigabyte(channel):
+    sent = hashlib.sha256()
+
+    def blocks():
+        block = os.urandom(1 << 20)
+        for number in range(1024):
+            piece = number.to_bytes(8, "big") + block[8:]
+            sent.update(piece)
+            yield piece
+
+    received = channel.stream_unary("/test.Echo/Hash")(blocks(), timeout=600)
+    assert received == sent.digest()
+    print("1 GiB arrived whole")
+
+
 def bulk(channel):
     blocks = [bytes([number % 251]) * (1 << 20) for number in range(64)]
     answers = channel.stream_stream("/test.Echo/Both")(iter(blocks), timeout=60)
@@ -61,5 +129,16 @@ def message(channel):
     print("100 MiB in one message")
 
 
-ACTIONS = {"unary": unary, "slow": slow, "fail": fail, "heard": heard, "bulk": bulk, "message": message}
+ACTIONS = {
+    "unary": unary,
+    "twice": twice,
+    "slow": slow,
+    "heard": heard,
+    "fail": fail,
+    "bulk": bulk,
+    "message": message,
+    "uploads": uploads,
+    "take_back": take_back,
+    "gigabyte": gigabyte,
+}
 main()

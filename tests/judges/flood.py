@@ -35,7 +35,7 @@ class Peer:
         context.set_alpn_protocols(["h2"])
         self.stream = context.wrap_socket(socket.create_connection((host, int(port))))
         self.stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, payload=settings))
-        self.stream.recv(9)
+        self.heard = self.stream.recv(9)
 
     def flood(self, frames):
         """Sends them all; whether the node put up with it."""
@@ -120,11 +120,60 @@ def no_window(peer):
         yield frame(DATA, END_STREAM, stream, bytes(5))
 
 
+def unread(peer):
+    """Asks for much more than any connection holds, and takes nothing."""
+    for number in range(40):
+        stream = 2 * number + 1
+        yield frame(HEADERS, END_HEADERS, stream, request(b"/test.Echo/Large"))
+        yield frame(DATA, END_STREAM, stream, bytes(5))
+
+
+def pings_with_data(peer):
+    """What grpc-go does: a PING for each piece of the answer, to learn how much the way holds."""
+    peer.stream.sendall(
+        frame(WINDOW_UPDATE, payload=struct.pack(">I", 1 << 30))
+        + frame(HEADERS, END_HEADERS, 1, request(b"/test.Echo/Bulk"))
+        + frame(DATA, END_STREAM, 1, bytes(5))
+    )
+    reader = peer.stream.makefile("rb")
+    if len(peer.heard) == 9:
+        reader.read(int.from_bytes(peer.heard[:3], "big"))
+    pings = 0
+    while head := reader.read(9):
+        reader.read(int.from_bytes(head[:3], "big"))
+        if head[3] == DATA:
+            peer.stream.sendall(frame(PING, payload=b"12345678"))
+            pings += 1
+        elif head[3] == HEADERS and head[4] & END_STREAM:
+            return f"whole after {pings // 1000} thousand PINGs"
+    return "closed"
+
+
+def connections(arguments):
+    """How many of them are let in at once."""
+    open_ones = []
+    for _ in range(4):
+        try:
+            peer = Peer(*arguments)
+            if peer.heard:
+                open_ones.append(peer)
+        except (ConnectionError, ssl.SSLError):
+            pass
+    return f"{len(open_ones)} of 4"
+
+
 def main():
-    host, port, certificate, key, action = sys.argv[1:]
+    *arguments, action = sys.argv[1:]
+    if action == "connections":
+        print(connections(arguments))
+        return
     # SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2)
-    window = struct.pack(">HI", 4, 0) if action == "no_window" else b""
-    peer = Peer(host, port, certificate, key, window)
+    windows = {"no_window": 0, "unread": 0, "pings_with_data": 1 << 30}
+    window = struct.pack(">HI", 4, windows[action]) if action in windows else b""
+    peer = Peer(*arguments, window)
+    if action == "pings_with_data":
+        print(pings_with_data(peer))
+        return
     ended = peer.flood(globals()[action](peer))
     if action == "no_window":
         # The node put up with it for a while: now it holds on until it is thrown out.
@@ -136,6 +185,9 @@ def main():
         except (ConnectionError, ssl.SSLError):
             pass
         print("thrown out")
+    elif action == "unread":
+        print(ended, flush=True)
+        sys.stdin.readline()
     else:
         print(ended)
 

@@ -1,7 +1,9 @@
 """A grpcio client of a Fastness node, with its key in a file. Talks with the test by lines."""
 
 import argparse
+import queue
 import sys
+import threading
 
 import grpc
 from fastness.peer.v1 import peer_pb2, peer_pb2_grpc
@@ -111,6 +113,39 @@ def slow_transfer(channel, _args):
     print("ended well", flush=True)
 
 
+def chat(channel, _args):
+    """One stream, open for as long as the test likes: each line of the test's is a block there and back."""
+    waiting = queue.Queue()
+    answers = peer_pb2_grpc.PeerStub(channel).Transfer(iter(waiting.get, None))
+    said = 0
+    for line in sys.stdin:
+        waiting.put(block(1000, 1000))
+        answer = next(answers)
+        said += 1
+        assert (len(answer.block), answer.received) == (1000, 1000 * said), (said, answer.received)
+        print(said, flush=True)
+    waiting.put(None)
+    assert list(answers) == []
+    print("ended well", flush=True)
+
+
+def watch_health(channel, _args):
+    """Each state that the node reports, until the test has heard enough."""
+    answers = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+
+    def stop():
+        sys.stdin.read()
+        answers.cancel()
+
+    threading.Thread(target=stop, daemon=True).start()
+    try:
+        for answer in answers:
+            print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status), flush=True)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.CANCELLED, error
+    print("the end", flush=True)
+
+
 def refused(channel, _args):
     try:
         peer_pb2_grpc.PeerStub(channel).Hello(peer_pb2.HelloRequest())
@@ -157,6 +192,8 @@ def main():
             "beyond-the-limit": beyond_the_limit,
             "unknown-method": unknown_method,
             "slow-transfer": slow_transfer,
+            "chat": chat,
+            "watch-health": watch_health,
             "refused": refused,
             "greet": greet,
             "calls": calls,

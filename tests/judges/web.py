@@ -11,13 +11,20 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def answer(self):
-        told = [self.headers.get(name, "-") for name in ("x-fastness-peer-id", "x-fastness-pin-label", "x-own")]
+        told = [self.folded(name) for name in ("x-fastness-peer-id", "x-fastness-pin-label", "x-own")]
         length = str(len(self.body())) if self.command == "PUT" else ""
+        if self.path == "/host":
+            told = [self.headers.get("host", "-")]
         text = " ".join([self.command, self.path, *told, length]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+    def folded(self, name):
+        """As CGI and WSGI read headers, which tell no `-` from a `_`."""
+        found = [value for key, value in self.headers.items() if key.lower().replace("_", "-") == name]
+        return ",".join(found) or "-"
 
     def body(self):
         if self.headers.get("Transfer-Encoding") != "chunked":

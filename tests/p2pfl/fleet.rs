@@ -278,4 +278,24 @@ pub fn no_private_key_below(folder: &std::path::Path) {
     let output = grep.output().expect("grep");
     // 1: nothing was found.
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let mut left = vec![folder.to_owned()];
+    while let Some(path) = left.pop() {
+        let meta = std::fs::symlink_metadata(&path).expect("it is there");
+        if meta.is_dir() {
+            let entries = std::fs::read_dir(&path).expect("a folder").flatten();
+            left.extend(entries.map(|entry| entry.path()));
+        } else if meta.is_file() {
+            assert!(!is_key_in_der(&path), "{path:?}");
+        }
+    }
+}
+
+/// Whether openssl reads a private key from it that is in no armour.
+pub fn is_key_in_der(file: &std::path::Path) -> bool {
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "pkey", "-inform", "DER", "-noout", "-passin", "pass:x", "-in",
+    ]);
+    let output = openssl.arg(file).output().expect("openssl");
+    output.status.success()
 }

@@ -108,8 +108,8 @@ impl Counts {
         self.of(function, "calls")
     }
 
-    /// One counter of a function: `calls`, `size_queries`, `injected`, `errors`, `delayed`, `hung` or
-    /// `corrupted`.
+    /// One counter of a function: `calls`, `size_queries`, `injected`, `errors`, `delayed`, `hung`,
+    /// `corrupted` or `overlapped`.
     pub fn of(&self, function: &str, counter: &str) -> u64 {
         self.0["functions"][function][counter].as_u64().unwrap_or(0)
     }

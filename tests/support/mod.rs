@@ -13,6 +13,7 @@ pub mod python;
 pub mod rehearsal;
 pub mod scalar;
 pub mod shaker;
+pub mod terminal;
 pub mod token;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,15 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < until, "it never happened: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Ends a test that only root can do: passing without having looked would say something untrue.
+#[track_caller]
+pub fn as_root(why: &str) {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "{why}: run this test with sudo, as tests/run does"
+    );
 }
 
 /// Runs `command`, which must succeed, and returns its standard output.

@@ -66,6 +66,17 @@ impl Node {
         }
     }
 
+    /// A node in `folder` that somebody else started and ends.
+    pub fn attached(name: &str, folder: &Path, port: u16) -> Self {
+        Self {
+            name: name.into(),
+            folder: folder.into(),
+            port,
+            begins: 0,
+            supervisor: None,
+        }
+    }
+
     /// Waits until it serves.
     #[track_caller]
     pub fn wait_ready(&self) {

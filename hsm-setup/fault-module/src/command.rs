@@ -36,6 +36,8 @@ pub enum Command {
         kind: Kind,
         /// Which calls, and with which code.
         strike: Strike,
+        /// The function whose next success ends it: C_Login or C_Initialize.
+        until: Option<Function>,
     },
     /// Hung calls go on, and no more hang.
     Release(Vec<Function>),
@@ -63,6 +65,8 @@ pub enum Command {
 pub enum Kind {
     /// It answers with the code; the wrapped module is not called.
     Fail,
+    /// When the wrapped module fails, it answers with the code.
+    Reword,
     /// It does not return until it is released.
     Hang,
     /// The process ends by SIGABRT.
@@ -91,6 +95,7 @@ impl Command {
         let command = match *verb {
             "set" => words.delay(),
             "fail" => words.strike(Kind::Fail),
+            "reword" => words.strike(Kind::Reword),
             "hang" => words.strike(Kind::Hang),
             "abort" => words.strike(Kind::Abort),
             "corrupt" => words.strike(Kind::Corrupt),
@@ -133,11 +138,17 @@ impl Command {
                 functions,
                 kind,
                 strike,
+                until,
             } => {
                 for function in functions {
                     let cell = state.cell(*function);
+                    if *kind == Kind::Fail {
+                        let cure = until.map_or(0, |until| until as u32 + 1);
+                        cell.fail_until.store(cure, Release);
+                    }
                     let (bit, trigger) = match kind {
                         Kind::Fail => (armed::FAIL, &cell.fail),
+                        Kind::Reword => (armed::REWORD, &cell.reword),
                         Kind::Hang => (armed::HANG, &cell.hang),
                         Kind::Abort => (armed::ABORT, &cell.abort),
                         Kind::Corrupt => (armed::CORRUPT, &cell.corrupt),
@@ -300,10 +311,10 @@ impl<'a> Words<'a> {
             return Err(format!("{} returns no signature to corrupt", other.name()));
         }
         let code = match kind {
-            Kind::Fail => codes::parse(
-                self.next()
-                    .ok_or("`fail` needs a code, such as CKR_DEVICE_ERROR")?,
-            )?,
+            Kind::Fail | Kind::Reword => {
+                let code = self.next();
+                codes::parse(code.ok_or("it needs a code, such as CKR_DEVICE_ERROR")?)?
+            }
             _ => 0,
         };
         // A process aborts once; its replacement lives, unless told otherwise.
@@ -321,10 +332,24 @@ impl<'a> Words<'a> {
             times: times.unwrap_or(usual),
             after: self.count("after")?.unwrap_or(0),
         };
+        let until = match self.take("until").map(|name| (name, Function::named(name))) {
+            None => None,
+            Some((_, Some(cure @ (Function::C_Login | Function::C_Initialize))))
+                if kind == Kind::Fail =>
+            {
+                Some(cure)
+            }
+            Some((name, _)) => {
+                return Err(format!(
+                    "`until={name}`: only `fail` ends so, with C_Login or C_Initialize"
+                ));
+            }
+        };
         Ok(Command::Strike {
             functions,
             kind,
             strike,
+            until,
         })
     }
 
@@ -454,11 +479,15 @@ mod tests {
                     code: 0x30,
                     times: 3,
                     after: 2
-                }
+                },
+                until: None,
             })
         );
         for line in [
             "hang sign",
+            "reword C_Login 0x80000001",
+            "fail C_Sign CKR_DEVICE_ERROR until=C_Login",
+            "fail all CKR_GENERAL_ERROR until=C_Initialize",
             "release",
             "corrupt",
             "corrupt C_Sign times=forever",
@@ -493,6 +522,9 @@ mod tests {
             "fail C_Sign",
             "fail C_Sgin CKR_DEVICE_ERROR",
             "fail C_Sign CKR_OK",
+            "reword C_Login",
+            "fail C_Sign CKR_DEVICE_ERROR until=C_Sign",
+            "hang C_Sign until=C_Login",
             "fail C_Sign CKR_DEVICE_ERROR times=65535",
             "fail C_Sign CKR_DEVICE_ERROR C_SignInit",
             "corrupt C_Verify",

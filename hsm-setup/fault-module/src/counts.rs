@@ -33,7 +33,7 @@ pub fn table(state: &State) -> String {
     text
 }
 
-fn line(text: &mut String, name: &str, cells: [String; 7]) {
+fn line(text: &mut String, name: &str, cells: [String; 8]) {
     let _ = write!(text, "{name:<24}");
     for cell in cells {
         let _ = write!(text, " {cell:>12}");
@@ -100,15 +100,26 @@ pub fn rules(state: &State) -> String {
             }
             text.push('\n');
         }
-        let strikes: [(u32, &str, &Trigger); 4] = [
+        let strikes: [(u32, &str, &Trigger); 5] = [
             (armed::FAIL, "fail", &cell.fail),
             (armed::HANG, "hang", &cell.hang),
             (armed::ABORT, "abort", &cell.abort),
             (armed::CORRUPT, "corrupt", &cell.corrupt),
+            (armed::REWORD, "reword", &cell.reword),
         ];
         for (bit, verb, trigger) in strikes {
             if let Some(strike) = trigger.peek().filter(|_| bits & bit != 0) {
-                let _ = writeln!(text, "{verb} {}{}", function.name(), strike_words(strike));
+                let cure = (cell.fail_until.load(Acquire) as usize).checked_sub(1);
+                let until = cure
+                    .filter(|_| bit == armed::FAIL)
+                    .map(|cure| format!(" until={}", Function::ALL[cure].name()));
+                let _ = writeln!(
+                    text,
+                    "{verb} {}{}{}",
+                    function.name(),
+                    strike_words(strike),
+                    until.unwrap_or_default()
+                );
             }
         }
     }

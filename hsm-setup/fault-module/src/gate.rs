@@ -32,6 +32,8 @@ pub(crate) struct Gate {
     /// Held for reading inside the wrapped module, for writing when sessions are taken away: modules
     /// crash when that happens to a session in use.
     quiet: RwLock<()>,
+    /// Calls under way that a rule may hold up, but for C_Finalize.
+    held_up: AtomicU32,
     seen_logout: AtomicU32,
     /// What the use of keys answers until the next login; 0: nothing special.
     logged_out: AtomicU64,
@@ -45,6 +47,7 @@ impl Gate {
             sessions: Sessions::new(),
             process: OnceLock::new(),
             quiet: RwLock::new(()),
+            held_up: AtomicU32::new(0),
             seen_logout: AtomicU32::new(0),
             logged_out: AtomicU64::new(0),
         }
@@ -62,7 +65,19 @@ impl Gate {
         if rules == 0 && self.logged_out.load(Relaxed) == 0 {
             return self.enter(call, cell, real);
         }
-        self.rehearse(call, cell, real)
+        let other = u32::from(call.function != Function::C_Finalize);
+        self.held_up.fetch_add(other, AcqRel);
+        let code = self.rehearse(call, cell, real);
+        self.held_up.fetch_sub(other, AcqRel);
+        code
+    }
+
+    /// C_Finalize begins: counts it when another call is under way, which no module has to survive.
+    pub(crate) fn note_overlap(&self) {
+        if self.held_up.load(Acquire) > 0 {
+            let cell = self.state.cell(Function::C_Finalize);
+            cell.overlapped.fetch_add(1, Relaxed);
+        }
     }
 
     fn enter(&self, call: &Call, cell: &Cell, real: impl FnOnce() -> CK_RV) -> CK_RV {
@@ -131,6 +146,12 @@ impl Gate {
             cell.corrupted.fetch_add(1, Relaxed);
             // SAFETY: the wrapped module has just written so many bytes to this place and said so.
             unsafe { corrupt(signature, length) };
+        }
+        if code != CKR_OK
+            && rules & armed::REWORD != 0
+            && let Some(other) = cell.reword.pull()
+        {
+            return CK_RV::from(other);
         }
         code
     }

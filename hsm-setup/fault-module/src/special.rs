@@ -23,6 +23,7 @@ pub(crate) unsafe fn initialize(
         gate.process
             .get_or_init(|| gate.state.register(std::process::id()));
         gate.start_afresh();
+        gate.state.cured_by(Function::C_Initialize);
     }
     code
 }
@@ -32,6 +33,7 @@ pub(crate) unsafe fn finalize(
     real: unsafe extern "C" fn(*mut c_void) -> CK_RV,
     reserved: *mut c_void,
 ) -> CK_RV {
+    gate.note_overlap();
     // SAFETY: the caller's arguments, passed on.
     let code = unsafe { real(reserved) };
     if code == CKR_OK {
@@ -120,6 +122,7 @@ pub(crate) unsafe fn login(
     let code = unsafe { real(session, user, pin, length) };
     if code == CKR_OK {
         gate.login_stands();
+        gate.state.cured_by(Function::C_Login);
     }
     code
 }

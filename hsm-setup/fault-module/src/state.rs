@@ -9,7 +9,7 @@ use crate::functions::Function;
 /// "FASTNES" and a zero byte, little endian.
 const MAGIC: u64 = 0x0053_454e_5453_4146;
 /// Grows with every change of the layout below.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// The most sessions that `sessions=` can model.
 pub const MAX_LANES: usize = 64;
 /// Processes that are remembered; the oldest is forgotten first.
@@ -27,6 +27,8 @@ pub mod armed {
     pub const ABORT: u32 = 8;
     /// Its output is wrong.
     pub const CORRUPT: u32 = 16;
+    /// Errors of the wrapped module have another code.
+    pub const REWORD: u32 = 32;
 }
 
 /// Bits of [`State::session_rules`].
@@ -96,6 +98,8 @@ pub struct Cell {
     pub hung: AtomicU64,
     /// Outputs that were corrupted.
     pub corrupted: AtomicU64,
+    /// Calls of C_Finalize while a call that a rule holds up was under way.
+    pub overlapped: AtomicU64,
     /// Which rules there are, see [`armed`]. Written by controllers only.
     pub armed: AtomicU32,
     /// How many lanes serve at once; 0: no queue.
@@ -110,12 +114,16 @@ pub struct Cell {
     pub hang_epoch: AtomicU32,
     /// When, and with which code, it fails.
     pub fail: Trigger,
+    /// One more than the function whose next success ends that; 0: none does.
+    pub fail_until: AtomicU32,
     /// When it hangs.
     pub hang: Trigger,
     /// When it aborts.
     pub abort: Trigger,
     /// When its output is corrupted.
     pub corrupt: Trigger,
+    /// When, and with which code, an error of the wrapped module is told.
+    pub reword: Trigger,
     /// Until when (CLOCK_MONOTONIC, ns) each lane is taken. A call takes the lane that is free
     /// first and books it: a queue that survives the death of those who wait in it.
     pub lane: [AtomicU64; MAX_LANES],
@@ -230,14 +238,18 @@ impl Cell {
             (armed::FAIL, &self.fail),
             (armed::ABORT, &self.abort),
             (armed::CORRUPT, &self.corrupt),
+            (armed::REWORD, &self.reword),
         ] {
             if kind & bit != 0 {
                 trigger.set(None);
             }
         }
+        if kind & armed::FAIL != 0 {
+            self.fail_until.store(0, Release);
+        }
     }
 
-    pub(crate) fn counters(&self) -> [(&'static str, &AtomicU64); 7] {
+    pub(crate) fn counters(&self) -> [(&'static str, &AtomicU64); 8] {
         [
             ("calls", &self.calls),
             ("size_queries", &self.size_queries),
@@ -246,6 +258,7 @@ impl Cell {
             ("delayed", &self.delayed),
             ("hung", &self.hung),
             ("corrupted", &self.corrupted),
+            ("overlapped", &self.overlapped),
         ]
     }
 }
@@ -286,6 +299,17 @@ impl State {
         process.sessions.store(0, Release);
         process.pid.store(pid, Release);
         process
+    }
+
+    /// Ends the failures that last until `function` succeeds.
+    pub(crate) fn cured_by(&self, function: Function) {
+        for cell in &self.cells {
+            if Function::ALL.get((cell.fail_until.load(Acquire) as usize).wrapping_sub(1))
+                == Some(&function)
+            {
+                cell.disarm(armed::FAIL);
+            }
+        }
     }
 
     /// Sets all counters to zero.

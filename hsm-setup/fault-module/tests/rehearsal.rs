@@ -68,15 +68,12 @@ fn a_delay_is_how_long_a_call_takes() {
         let (_, key) = key_pair(&session);
         order("set C_Sign delay=30ms");
         let took = timed(|| drop(sign(&session, key).unwrap()));
-        assert!((30 * MS..45 * MS).contains(&took), "{took:?}");
+        assert!(took >= 30 * MS, "{took:?}");
         order("set C_Sign delay=30ms jitter=10ms");
         let took: Vec<_> = (0..8)
             .map(|_| timed(|| drop(sign(&session, key).unwrap())))
             .collect();
-        assert!(
-            took.iter().all(|took| (20 * MS..60 * MS).contains(took)),
-            "{took:?}"
-        );
+        assert!(took.iter().all(|took| *took >= 20 * MS), "{took:?}");
         assert!(
             took.iter()
                 .max()
@@ -87,7 +84,8 @@ fn a_delay_is_how_long_a_call_takes() {
         );
         assert_eq!(count("C_Sign", "delayed"), 9, "a size query is not delayed");
         order("clear");
-        assert!(timed(|| drop(sign(&session, key).unwrap())) < 10 * MS);
+        drop(sign(&session, key).unwrap());
+        assert_eq!(count("C_Sign", "delayed"), 9, "cleared");
     });
 }
 
@@ -107,11 +105,11 @@ fn a_serialised_delay_serves_so_many_at_once() {
         };
         // 80 signatures, 20 ms each: four at a time 400 ms, all at a time 100 ms.
         order("set C_Sign delay=20ms sessions=4");
-        let took = timed(all);
-        assert!((400 * MS..480 * MS).contains(&took), "{took:?}");
+        let four = timed(all);
+        assert!(four >= 400 * MS, "{four:?}");
         order("set C_Sign delay=20ms");
-        let took = timed(all);
-        assert!((100 * MS..180 * MS).contains(&took), "{took:?}");
+        let sixteen = timed(all);
+        assert!(sixteen >= 100 * MS && sixteen < four, "{sixteen:?}");
     });
 }
 
@@ -175,6 +173,70 @@ fn a_function_fails_with_a_code_for_some_calls() {
 }
 
 #[test]
+fn a_broken_module_is_cured_by_nothing_but_a_login_or_a_fresh_start() {
+    rehearse("", || {
+        let client = Client::new();
+        let session = client.login();
+        let (_, key) = key_pair(&session);
+        let broken = Err(RvError::DeviceError);
+        order("fail C_SignInit CKR_DEVICE_ERROR until=C_Login");
+        assert!(order("rules").contains("CKR_DEVICE_ERROR times=forever until=C_Login"));
+        assert_eq!(sign(&session, key), broken);
+        assert_eq!(sign(&client.session(), key), broken, "in any session");
+        code(session.logout()).unwrap();
+        code(session.login(UserType::User, Some(&PIN.into()))).unwrap();
+        let key = found(&session, ObjectClass::PRIVATE_KEY);
+        assert!(sign(&session, key).is_ok());
+
+        order("fail C_SignInit CKR_DEVICE_ERROR until=C_Initialize");
+        code(session.logout()).unwrap();
+        code(session.login(UserType::User, Some(&PIN.into()))).unwrap();
+        let key = found(&session, ObjectClass::PRIVATE_KEY);
+        assert_eq!(sign(&session, key), broken, "a login is not enough");
+        drop(session);
+        code(client.pkcs11.finalize()).unwrap();
+        let client = Client::new();
+        let session = client.login();
+        let key = found(&session, ObjectClass::PRIVATE_KEY);
+        assert!(sign(&session, key).is_ok());
+    });
+}
+
+#[test]
+fn an_error_of_the_module_is_told_in_other_words() {
+    rehearse("", || {
+        let client = Client::new();
+        let session = client.session();
+        order("reword C_Login CKR_GENERAL_ERROR");
+        let wrong = code(session.login(UserType::User, Some(&"wrong".into())));
+        assert_eq!(wrong, Err(RvError::GeneralError));
+        let info = client.pkcs11.get_token_info(client.slot).unwrap();
+        assert!(info.user_pin_count_low(), "it was really tried");
+        code(session.login(UserType::User, Some(&PIN.into()))).unwrap();
+    });
+}
+
+#[test]
+fn a_module_that_is_finalised_under_a_call_is_told() {
+    rehearse("", || {
+        let client = Client::new();
+        let session = client.login();
+        let (_, key) = key_pair(&session);
+        order("hang C_Sign times=1");
+        thread::scope(|scope| {
+            let pkcs11 = client.pkcs11.clone();
+            scope.spawn(move || sign(&session, key));
+            await_count("C_Sign", "hung", 1);
+            drop(pkcs11.finalize());
+            order("release");
+        });
+        assert_eq!(count("C_Finalize", "overlapped"), 1);
+        drop(Client::new().pkcs11.finalize());
+        assert_eq!(count("C_Finalize", "overlapped"), 1);
+    });
+}
+
+#[test]
 fn every_function_of_the_token_fails_when_it_is_unplugged() {
     rehearse("", || {
         let client = Client::new();
@@ -227,9 +289,7 @@ fn a_hung_call_goes_on_when_it_is_released() {
             thread::sleep(150 * MS);
             assert!(!hung.is_finished());
             order("release");
-            let start = Instant::now();
             assert!(hung.join().unwrap().is_ok());
-            assert!(start.elapsed() < 200 * MS, "{:?}", start.elapsed());
         });
     });
 }
@@ -246,7 +306,7 @@ fn clearing_a_long_delay_ends_the_wait() {
             await_count("C_Sign", "delayed", 1);
             order("clear");
             let took = timed(|| assert!(waiting.join().unwrap().is_ok()));
-            assert!(took < 200 * MS, "{took:?}");
+            assert!(took < Duration::from_secs(30), "{took:?}");
         });
     });
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
+use http::header::HOST;
 use http::request::Parts;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -17,6 +19,7 @@ use crate::fault::chain;
 use crate::proxy::{
     Answer, Asked, ByteStream, Direction, Refusal, Session, Target, asked, clean, tunnel, web,
 };
+use crate::telemetry::Lines;
 
 /// A place where the application calls us.
 pub(in crate::node) struct Door {
@@ -30,6 +33,7 @@ pub(in crate::node) struct Door {
     pub(super) most: usize,
     /// Whom it stands for; an HTTP CONNECT proxy stands for all.
     pub(super) peer: Option<String>,
+    pub(super) lines: Lines,
 }
 
 pub(super) enum Listener {
@@ -100,12 +104,15 @@ impl Door {
                 if user == self.user {
                     return Ok(Box::new(unix));
                 }
-                tracing::warn!(
-                    at = self.at,
-                    user,
-                    expected = self.user,
-                    "somebody else than the application was turned away"
-                );
+                if let Some(unlogged) = self.lines.take(Instant::now()) {
+                    tracing::warn!(
+                        at = self.at,
+                        user,
+                        expected = self.user,
+                        unlogged,
+                        "somebody else than the application was turned away"
+                    );
+                }
             },
         }
     }
@@ -160,15 +167,15 @@ async fn call_peer(
     peer: &str,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    let pool = node.dialer(peer).map(|dialer| dialer.pool());
     let unlisted = format!("the peer {peer} is no longer in the policy");
     let session = Session {
         settings: Arc::clone(&node.0.proxy),
         direction: Direction::Egress,
+        // The policy in force decides, about each call.
         route: move |head: &mut Parts| {
             clean(&mut head.headers);
-            match &pool {
-                Ok(pool) => Target::Pool(Arc::clone(pool), None),
+            match node.dialer(peer) {
+                Ok(dialer) => Target::Pool(dialer.pool(), None),
                 Err(_) => Target::Refuse(Refusal::unavailable(&*unlisted)),
             }
         },
@@ -192,18 +199,24 @@ async fn ask_peer(
             let Ok(channel) = channel else {
                 return Err("the peer is no longer in the policy".to_owned());
             };
-            clean(request.headers_mut());
+            // What HTTP/2 says in its pseudo-header, which becomes that of our own connection.
+            if let Some(authority) = request.uri().authority()
+                && let Ok(host) = HeaderValue::from_str(authority.as_str())
+            {
+                request.headers_mut().entry(HOST).or_insert(host);
+            }
+            web::clean_all(request.headers_mut());
             *request.version_mut() = http::Version::HTTP_2;
             let answer: Answer = channel
                 .oneshot(request)
                 .await
                 .map_err(|error| chain(&error).to_string());
             let mut answer = answer?;
-            clean(answer.headers_mut());
+            web::clean_all(answer.headers_mut());
             Ok(answer)
         }
     };
-    web::serve(&node.0.proxy, stream, stopping, ask).await
+    web::serve(&node.0.proxy, stream, false, stopping, ask).await
 }
 
 /// Joins the application's connection with one to the peer that is for it alone.
@@ -211,7 +224,7 @@ async fn join_peer(node: &Node, stream: impl ByteStream, peer: &str) -> Result<(
     let unlisted = |_| format!("the peer {peer} is no longer in the policy");
     let dialer = node.dialer(peer).map_err(unlisted)?;
     let far = dialer.bytes().await.map_err(|error| error.to_string())?;
-    tunnel::join(stream, far, node.0.proxy.age())
+    tunnel::join(stream, far, &node.0.proxy)
         .await
         .map_err(|error| error.to_string())
 }

@@ -4,41 +4,51 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::super::live::PeerConnection;
 use super::super::{Node, methods};
+use super::per_peer::PerPeer;
+use crate::config::size;
 use crate::policy::PeerId;
 use crate::proxy::{
-    Answer, ByteStream, Caller, Code, Direction, Inspect, Pool, Refusal, Session, Target, Upstream,
-    Web, tunnel, web,
+    Answer, ByteStream, Caller, Code, Direction, Inspect, Other, Pool, Refusal, Session, Target,
+    Upstream, Web, tunnel, web,
 };
 use crate::tls::Inside;
 
 /// Calls to these are answered by the node itself.
 const OURS: &str = "/fastness.";
 
-/// The application, by what it speaks.
-#[derive(Clone)]
+/// The application, by what it speaks. What one peer's calls stand on, no other's do: connections to the
+/// application are shared by the calls of one peer alone.
 pub(super) enum Spoken {
     /// gRPC, and what looks at it before the application does.
-    Grpc(Arc<Pool>, Option<Arc<dyn Inspect>>),
+    Grpc {
+        upstream: Upstream,
+        pools: PerPeer<Pool>,
+        inspect: Option<Arc<dyn Inspect>>,
+    },
     /// HTTP/1.1.
-    Http(Box<Web>),
+    Http {
+        upstream: Upstream,
+        webs: PerPeer<Web>,
+        /// Connections to the application, those for all peers together.
+        all: Arc<Semaphore>,
+    },
     /// Any bytes.
     Tcp(Upstream),
 }
 
 /// Who answers a peer's calls.
-#[derive(Clone)]
 pub(super) struct Behind {
     /// Calls to the node itself.
     pub(super) routes: Routes,
     /// All others.
-    pub(super) application: Spoken,
+    pub(super) application: Arc<Spoken>,
 }
 
 impl Behind {
@@ -56,30 +66,55 @@ impl Behind {
         let Some(caller) = Caller::new(peer.name(), &id, &label) else {
             return;
         };
-        let ended = match (self.application.clone(), facts.inside) {
+        let settings = &node.0.proxy;
+        let ended = match (&*self.application, facts.inside) {
             (Spoken::Tcp(_), Inside::Bytes) if connection.is_listing() => {
                 Err("its methods are listed, and what it speaks has none".to_owned())
             }
             (Spoken::Tcp(upstream), Inside::Bytes) => match upstream.connect().await {
-                Ok(application) => Box::pin(tunnel::join(stream, application, node.0.proxy.age()))
+                Ok(application) => Box::pin(tunnel::join(stream, application, settings))
                     .await
                     .map_err(|error| error.to_string()),
                 Err(error) => Err(error),
             },
-            (Spoken::Http(web), _) => {
+            (
+                Spoken::Http {
+                    upstream,
+                    webs,
+                    all,
+                },
+                inside,
+            ) => {
+                let most = size(node.0.limits.peer_connections);
+                let web = || Web::new(upstream.clone(), most, Arc::clone(all));
                 let at = AtHttp {
                     node: node.clone(),
-                    web: *web,
+                    web: webs.of(peer.id(), web),
                     routes: self.routes,
                     caller,
                     connection: connection.clone(),
                 };
+                let counted = inside == Inside::H2;
                 let ask = move |request| at.clone().ask(request);
-                Box::pin(web::serve(&node.0.proxy, stream, draining, ask)).await
+                Box::pin(web::serve(settings, stream, counted, draining, ask)).await
             }
-            _ => {
+            (application, _) => {
+                let at = match application {
+                    Spoken::Grpc {
+                        upstream,
+                        pools,
+                        inspect,
+                    } => {
+                        let pool = || Pool::new(upstream.clone(), Other::Application, settings);
+                        Some(AtGrpc {
+                            pool: pools.of(peer.id(), pool),
+                            inspect: inspect.clone(),
+                        })
+                    }
+                    _ => None,
+                };
                 let session = Session {
-                    settings: Arc::clone(&node.0.proxy),
+                    settings: Arc::clone(settings),
                     direction: Direction::Ingress,
                     route: {
                         let (node, connection) = (node.clone(), connection.clone());
@@ -92,7 +127,13 @@ impl Behind {
                                 head.extensions.insert(connection.clone());
                                 return Target::Local(self.routes.clone());
                             }
-                            self.target(&node, connection.facts().peer.id(), &caller, head)
+                            target(
+                                at.as_ref(),
+                                &node,
+                                connection.facts().peer.id(),
+                                &caller,
+                                head,
+                            )
                         }
                     },
                 };
@@ -107,41 +148,53 @@ impl Behind {
             tracing::warn!(peer, %address, error, unlogged, "a peer's connection was closed");
         }
     }
+}
 
-    /// Where a call goes that is for the application.
-    fn target(&self, node: &Node, id: &PeerId, caller: &Caller, head: &mut Parts) -> Target {
-        let Spoken::Grpc(pool, inspect) = &self.application else {
-            return Target::Refuse(Refusal {
-                code: Code::Unimplemented,
-                message: "the application behind this node does not speak HTTP/2".into(),
-            });
-        };
-        let look = match inspect {
-            Some(inspect) => {
-                let generation = node.generation();
-                let Some(peer) = generation.policy().peer(id) else {
-                    return Target::Refuse(Refusal {
-                        code: Code::PermissionDenied,
-                        message: "no longer a listed peer".into(),
-                    });
-                };
-                match Arc::clone(inspect).begin(caller, peer.addresses(), head) {
-                    Ok(look) => look,
-                    Err(refusal) => return Target::Refuse(refusal),
-                }
+/// Where a call goes that is for the application.
+fn target(
+    at: Option<&AtGrpc>,
+    node: &Node,
+    id: &PeerId,
+    caller: &Caller,
+    head: &mut Parts,
+) -> Target {
+    let Some(AtGrpc { pool, inspect }) = at else {
+        return Target::Refuse(Refusal {
+            code: Code::Unimplemented,
+            message: "the application behind this node does not speak HTTP/2".into(),
+        });
+    };
+    let look = match inspect {
+        Some(inspect) => {
+            let generation = node.generation();
+            let Some(peer) = generation.policy().peer(id) else {
+                return Target::Refuse(Refusal {
+                    code: Code::PermissionDenied,
+                    message: "no longer a listed peer".into(),
+                });
+            };
+            match Arc::clone(inspect).begin(caller, peer.addresses(), head) {
+                Ok(look) => look,
+                Err(refusal) => return Target::Refuse(refusal),
             }
-            None => None,
-        };
-        caller.stamp(&mut head.headers);
-        Target::Pool(Arc::clone(pool), look)
-    }
+        }
+        None => None,
+    };
+    caller.stamp(&mut head.headers);
+    Target::Pool(Arc::clone(pool), look)
+}
+
+/// One peer's way to an application that speaks gRPC.
+struct AtGrpc {
+    pool: Arc<Pool>,
+    inspect: Option<Arc<dyn Inspect>>,
 }
 
 /// One peer's connection to an application that speaks HTTP/1.1.
 #[derive(Clone)]
 struct AtHttp {
     node: Node,
-    web: Web,
+    web: Arc<Web>,
     routes: Routes,
     caller: Caller,
     connection: PeerConnection,
@@ -161,6 +214,7 @@ impl AtHttp {
                 Err(never) => match never {},
             };
         }
+        web::clean_all(request.headers_mut());
         self.caller.stamp(request.headers_mut());
         self.web.ask(request).await
     }

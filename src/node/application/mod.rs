@@ -2,6 +2,7 @@
 
 mod door;
 mod ingress;
+mod per_peer;
 
 use std::io;
 use std::net::TcpListener as StdTcpListener;
@@ -11,21 +12,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use super::Node;
 use super::live::Stream;
-use crate::config::{Application as Settings, Kind, Mode, Place};
+use crate::config::{Application as Settings, Kind, Mode, Place, size};
 use crate::p2pfl::Front;
-use crate::proxy::{Inspect, Pool, Upstream, Web, health};
+use crate::proxy::{Inspect, Other, Pool, Upstream, health};
+use crate::telemetry::Lines;
 use crate::tls::Inside;
 use door::{Door, Listener};
 use ingress::{Behind, Spoken};
+use per_peer::PerPeer;
 
-/// Connections of the application to us, at once.
-pub(super) const CONNECTIONS: usize = 1024;
+/// Connections of the application to us, at once: so many for all places together, but a few for each.
+const CONNECTIONS: usize = 1024;
+const LEAST_CONNECTIONS: usize = 4;
+
+/// Connections of the application at once to one of its `places`.
+fn per_place(places: usize) -> usize {
+    (CONNECTIONS / places.max(1)).max(LEAST_CONNECTIONS)
+}
+
+/// Descriptors of the node for the calls of the application; a connection that carries any bytes has
+/// another to the peer.
+pub(crate) fn descriptors(settings: Option<&Settings>) -> usize {
+    let Some(settings) = settings else { return 0 };
+    let places = settings.listens().count();
+    let each = match settings.mode {
+        Mode::Tcp => 2,
+        Mode::Grpc | Mode::Http => 1,
+    };
+    places * per_place(places) * each
+}
+
+/// Descriptors of a peer's connection: its own, and that to the application for its calls.
+pub(crate) fn per_connection(settings: Option<&Settings>) -> u64 {
+    match settings {
+        Some(settings) if settings.upstream.is_some() => 2,
+        _ => 1,
+    }
+}
+
 /// What is spoken, beside HTTP/2, with peers that dial a node with this application.
 pub(super) fn spoken(settings: Option<&Settings>) -> Option<Inside> {
     let settings = settings.filter(|settings| settings.upstream.is_some())?;
@@ -39,9 +69,9 @@ pub(super) fn spoken(settings: Option<&Settings>) -> Option<Inside> {
 /// What the node was given of the application; the default is none.
 #[derive(Default)]
 pub(super) struct Application {
-    upstream: Option<Spoken>,
-    /// The service whose health the application tells us.
-    health: Option<String>,
+    spoken: Option<Arc<Spoken>>,
+    /// The service whose health the application tells us, and the connection on which we ask.
+    health: Option<(Pool, String)>,
     doors: Vec<Door>,
 }
 
@@ -70,48 +100,56 @@ impl Application {
                     mode: settings.mode,
                     at: at.to_string(),
                     user: settings.user,
-                    most: CONNECTIONS / settings.listens().count(),
+                    most: per_place(settings.listens().count()),
                     peer,
+                    lines: Lines::default(),
                 })
             })
             .collect::<io::Result<_>>()?;
-        let patience = Duration::from_millis(node.0.limits.connect_ms);
-        let upstream = settings.upstream.clone().map(|place| {
-            let upstream = Upstream::new(place, settings.user, patience);
-            match settings.mode {
-                Mode::Grpc => {
-                    let inspect = settings.kind.map(|kind| match kind {
-                        Kind::P2pfl => {
-                            Arc::new(Front::new(settings, &node.0.limits)) as Arc<dyn Inspect>
-                        }
-                    });
-                    // A connection within this host does not vanish silently.
-                    let pool = Pool::new(upstream, node.0.proxy.client(), None);
-                    Spoken::Grpc(Arc::new(pool), inspect)
-                }
-                Mode::Http => Spoken::Http(Box::new(Web::new(upstream))),
-                Mode::Tcp => Spoken::Tcp(upstream),
-            }
+        let limits = &node.0.limits;
+        let patience = Duration::from_millis(limits.connect_ms);
+        let reach = |place: &Place| Upstream::new(place.clone(), settings.user, patience);
+        let upstream = settings.upstream.as_ref().map(reach);
+        let spoken = upstream.clone().map(|upstream| match settings.mode {
+            Mode::Grpc => Spoken::Grpc {
+                upstream,
+                pools: PerPeer::default(),
+                inspect: settings.kind.map(|kind| match kind {
+                    Kind::P2pfl => Arc::new(Front::new(settings, limits)) as Arc<dyn Inspect>,
+                }),
+            },
+            Mode::Http => Spoken::Http {
+                upstream,
+                webs: PerPeer::default(),
+                all: Arc::new(Semaphore::new(size(limits.connections))),
+            },
+            Mode::Tcp => Spoken::Tcp(upstream),
         });
         Ok(Self {
-            upstream,
-            health: settings.health.clone(),
+            spoken: spoken.map(Arc::new),
+            // A connection of its own: no peer's calls are in its way.
+            health: upstream
+                .zip(settings.health.clone())
+                .map(|(upstream, service)| {
+                    (
+                        Pool::new(upstream, Other::Application, &node.0.proxy),
+                        service,
+                    )
+                }),
             doors,
         })
     }
 
     /// Whether peers' calls go to the application.
     pub(super) fn serves(&self) -> bool {
-        self.upstream.is_some()
+        self.spoken.is_some()
     }
 
-    /// Follows the application's health; without a question it is well.
-    pub(super) fn health(&self) -> watch::Receiver<bool> {
-        let (well, follows) = watch::channel(true);
-        if let (Some(Spoken::Grpc(upstream, _)), Some(service)) =
-            (self.upstream.clone(), self.health.clone())
-        {
-            tokio::spawn(async move { health::watch(&upstream, &service, well).await });
+    /// Follows the application's health; without a question it is well, with one when it says so.
+    pub(super) fn health(&mut self) -> watch::Receiver<bool> {
+        let (well, follows) = watch::channel(self.health.is_none());
+        if let Some((pool, service)) = self.health.take() {
+            tokio::spawn(async move { health::watch(&pool, &service, well).await });
         }
         follows
     }
@@ -125,7 +163,7 @@ impl Application {
         mut accepted: mpsc::Receiver<io::Result<Stream>>,
         draining: watch::Receiver<bool>,
     ) {
-        let Some(upstream) = &self.upstream else {
+        let Some(spoken) = &self.spoken else {
             return;
         };
         let mut sessions = JoinSet::new();
@@ -141,7 +179,7 @@ impl Application {
             let (node, draining) = (node.clone(), draining.clone());
             let behind = Behind {
                 routes: routes.clone(),
-                application: upstream.clone(),
+                application: Arc::clone(spoken),
             };
             let connection = stream.connection().clone();
             sessions.spawn(behind.serve(node, connection, Box::new(stream), draining));

@@ -3,8 +3,11 @@
 //! Each try has a session of its own, since a failed call may leave a session unusable. Where the token
 //! has no session to spare the tries share the one that is there: that it still works is shown by
 //! the signatures that are asked of it next.
+//!
+//! Only an answer that says "no" is a refusal. Any other error (a device that is gone, a session that was
+//! closed) says nothing about the key: the check was not made, and the key is not used.
 
-use cryptoki::error::Error;
+use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{
     Attribute, AttributeInfo, AttributeType, KeyType, ObjectClass, ObjectHandle,
@@ -13,11 +16,55 @@ use zeroize::Zeroize;
 
 use super::evidence::{KeyEvidence, Trial};
 use crate::fault::Fault;
-use crate::token::KeyKind;
 use crate::token::attribute;
 use crate::token::error::TokenError;
 use crate::token::key::Key;
 use crate::token::session::Session;
+use crate::token::{KeyKind, ReturnCode};
+
+/// What a token says when a private value is not for reading (PKCS#11 v3.1 §5.7.5).
+const UNREADABLE: &[RvError] = &[
+    RvError::AttributeSensitive,
+    RvError::AttributeTypeInvalid,
+    RvError::KeyUnextractable,
+    RvError::ActionProhibited,
+    RvError::FunctionNotSupported,
+    RvError::FunctionRejected,
+];
+/// What it says when a key is not for wrapping, or not with such a key or mechanism (§5.18.3).
+const UNWRAPPABLE: &[RvError] = &[
+    RvError::KeyUnextractable,
+    RvError::KeyNotWrappable,
+    RvError::KeyTypeInconsistent,
+    RvError::KeySizeRange,
+    RvError::KeyFunctionNotPermitted,
+    RvError::AttributeSensitive,
+    RvError::MechanismInvalid,
+    RvError::MechanismParamInvalid,
+    RvError::WrappingKeySizeRange,
+    RvError::WrappingKeyTypeInconsistent,
+    RvError::ActionProhibited,
+    RvError::FunctionNotSupported,
+    RvError::FunctionRejected,
+];
+/// What it says when it makes no such key to wrap with (§5.18.1).
+const UNMAKEABLE: &[RvError] = &[
+    RvError::AttributeReadOnly,
+    RvError::AttributeTypeInvalid,
+    RvError::AttributeValueInvalid,
+    RvError::TemplateIncomplete,
+    RvError::TemplateInconsistent,
+    RvError::KeySizeRange,
+    RvError::MechanismInvalid,
+    RvError::MechanismParamInvalid,
+    RvError::SessionReadOnly,
+    RvError::TokenWriteProtected,
+    RvError::ActionProhibited,
+    RvError::FunctionNotSupported,
+    RvError::FunctionRejected,
+];
+
+const READING: &str = "trying to read the private key";
 
 const MEND: &str = "the key has to be taken as known to others: make a new one inside the token with fastness token keygen, and revoke what this one signed";
 
@@ -43,7 +90,7 @@ pub(super) fn run(
         KeyKind::P256 | KeyKind::P384 | KeyKind::Ed25519 => &EC_VALUES,
     };
     for &(attribute, name) in values {
-        let outcome = session.aside(|session| Ok(read(session, key.handle(), attribute)))?;
+        let outcome = session.aside(|session| read(session, key.handle(), attribute))?;
         note(key, evidence, faults, format!("read {name}"), outcome);
     }
     let offered = session.mechanisms()?;
@@ -73,13 +120,12 @@ pub(super) fn run(
         if !offered.contains(&offer) {
             continue;
         }
-        let outcome = session.aside(|session| wrap(session, key, &mechanism, evidence));
-        let outcome = match outcome? {
+        let outcome = session.aside(|session| wrap(session, key, &mechanism, evidence))?;
+        let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(error) => {
-                evidence
-                    .notes
-                    .push(format!("{name} was not tried: {error}"));
+            Err(refused) => {
+                let note = format!("{name} was not tried: no key to wrap with ({refused})");
+                evidence.notes.push(note);
                 continue;
             }
         };
@@ -88,17 +134,17 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Tries to wrap the key with one that is made for it: `None` when it came out, and an error within when
-/// there is none to wrap with.
+/// Tries to wrap the key with one that is made for it: `None` when it came out, and an error within, the
+/// token's answer, when it makes none to wrap with.
 fn wrap(
     session: &Session,
     key: &Key,
     mechanism: &Mechanism<'_>,
     evidence: &mut KeyEvidence,
-) -> Result<Result<Option<String>, TokenError>, TokenError> {
+) -> Result<Result<Option<String>, String>, TokenError> {
     let wrapping = match wrapping_key(session) {
         Ok(wrapping) => wrapping,
-        Err(error) => return Ok(Err(TokenError::call("making a key to wrap with")(error))),
+        Err(error) => return refusal(error, UNMAKEABLE, "making a key to wrap with").map(Err),
     };
     evidence.module_sets_local = attribute::flag(session.raw(), wrapping, AttributeType::Local)?;
     let wrapped = session.raw().wrap_key(mechanism, wrapping, key.handle());
@@ -107,30 +153,41 @@ fn wrap(
         .raw()
         .destroy_object(wrapping)
         .map_err(TokenError::call("destroying a key to wrap with"))?;
-    Ok(Ok(wrapped.err().map(refusal)))
+    match wrapped {
+        Ok(_) => Ok(Ok(None)),
+        Err(error) => {
+            refusal(error, UNWRAPPABLE, "trying to wrap the key").map(|said| Ok(Some(said)))
+        }
+    }
 }
 
 /// Tries to read a private value; `None` when it came out.
-fn read(session: &Session, key: ObjectHandle, attribute: AttributeType) -> Option<String> {
+fn read(
+    session: &Session,
+    key: ObjectHandle,
+    attribute: AttributeType,
+) -> Result<Option<String>, TokenError> {
     match session.raw().get_attributes(key, &[attribute]) {
-        Err(error) => Some(refusal(error)),
+        Err(error) => refusal(error, UNREADABLE, READING).map(Some),
         Ok(mut values) => match values.first_mut() {
-            None => Some(why_no_value(session, key, attribute)),
-            Some(value) => is_empty_once_wiped(value).then(|| "an empty value given".into()),
+            None => why_no_value(session, key, attribute).map(Some),
+            Some(value) => Ok(is_empty_once_wiped(value).then(|| "an empty value given".into())),
         },
     }
 }
 
 /// cryptoki leaves out what it got no value for; the length alone has a return code of its own.
-fn why_no_value(session: &Session, key: ObjectHandle, attribute: AttributeType) -> String {
-    match session
-        .raw()
-        .get_attribute_info(key, &[attribute])
-        .as_deref()
-    {
-        Ok([AttributeInfo::Sensitive]) => "CKR_ATTRIBUTE_SENSITIVE".into(),
-        Ok([AttributeInfo::TypeInvalid]) => "CKR_ATTRIBUTE_TYPE_INVALID".into(),
-        _ => "no value given".into(),
+fn why_no_value(
+    session: &Session,
+    key: ObjectHandle,
+    attribute: AttributeType,
+) -> Result<String, TokenError> {
+    let info = session.raw().get_attribute_info(key, &[attribute]);
+    match info.map_err(TokenError::call(READING))?[..] {
+        [AttributeInfo::Sensitive] => Ok("CKR_ATTRIBUTE_SENSITIVE".into()),
+        [AttributeInfo::TypeInvalid] => Ok("CKR_ATTRIBUTE_TYPE_INVALID".into()),
+        // It may tell the length and keep the value.
+        _ => Ok("no value given".into()),
     }
 }
 
@@ -169,10 +226,11 @@ fn wrapping_key(session: &Session) -> Result<ObjectHandle, Error> {
     )
 }
 
-fn refusal(error: Error) -> String {
+/// What the token said, when that is one of `refusals`.
+fn refusal(error: Error, refusals: &[RvError], doing: &'static str) -> Result<String, TokenError> {
     match error {
-        Error::Pkcs11(code, _) => crate::token::ReturnCode(code).to_string(),
-        other => other.to_string(),
+        Error::Pkcs11(code, _) if refusals.contains(&code) => Ok(ReturnCode(code).to_string()),
+        error => Err(TokenError::call(doing)(error)),
     }
 }
 
@@ -190,5 +248,37 @@ fn note(
             format!("the token let the private key out ({tried})"),
             MEND,
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::context::Function;
+
+    use super::*;
+
+    #[test]
+    fn an_error_that_says_nothing_about_the_key_is_no_refusal() {
+        let says = |code, refusals| refusal(Error::Pkcs11(code, Function::WrapKey), refusals, "");
+        for refusals in [UNREADABLE, UNWRAPPABLE, UNMAKEABLE] {
+            for code in refusals {
+                assert!(says(*code, refusals).is_ok(), "{code:?}");
+            }
+            for code in [
+                RvError::DeviceError,
+                RvError::DeviceRemoved,
+                RvError::SessionClosed,
+                RvError::SessionHandleInvalid,
+                RvError::GeneralError,
+                RvError::FunctionFailed,
+                RvError::HostMemory,
+                RvError::UserNotLoggedIn,
+                RvError::ObjectHandleInvalid,
+                RvError::KeyHandleInvalid,
+                RvError::VendorDefined(0x8000_0001),
+            ] {
+                assert!(says(code, refusals).is_err(), "{code:?}");
+            }
+        }
     }
 }

@@ -62,7 +62,7 @@ const RX: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
 const ANONYMOUS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 
 /// The catalogue.
-pub static CATALOGUE: [Attempt; 117] = attempts! {
+pub static CATALOGUE: [Attempt; 118] = attempts! {
     // Other programs and processes.
     "execve": SYS_execve(t(c"/bin/sh"), n(0), n(0));
     "execveat": SYS_execveat(AT_FDCWD, t(c"/bin/sh"), n(0), n(0), n(0));
@@ -111,6 +111,7 @@ pub static CATALOGUE: [Attempt; 117] = attempts! {
     "fcntl F_DUPFD": SYS_fcntl(n(0), n(libc::F_DUPFD as i64), n(0));
     "ioctl TIOCSTI": SYS_ioctl(n(2), n(libc::TIOCSTI as i64), Buffer);
     // The network.
+    "socket unix datagram": SYS_socket(n(libc::AF_UNIX as i64), n(libc::SOCK_DGRAM as i64), n(0));
     "socket unix": SYS_socket(n(libc::AF_UNIX as i64), n(libc::SOCK_STREAM as i64), n(0));
     "socket udp": SYS_socket(n(libc::AF_INET as i64), n(libc::SOCK_DGRAM as i64), n(0));
     "socket raw": SYS_socket(n(libc::AF_INET as i64), n(libc::SOCK_RAW as i64), n(1));
@@ -218,12 +219,37 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "connect to another TCP port" => return connect_tcp(libc::AF_INET, 9),
         "connect to another TCP port over IPv6" => return connect_tcp(libc::AF_INET6, 9),
         "connect by sendto" => return fast_open(9),
+        "fork" => return fork(),
+        "silence channels" => return silence_channels(),
+        "execve the loader" => {
+            return execve(LOADER, &[c"x", c"/bin/sh", c"-c", ANOTHER_PROGRAM], None);
+        }
+        "execve itself with a library" => {
+            let library = c"LD_PRELOAD=/nonexistent";
+            return execve(
+                c"/proc/self/exe",
+                &[c"fastness", c"--version"],
+                Some(library),
+            );
+        }
         #[cfg(target_arch = "x86_64")]
         // The same number in the x32 table (syscall(2), "Architecture-specific requirements").
         "x32 getpid" => return call(0x4000_0000 + libc::SYS_getpid, [0; 6]),
         #[cfg(target_arch = "x86_64")]
         "i386 getpid" => return i386_getpid(),
         _ => {}
+    }
+    if let Some(path) = name.strip_prefix("ask ") {
+        return ask(path);
+    }
+    if let Some(name) = name.strip_prefix("connect abstract ") {
+        return connect_unix(&format!("\0{name}")).map(|_| 0);
+    }
+    if let Some(port) = name.strip_prefix("deafen ") {
+        return deafen(port.parse().expect("a port"), false);
+    }
+    if let Some(port) = name.strip_prefix("shut ") {
+        return deafen(port.parse().expect("a port"), true);
     }
     let mut buffer = vec![0_u8; 4096];
     if let Some(port) = name.strip_prefix("connect to TCP port ") {
@@ -276,6 +302,127 @@ fn loopback(family: i32, port: u16) -> ([u8; 28], i64) {
             (address, 28)
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+const LOADER: &CStr = c"/lib64/ld-linux-x86-64.so.2";
+#[cfg(not(target_arch = "x86_64"))]
+const LOADER: &CStr = c"/lib/ld-linux-aarch64.so.1";
+
+/// A shell that is to become another program ends with 126 where it may not (POSIX, "Exit Status for Commands").
+const ANOTHER_PROGRAM: &CStr = c"exec /bin/true";
+
+fn execve(path: &CStr, arguments: &[&CStr], variable: Option<&CStr>) -> Result<i64, i32> {
+    let list = |texts: &[&CStr]| -> Vec<*const libc::c_char> {
+        let ends = [std::ptr::null()];
+        texts.iter().map(|text| text.as_ptr()).chain(ends).collect()
+    };
+    let (arguments, environment) = (list(arguments), list(variable.as_slice()));
+    let addresses = [
+        path.as_ptr() as i64,
+        arguments.as_ptr() as i64,
+        environment.as_ptr() as i64,
+    ];
+    let [path, arguments, environment] = addresses;
+    call(libc::SYS_execve, [path, arguments, environment, 0, 0, 0])
+}
+
+/// A second process, which ends at once.
+fn fork() -> Result<i64, i32> {
+    match call(libc::SYS_clone, [i64::from(libc::SIGCHLD), 0, 0, 0, 0, 0])? {
+        0 => call(libc::SYS_exit_group, [0; 6]),
+        child => Ok(child),
+    }
+}
+
+/// Connects to the unix socket at `path`, abstract if it begins with a zero.
+fn connect_unix(path: &str) -> Result<i64, i32> {
+    let (family, stream) = (i64::from(libc::AF_UNIX), i64::from(libc::SOCK_STREAM));
+    let socket = call(libc::SYS_socket, [family, stream, 0, 0, 0, 0])?;
+    let address = [&libc::AF_UNIX.to_ne_bytes()[..2], path.as_bytes()].concat();
+    let length = i64::try_from(address.len()).expect("short");
+    call(
+        libc::SYS_connect,
+        [socket, address.as_ptr() as i64, length, 0, 0, 0],
+    )?;
+    Ok(socket)
+}
+
+/// Asks whoever listens at `path`, in words that both of the administrator's sockets wait for more after:
+/// `Ok` when they are answered, or waited for, an error when the connection is taken down.
+fn ask(path: &str) -> Result<i64, i32> {
+    let socket = connect_unix(path)?;
+    let words: &[u8] = match path.ends_with(".unlock") {
+        true => b"\0\0\0\x17{\"token\":\"\",\"pin\":null}",
+        // The preface of HTTP/2, and settings (RFC 9113 section 3.4).
+        false => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    };
+    let length = i64::try_from(words.len()).expect("short");
+    let quiet = i64::from(libc::MSG_NOSIGNAL);
+    call(
+        libc::SYS_sendto,
+        [socket, words.as_ptr() as i64, length, quiet, 0, 0],
+    )?;
+    let mut answer = [0_u8; 64];
+    match call(
+        libc::SYS_recvfrom,
+        [socket, answer.as_mut_ptr() as i64, 64, 0, 0, 0],
+    )? {
+        0 => Err(libc::ECONNRESET),
+        length => Ok(length),
+    }
+}
+
+/// Family and port of what the descriptor is bound to.
+fn name_of(descriptor: i64) -> Option<(i32, u16)> {
+    let (mut name, mut length) = ([0_u8; 128], 128_u32);
+    let (name_at, length_at) = (
+        name.as_mut_ptr() as i64,
+        std::ptr::from_mut(&mut length) as i64,
+    );
+    call(
+        libc::SYS_getsockname,
+        [descriptor, name_at, length_at, 0, 0, 0],
+    )
+    .ok()?;
+    let family = i32::from(u16::from_ne_bytes([name[0], name[1]]));
+    Some((family, u16::from_be_bytes([name[2], name[3]])))
+}
+
+/// Makes the listener on `port` deaf: by shutdown(2), or by connect(2) to nowhere.
+fn deafen(port: u16, shut: bool) -> Result<i64, i32> {
+    let listener = (0..1024).find(|one| name_of(*one) == Some((libc::AF_INET, port)));
+    let listener = listener.expect("it listens");
+    match shut {
+        true => call(
+            libc::SYS_shutdown,
+            [listener, i64::from(libc::SHUT_RD), 0, 0, 0, 0],
+        ),
+        false => {
+            let nowhere = [0_u8; 16];
+            call(
+                libc::SYS_connect,
+                [listener, nowhere.as_ptr() as i64, 16, 0, 0, 0],
+            )
+        }
+    }
+}
+
+/// Shuts down every unix socket that it has, for all who have a copy.
+fn silence_channels() -> Result<i64, i32> {
+    let unix = |one: &i64| name_of(*one).is_some_and(|(family, _)| family == libc::AF_UNIX);
+    let mut silenced = 0;
+    for one in (0..1024).filter(unix) {
+        if call(
+            libc::SYS_shutdown,
+            [one, i64::from(libc::SHUT_WR), 0, 0, 0, 0],
+        )
+        .is_ok()
+        {
+            silenced += 1;
+        }
+    }
+    Ok(silenced)
 }
 
 fn bind_tcp() -> Result<i64, i32> {

@@ -23,8 +23,12 @@ slot or token)
                                        a call takes 20 ms, ± 5 ms; with sessions=8 at most eight are
                                        served at once, in order of arrival, the others queue: an HSM
                                        that makes 8 / 20 ms = 400 signatures a second
-  fail F CODE [times=N] [after=M]      answer CODE (CKR_DEVICE_ERROR, or 0x80000001) instead of
-                                       calling the real module
+  fail F CODE [times=N] [after=M] [until=C_Login|C_Initialize]
+                                       answer CODE (CKR_DEVICE_ERROR, or 0x80000001) instead of
+                                       calling the real module; until=C_Login: cured by nothing but
+                                       the next successful login, until=C_Initialize: by a fresh start
+                                       of the module
+  reword F CODE [times=N] [after=M]    call the real module; when that fails, answer CODE
   hang F [times=N] [after=M]           do not return until `release` (or SIGKILL)
   release [F]                          let hung calls go on; no more hang
   corrupt [F] [times=N] [after=M]      flip one bit of the signature (F: C_Sign,C_SignFinal)

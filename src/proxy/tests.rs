@@ -1,0 +1,318 @@
+//! Sessions over pipes, between callers and applications that do what no library lets them do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::request::Parts;
+use http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::{mpsc, watch};
+
+use super::session::Ended;
+use super::{ByteStream, Dial, Dialling, Direction, Other, Pool, Session, Settings, Target};
+use crate::config::Limits;
+
+const PIPE: usize = 1 << 20;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+/// Each dial is a pipe, whose other end the test gets.
+struct Pipes(mpsc::UnboundedSender<DuplexStream>);
+
+impl Dial for Pipes {
+    fn dial(&self) -> Dialling<'_> {
+        let (near, far) = duplex(PIPE);
+        self.0.send(far).expect("the test listens");
+        Box::pin(async { Ok(Box::new(near) as Box<dyn ByteStream>) })
+    }
+}
+
+/// A session between a caller and an application.
+struct Proxied {
+    caller: DuplexStream,
+    dialled: mpsc::UnboundedReceiver<DuplexStream>,
+    ended: tokio::task::JoinHandle<Result<(), Ended>>,
+    _stop: watch::Sender<bool>,
+}
+
+fn proxied(limits: &Limits) -> Proxied {
+    let settings = Arc::new(Settings::new(limits));
+    let (dials, dialled) = mpsc::unbounded_channel();
+    let pool = Arc::new(Pool::new(Pipes(dials), Other::Application, &settings));
+    let (caller, near) = duplex(PIPE);
+    let (stop, stopping) = watch::channel(false);
+    let session = Session {
+        settings,
+        direction: Direction::Ingress,
+        route: move |_: &mut Parts| Target::Pool(Arc::clone(&pool), None),
+    };
+    Proxied {
+        caller,
+        dialled,
+        ended: tokio::spawn(session.serve(Box::new(near), stopping)),
+        _stop: stop,
+    }
+}
+
+/// A caller with this window for each answer.
+async fn caller(stream: DuplexStream, window: u32) -> SendRequest<Bytes> {
+    let mut builder = h2::client::Builder::new();
+    let (send, connection) = builder
+        .initial_window_size(window)
+        .handshake(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    send
+}
+
+fn call() -> Request<()> {
+    let request = Request::post("http://a/test/Call").header("content-type", "application/grpc");
+    request.body(()).unwrap()
+}
+
+fn status(headers: &HeaderMap) -> (&str, &str) {
+    let text = |name| headers[name].to_str().unwrap();
+    (text("grpc-status"), text("grpc-message"))
+}
+
+/// An application of h2's that answers each call with `frames` frames of one byte.
+fn drips(mut dialled: mpsc::UnboundedReceiver<DuplexStream>, frames: usize) {
+    tokio::spawn(async move {
+        while let Some(stream) = dialled.recv().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let mut body = respond.send_response(Response::new(()), false).unwrap();
+                    for _ in 0..frames {
+                        body.send_data(Bytes::from_static(b"."), false).unwrap();
+                    }
+                    body.send_data(Bytes::new(), true).unwrap();
+                }
+            });
+        }
+    });
+}
+
+fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, 0], &stream.to_be_bytes()[..], payload].concat()
+}
+
+/// Reads up to the first frame of calls.
+async fn read_call(stream: &mut DuplexStream) {
+    stream.read_exact(&mut [0; 24]).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == HEADERS {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_been_seen_is_never_offered_again() {
+    // Last stream and error code.
+    let goaway = |last: u32, code: u32| {
+        frame(
+            GOAWAY,
+            0,
+            &[last.to_be_bytes(), code.to_be_bytes()].concat(),
+        )
+    };
+    let garbage = frame(0, 0, b"DATA without a stream");
+    for (sent, refused) in [
+        // It says that it has not seen the call.
+        (goaway(0, 0), true),
+        (goaway(0, 11), true),
+        // It has, and is gone.
+        (goaway(1, 0), false),
+        (goaway(1, 11), false),
+        // We end the connection for what it sends.
+        (garbage, false),
+        (vec![], false),
+    ] {
+        let mut proxied = proxied(&Limits::default());
+        let mut send = caller(proxied.caller, 65_535).await;
+        let (answer, _) = send.send_request(call(), true).unwrap();
+        let mut application = proxied.dialled.recv().await.unwrap();
+        read_call(&mut application).await;
+        let bytes = [frame(SETTINGS, 0, b""), sent.clone()].concat();
+        application.write_all(&bytes).await.unwrap();
+        application.shutdown().await.unwrap();
+        match answer.await {
+            Err(error) => {
+                assert!(refused, "{sent:?}");
+                assert_eq!(error.reason(), Some(h2::Reason::REFUSED_STREAM));
+            }
+            Ok(answer) => {
+                assert!(!refused, "{sent:?}");
+                let lost = ("14", "the connection behind this call was lost");
+                assert_eq!(status(answer.headers()), lost);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_small_frames_that_nobody_reads_yet_are_held_and_arrive() {
+    const FRAMES: usize = 100_000;
+    let proxied = proxied(&Limits::default());
+    drips(proxied.dialled, FRAMES);
+    // So few that the frames that come before it closes are no flood for h2 on our side of the test.
+    let mut send = caller(proxied.caller, 40).await;
+    let (slow, _) = send.send_request(call(), true).unwrap();
+    let slow = slow.await.unwrap().into_body();
+    let (other, _) = send.send_request(call(), true).unwrap();
+    let other = other.await.unwrap().into_body();
+    // What the other call reads comes behind all frames of the first.
+    for mut body in [other, slow] {
+        let mut read = 0;
+        while let Some(data) = body.data().await {
+            let length = data.unwrap().len();
+            read += length;
+            body.flow_control().release_capacity(length).unwrap();
+        }
+        assert_eq!(read, FRAMES);
+    }
+}
+
+#[tokio::test]
+async fn who_takes_too_little_is_told_why_its_call_ends() {
+    let limits = Limits {
+        stall_ms: 50,
+        ..Limits::default()
+    };
+    // The answer is not read, or a byte at a time.
+    for drip in [false, true] {
+        let proxied = proxied(&limits);
+        drips(proxied.dialled, 100_000);
+        let mut send = caller(proxied.caller, 1).await;
+        let (answer, _) = send.send_request(call(), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        if drip {
+            while let Some(Ok(data)) = body.data().await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+        } else {
+            body.data().await.unwrap().unwrap();
+            assert!(body.data().await.is_none());
+        }
+        let trailers = body.trailers().await.unwrap().unwrap();
+        let late = "the answer was not taken in time (limits.stall_ms)";
+        assert_eq!(status(&trailers), ("4", late));
+    }
+    // The application does not read: the caller is not to blame, however often it happens.
+    let mut proxied = proxied(&limits);
+    let mut send = caller(proxied.caller, 65_535).await;
+    tokio::spawn(async move {
+        let mut application = proxied.dialled.recv().await.unwrap();
+        application
+            .write_all(&frame(SETTINGS, 0, b""))
+            .await
+            .unwrap();
+        while application
+            .read(&mut [0; 4096])
+            .await
+            .is_ok_and(|read| read > 0)
+        {}
+    });
+    for _ in 0..20 {
+        send = send.ready().await.unwrap();
+        let (answer, mut body) = send.send_request(call(), false).unwrap();
+        body.send_data(vec![0; 70_000].into(), false).unwrap();
+        let answer = answer.await.unwrap();
+        let late = "the other side does not take what was sent in time (limits.stall_ms)";
+        assert_eq!(status(answer.headers()), ("4", late));
+    }
+}
+
+#[tokio::test]
+async fn an_old_connection_takes_no_new_call_and_ends_with_those_that_do_not() {
+    let limits = Limits {
+        connection_age_ms: 100,
+        ..Limits::default()
+    };
+    let mut proxied = proxied(&limits);
+    let mut send = caller(proxied.caller, 65_535).await;
+    let (_answer, _body) = send.send_request(call(), false).unwrap();
+    let _held = proxied.dialled.recv().await.unwrap();
+    let ended = proxied.ended.await.unwrap();
+    assert!(matches!(ended, Err(Ended::Old)), "{ended:?}");
+
+    // A pool whose connection is old dials again.
+    let settings = Arc::new(Settings::new(&limits));
+    let (dials, mut dialled) = mpsc::unbounded_channel();
+    let pool = Pool::new(Pipes(dials), Other::Application, &settings);
+    pool.ready().await.unwrap();
+    let _first = dialled.recv().await.unwrap();
+    loop {
+        pool.ready().await.unwrap();
+        if let Ok(_second) = dialled.try_recv() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_an_authority_is_passed_on_and_connect_is_not() {
+    let mut proxied = proxied(&Limits::default());
+    let field = |name: &[u8], value: &[u8]| {
+        let length = |text: &[u8]| u8::try_from(text.len()).unwrap();
+        [&[0, length(name)], name, &[length(value)], value].concat()
+    };
+    let call = |stream: u32, fields: &[(&[u8], &[u8])]| {
+        let block: Vec<u8> = fields
+            .iter()
+            .flat_map(|(name, value)| field(name, value))
+            .collect();
+        let mut call = frame(HEADERS, stream, &block);
+        // END_STREAM and END_HEADERS.
+        call[4] = 5;
+        call
+    };
+    let plain = [
+        (&b":method"[..], &b"POST"[..]),
+        (b":scheme", b"http"),
+        (b":path", b"/test/Call"),
+    ];
+    let connect = [
+        (&b":method"[..], &b"CONNECT"[..]),
+        (b":authority", b"elsewhere:1"),
+    ];
+    let bytes = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, b""),
+        call(1, &connect),
+        call(3, &plain),
+    ];
+    proxied.caller.write_all(&bytes.concat()).await.unwrap();
+    let application = proxied.dialled.recv().await.unwrap();
+    let mut connection = h2::server::handshake(application).await.unwrap();
+    let (request, _) = connection.accept().await.unwrap().unwrap();
+    assert_eq!(
+        (request.method().as_str(), request.uri().path()),
+        ("POST", "/test/Call")
+    );
+    assert_eq!(request.uri().authority().unwrap(), "localhost");
+    // The other has its answer by now: :status 404 (RFC 7541 appendix A, index 13).
+    let mut head = [0; 9];
+    loop {
+        proxied.caller.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[2]) | usize::from(head[1]) << 8];
+        proxied.caller.read_exact(&mut payload).await.unwrap();
+        if head[3] == HEADERS {
+            assert_eq!((head[8], payload.first()), (1, Some(&0x8d)));
+            return;
+        }
+    }
+}

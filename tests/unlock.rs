@@ -1,0 +1,135 @@
+//! A PIN that cannot be taken again: the replacement waits sealed and says so, and an operator feeds it.
+
+use rustix::process::Signal;
+
+use crate::support::node::signal;
+use crate::support::rehearsal::restarts;
+use crate::support::terminal::Terminal;
+use crate::support::{FASTNESS, Mesh, Node, Options, eventually, said};
+
+/// Kills the keeper, and waits until the status says that `a` waits for its PIN.
+#[track_caller]
+fn lose_keeper(a: &Node) {
+    signal(a.pid("keeper"), Signal::KILL);
+    eventually("the status says that it waits for its PIN", || {
+        let status = a.status();
+        let reason = status["reason"].as_str()?;
+        (status["state"] == "degraded" && reason.contains("fastness unlock --pin prompt"))
+            .then_some(())
+    });
+    assert_eq!(a.pid("keeper"), 0, "no process waits in its place");
+}
+
+#[track_caller]
+fn is_refused(a: &Node, arguments: &[&str], why: &str) {
+    let output = a.admin(&[&["unlock"], arguments].concat());
+    let said = said(&output);
+    assert!(!output.status.success() && said.contains(why), "{said}");
+}
+
+#[test]
+fn a_typed_pin_is_asked_for_at_the_start_and_again_by_unlock_and_is_never_shown() {
+    let mesh = Mesh::new();
+    mesh.edit("a/node.toml", "\"file:token/pin\"", "\"prompt\"");
+    let pin = mesh.tokens("a").pin();
+    let config = mesh.path("a/node.toml");
+    let log = mesh.write("a/log", "");
+    let mut terminal = Terminal::start(&format!(
+        "{FASTNESS} run --config {} 2>>{}",
+        config.display(),
+        log.display()
+    ));
+    terminal.wait("User PIN for token");
+    terminal.type_line(pin.trim());
+    let a = Node::attached("a", &mesh.path("a"), mesh.ports["a"]);
+    a.wait_ready();
+    let b = mesh.start("b");
+    b.ping("a");
+
+    lose_keeper(&a);
+    let before = restarts(&a);
+    assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+    is_refused(&a, &[], "cannot be taken from its source again");
+    let source = mesh.tokens("a").pin_source();
+    let other = ["--token", "other", "--pin", &source];
+    is_refused(&a, &other, "no such token waits for its PIN");
+
+    let mut operator = Terminal::start(&format!(
+        "{FASTNESS} unlock --pin prompt --admin {}",
+        mesh.path("a/admin.sock").display()
+    ));
+    operator.wait("User PIN for token");
+    operator.type_line(pin.trim());
+    operator.wait("is unlocked and signs");
+    assert!(operator.wait_exit().success());
+    let status = eventually("ready again", || {
+        let status = a.status();
+        (status["state"] == "ready").then_some(status)
+    });
+    assert_ne!(status["processes"][1]["pid"], 0);
+    assert_eq!(restarts(&a), before, "nothing was started in vain");
+    // A handshake of ours, signed by the new keeper.
+    assert_eq!(
+        a.ping("b")["connection"]["signed_by_pid"],
+        status["processes"][1]["pid"]
+    );
+    for terminal in [&terminal, &operator] {
+        assert!(!terminal.shown().contains(pin.trim()), "the PIN was echoed");
+    }
+    assert!(a.admin(&["drain"]).status.success());
+    assert!(terminal.wait_exit().success());
+}
+
+#[test]
+fn a_pin_that_came_through_a_pipe_is_not_looked_for_there_again() {
+    let mesh = Mesh::new();
+    mesh.edit("a/node.toml", "\"file:token/pin\"", "\"fd:5\"");
+    let file = mesh.path("a/token/pin");
+    let from_pipe = format!("exec 5< <(cat {}); exec \"$@\"", file.display());
+    let through = ["bash", "-c", &from_pipe, "bash"].map(str::to_owned).into();
+    let options = Options {
+        through,
+        ..Options::default()
+    };
+    let a = mesh.start_with("a", options);
+    lose_keeper(&a);
+    let before = restarts(&a);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(restarts(&a), before, "it waits, and does not try in vain");
+    is_refused(&a, &[], "cannot be taken from its source again");
+    let source = mesh.tokens("a").pin_source();
+    assert!(a.admin(&["unlock", "--pin", &source]).status.success());
+    eventually("ready again", || {
+        (a.status()["state"] == "ready").then_some(())
+    });
+}
+
+#[test]
+fn a_pin_whose_file_is_gone_can_be_brought_by_unlock_and_is_found_when_it_is_back() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let (there, away) = (mesh.path("a/token/pin"), mesh.path("a/pin-away"));
+    let lose = || {
+        std::fs::rename(&there, &away).unwrap();
+        signal(a.pid("keeper"), Signal::KILL);
+        eventually("the status names the PIN's source", || {
+            let status = a.status();
+            let reason = status["reason"].as_str()?;
+            (reason.contains("token/pin") && a.pid("keeper") == 0).then_some(())
+        });
+    };
+    let ready = || {
+        eventually("ready again", || {
+            (a.status()["state"] == "ready").then_some(())
+        });
+    };
+    lose();
+    let source = format!("file:{}", away.display());
+    let output = a.admin(&["unlock", "--pin", &source]);
+    assert!(output.status.success(), "{}", said(&output));
+    ready();
+    std::fs::rename(&away, &there).unwrap();
+    lose();
+    std::fs::rename(&away, &there).unwrap();
+    ready();
+}
