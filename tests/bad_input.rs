@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::judges::pkcs11;
 use crate::support::files::{only_ours, spki_of, write_private};
 use crate::support::{
-    FASTNESS, FaultModule, FileCa, Mesh, Tokens, eventually, id_of, needs_root, node, run, said,
+    FASTNESS, FaultModule, FileCa, Mesh, Tokens, as_root, eventually, id_of, node, run, said,
 };
 
 /// `fastness check` of node `a` fails with `code`, and every one of `words` is in what it prints.
@@ -344,7 +344,7 @@ fn a_pin_file_that_others_may_read_or_that_is_a_link_is_refused() {
 
 #[test]
 fn a_file_of_another_user_is_refused() {
-    needs_root();
+    as_root("only root gives files away");
     let mesh = Mesh::new();
     for (file, words) in [
         ("a/token/pin", ["token[0].pin: ", "belongs to uid 2"]),

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    FASTNESS, FaultModule, Mesh, Node, Options, eventually, json, needs_root, root, run, said,
+    FASTNESS, FaultModule, Mesh, Node, Options, as_root, eventually, json, root, run, said,
 };
 
 /// `fastness sandbox learn` for node `a`, into `a/draft.json`.
@@ -253,7 +253,7 @@ fn a_module_that_dies_or_fails_while_it_is_watched_leaves_no_draft() {
 
 #[test]
 fn the_module_is_watched_as_its_keepers_user() {
-    needs_root();
+    as_root("only root starts a keeper as another user");
     let mesh = Mesh::new();
     mesh.name_users("daemon", "bin");
     let found = learned(&mesh);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::files::only_ours;
 use crate::support::{
-    FASTNESS, Judge, Mesh, Node, Options, json, needs_root, python, root, run, said,
+    FASTNESS, Judge, Mesh, Node, Options, as_root, json, python, root, run, said,
 };
 
 fn show(mesh: &Mesh) -> Value {
@@ -224,7 +224,7 @@ fn refused(mesh: &Mesh, words: &[&str]) {
 
 #[test]
 fn a_profile_that_somebody_else_could_have_written_is_refused() {
-    needs_root();
+    as_root("only root gives files away");
     let key = "sandbox.node_profile";
     let good = || {
         let mesh = Mesh::new();
@@ -335,7 +335,7 @@ fn modules_with_sockets_threads_or_other_files_have_a_profile() {
 /// Who may trace what is not dumpable is root; it does not go unseen, and the whole node stops.
 #[test]
 fn a_process_with_a_debugger_stops_the_node() {
-    needs_root();
+    as_root("only root traces what is not dumpable");
     for role in ["supervisor", "keeper", "node"] {
         let mesh = Mesh::new();
         let mut a = mesh.start("a");

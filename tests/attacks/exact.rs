@@ -151,7 +151,7 @@ fn what_stands_beside_the_supervisors_rules_is_killed() {
 /// A supervisor that starts roles as users of their own becomes them, and nobody else.
 #[test]
 fn a_supervisor_with_users_becomes_no_other() {
-    crate::support::needs_root();
+    crate::support::as_root("only root starts roles as other users");
     let numbers = numbers();
     let other = [
         ("setuid", 0, 0),

@@ -23,7 +23,7 @@ type Roles = BTreeMap<u64, &'static str>;
 
 #[test]
 fn every_rule_is_used_or_says_why_not() {
-    crate::support::needs_root();
+    crate::support::as_root("only root sees the system calls of others");
     let mesh = Mesh::new();
     mesh.name_users("daemon", "bin");
     let rules = shown(&mesh);

@@ -42,16 +42,6 @@ pub const FASTNESS: &str = env!("CARGO_BIN_EXE_fastness");
 /// How long anything may take before a test says that it hangs. No test measures time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Fails a test that only root can run: `tests/needs-root` has its name, so that `tests/run` starts it as
-/// root.
-#[track_caller]
-pub fn needs_root() {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "only root can run this test: ./tests/run starts it through sudo"
-    );
-}
-
 /// The repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -70,7 +60,8 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Ends a test that only root can do: passing without having looked would say something untrue.
+/// Ends a test that only root can do: passing without having looked would say something untrue. Its name is in
+/// `tests/needs-root`, so that `tests/run` starts it as root.
 #[track_caller]
 pub fn as_root(why: &str) {
     assert!(

@@ -20,7 +20,7 @@ pub struct Network {
 impl Network {
     /// Hosts with these names and the addresses 10.77.0.1, 10.77.0.2, …
     pub fn new(hosts: &[&str]) -> Self {
-        super::needs_root();
+        super::as_root("only root makes network namespaces");
         remove_leftovers();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mut network = Self {
