@@ -129,7 +129,7 @@ limits! {
     source_signatures_per_second: 20, 1 ..= 1000000;
     stranger_signatures_per_second: 200, 0 ..= 1000000;
     connections: 4096, 1 ..= 1000000;
-    peer_connections: 256, 1 ..= 1000000;
+    peer_connections: 2048, 1 ..= 1000000;
     sign_deadline_ms: 5000, 10 ..= 60000;
     message_bytes: 67108864, 1024 ..= 2147483647;
     weights_bytes: 1073741824, 1024 ..= 1073741824;
