@@ -221,7 +221,7 @@ fn nowhere_else(mesh: &Mesh, secrets: &Secrets, mut a: Node, pids: &[(&str, u32)
         assert!(!secrets.are_in(&of("environ")), "environment of the {role}");
     }
     let keeper = a.pid("keeper");
-    signal(keeper, Signal::QUIT);
+    signal(keeper, Signal::ABORT);
     a.wait_replaced("keeper", keeper);
     let log = a.log();
     signal(a.supervisor(), Signal::ABORT);
