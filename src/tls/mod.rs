@@ -27,9 +27,11 @@ mod own_chain;
 mod provider;
 #[cfg(unix)]
 mod signing;
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod test_keeper;
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests;
 mod verifier;
 #[cfg(unix)]
