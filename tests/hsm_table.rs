@@ -7,7 +7,7 @@
 use fastness::token::heal::{self, Action, Doing, Row};
 use rustix::process::Signal;
 
-use crate::support::node::signal;
+use crate::support::node::{kill_if_there, signal};
 use crate::support::rehearsal::{Rehearsal, Stream, is_ready, restarts};
 use crate::support::{Node, eventually};
 
@@ -273,15 +273,14 @@ fn a_start_that_hangs_or_crashes_is_tried_again() {
         scene.stream.goes_on(&format!("{call} hangs"));
         scene.recovered(call, "hang-at-start");
 
-        let before = restarts(&scene.a);
+        let (before, keeper) = (restarts(&scene.a), scene.a.pid("keeper"));
         scene.order(&format!("abort {call} times=1"));
-        let keeper = scene.a.pid("keeper");
-        signal(keeper, Signal::KILL);
+        kill_if_there(keeper);
         scene.a.wait_replaced("keeper", keeper);
-        eventually(&format!("{call} crashed one more"), || {
-            (restarts(&scene.a) == before + 2).then_some(())
-        });
         scene.recovered(call, "abort-at-start");
+        // A signature that nobody waits for, a probe's or a proof's, may meet the crash before the start does.
+        let more = restarts(&scene.a) - before;
+        assert!((1..=2).contains(&more), "{call} crashed: {more} restarts");
     }
     println!("{} messages, none lost", scene.stream.end());
 }

@@ -195,7 +195,9 @@ impl Drop for Node {
             let _ = supervisor.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of {} ---\n{}", self.name, self.log());
+            // Its folder may be gone already.
+            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            eprintln!("--- log of {} ---\n{log}", self.name);
         }
     }
 }
@@ -214,6 +216,16 @@ pub fn pid_in(status: &Value, role: &str) -> u32 {
 pub fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("not 0");
     rustix::process::kill_process(pid, signal).expect("the process is there");
+}
+
+/// Kills a process that may have ended by itself.
+pub fn kill_if_there(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("not 0");
+    let killed = rustix::process::kill_process(pid, Signal::KILL);
+    assert!(
+        matches!(killed, Ok(()) | Err(rustix::io::Errno::SRCH)),
+        "{killed:?}"
+    );
 }
 
 /// Whether a process is there and not just a zombie.
