@@ -73,7 +73,7 @@ pub enum AskError {
     Malformed(#[from] Malformed),
 }
 
-/// One in so many signatures is verified before it is sent. All of them would cost an eighth of a
+/// One in so many signatures is verified before it is sent, as each is one more verification in a
 /// handshake; a token that signs wrongly is found out within so many, or by a probe.
 const VERIFIED: u64 = 16;
 
