@@ -113,9 +113,11 @@ fn tonic_speaks_with_tonic() {
         assert_eq!(unknown.code(), tonic::Code::NotFound);
         let mut seen = client.watch(about("x")).await.expect("x").into_inner();
         for status in [ServingStatus::Serving, ServingStatus::NotServing] {
-            reporter.set_service_status("x", status).await;
             let next = seen.message().await.expect("a stream").expect("a message");
             assert_eq!(next.status, status as i32);
+            reporter
+                .set_service_status("x", ServingStatus::NotServing)
+                .await;
         }
     });
 }
