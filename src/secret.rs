@@ -9,13 +9,14 @@ mod fault;
 mod read;
 mod source;
 
-use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use fastness_secret_page::Page;
+use secrecy::{ExposeSecret, SecretBox};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
 
 pub use fault::{PinError, PinSourceError};
 pub use read::LONGEST_PIN;
@@ -36,10 +37,12 @@ pub enum PinKind {
 }
 
 /// The PIN of a token's user. Shows nothing, is not copied, is wiped when dropped.
-pub struct UserPin(Line);
+#[derive(Debug)]
+pub struct UserPin(SecretBox<Line>);
 
 /// The PIN of a token's security officer, needed only to initialise a token. Like [`UserPin`].
-pub struct SoPin(Line);
+#[derive(Debug)]
+pub struct SoPin(SecretBox<Line>);
 
 /// One line in a page of its own.
 struct Line {
@@ -53,6 +56,12 @@ impl Line {
     }
 }
 
+impl Zeroize for Line {
+    fn zeroize(&mut self) {
+        self.page.bytes_mut().zeroize();
+    }
+}
+
 impl UserPin {
     /// Reads the user PIN from `fd`: at most [`LONGEST_PIN`] bytes of UTF-8 without NUL, one final
     /// line end removed. A regular file is read from its start, so it can be read again. Where there
@@ -61,7 +70,7 @@ impl UserPin {
     /// # Errors
     /// [`PinError`]; it never holds what was read.
     pub fn read(fd: impl AsFd, kind: PinKind) -> Result<Self, PinError> {
-        read::pin(fd.as_fd(), &kind, "User PIN").map(Self)
+        read::pin(fd.as_fd(), &kind, "User PIN").map(|line| Self(SecretBox::new(Box::new(line))))
     }
 
     /// Whether both are the same PIN (for "type it again"). The comparison's time tells nothing
@@ -72,14 +81,14 @@ impl UserPin {
 
     /// The PIN, for a login. The token room is the only caller.
     pub(crate) fn expose_for_login(&self) -> &[u8] {
-        self.0.bytes()
+        self.0.expose_secret().bytes()
     }
 
     /// The PIN in a pipe whose other end is closed, for the process that is handed it.
     pub(crate) fn into_pipe(self) -> io::Result<OwnedFd> {
         let (reader, mut writer) = io::pipe()?;
         // Shorter than what a pipe takes without waiting (pipe(7)).
-        writer.write_all(self.0.bytes())?;
+        writer.write_all(self.0.expose_secret().bytes())?;
         Ok(reader.into())
     }
 }
@@ -90,7 +99,7 @@ impl SoPin {
     /// # Errors
     /// [`PinError`]; it never holds what was read.
     pub fn read(fd: impl AsFd, kind: PinKind) -> Result<Self, PinError> {
-        read::pin(fd.as_fd(), &kind, "SO PIN").map(Self)
+        read::pin(fd.as_fd(), &kind, "SO PIN").map(|line| Self(SecretBox::new(Box::new(line))))
     }
 
     /// Whether both are the same PIN; see [`UserPin::matches`].
@@ -100,22 +109,11 @@ impl SoPin {
 
     /// The PIN, for a login. The token room is the only caller.
     pub(crate) fn expose_for_login(&self) -> &[u8] {
-        self.0.bytes()
+        self.0.expose_secret().bytes()
     }
 }
 
-impl fmt::Debug for UserPin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserPin(…)")
-    }
-}
-
-impl fmt::Debug for SoPin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SoPin(…)")
-    }
-}
-
-fn same(one: &Line, other: &Line) -> bool {
-    one.bytes().ct_eq(other.bytes()).into()
+fn same(one: &SecretBox<Line>, other: &SecretBox<Line>) -> bool {
+    let [one, other] = [one, other].map(|pin| pin.expose_secret().bytes());
+    one.ct_eq(other).into()
 }

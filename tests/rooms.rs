@@ -47,6 +47,12 @@ fn only_the_token_room_uses_cryptoki() {
 }
 
 #[test]
+fn only_a_login_sees_a_pin() {
+    assert_eq!(strangers("secret", "secrecy::"), [""; 0]);
+    assert_eq!(strangers("token", ".expose_for_login("), [""; 0]);
+}
+
+#[test]
 fn only_the_tls_room_uses_rustls() {
     // Both crates; `.rustls` would be a name of ours.
     assert_eq!(strangers("tls", "rustls::"), [""; 0]);

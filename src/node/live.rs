@@ -1,6 +1,6 @@
 //! The established connections: what each one is, and whether it may stay, for as long as it lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::transport::server::Connected;
 
-use crate::policy::{Grant, PeerPolicy, Reason};
+use crate::policy::{Grant, PeerId, PeerPolicy, Reason};
 use crate::role::TlsRole;
 use crate::rpc::admin;
 use crate::tls::{Connection, ConnectionFacts, Generation, TlsStream};
@@ -94,7 +94,40 @@ impl PeerConnection {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     next: AtomicU64,
-    connections: Mutex<BTreeMap<u64, PeerConnection>>,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    /// By their number: the oldest comes first.
+    all: BTreeMap<u64, PeerConnection>,
+    /// How many each peer has made.
+    made: HashMap<PeerId, usize>,
+}
+
+impl Connections {
+    fn insert(&mut self, number: u64, connection: PeerConnection) {
+        let peer = &connection.facts().peer;
+        if peer.role() == TlsRole::Client {
+            *self.made.entry(peer.id().clone()).or_default() += 1;
+        }
+        self.all.insert(number, connection);
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(connection) = self.all.remove(&number) else {
+            return;
+        };
+        let peer = &connection.facts().peer;
+        if peer.role() == TlsRole::Client
+            && let Some(made) = self.made.get_mut(peer.id())
+        {
+            *made -= 1;
+            if *made == 0 {
+                self.made.remove(peer.id());
+            }
+        }
+    }
 }
 
 impl Live {
@@ -106,13 +139,9 @@ impl Live {
         newest: impl FnOnce() -> Arc<Generation>,
         most: usize,
     ) -> Result<Stream, Box<ConnectionFacts>> {
-        let peer = connection.facts.peer.id();
         let mut connections = self.connections();
-        let made = |one: &&PeerConnection| {
-            let other = &one.facts().peer;
-            other.role() == TlsRole::Client && other.id() == peer
-        };
-        if connections.values().filter(made).count() >= most {
+        let made = connections.made.get(connection.facts.peer.id());
+        if made.is_some_and(|made| *made >= most) {
             return Err(Box::new(connection.facts));
         }
         Ok(self.register(connection, newest, &mut connections))
@@ -132,7 +161,7 @@ impl Live {
         self: &Arc<Self>,
         connection: Connection,
         newest: impl FnOnce() -> Arc<Generation>,
-        connections: &mut BTreeMap<u64, PeerConnection>,
+        connections: &mut Connections,
     ) -> Stream {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let facts = connection.facts;
@@ -160,19 +189,20 @@ impl Live {
     pub(super) fn judge(&self, newest: impl FnOnce() -> Arc<Generation>) {
         let connections = self.connections();
         let newest = newest();
-        for connection in connections.values() {
+        for connection in connections.all.values() {
             connection.judge(newest.policy());
         }
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.connections().len()
+        self.connections().all.len()
     }
 
     /// How many there are with peers in `role`.
     pub(super) fn count_of(&self, role: TlsRole) -> usize {
         self.connections()
+            .all
             .values()
             .filter(|connection| connection.facts().peer.role() == role)
             .count()
@@ -181,10 +211,10 @@ impl Live {
     /// Every connection, the oldest first, in the words of the admin socket.
     pub(super) fn list(&self) -> Vec<admin::Connection> {
         let connections = self.connections();
-        connections.values().map(PeerConnection::describe).collect()
+        connections.all.values().map(PeerConnection::describe).collect()
     }
 
-    fn connections(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, PeerConnection>> {
+    fn connections(&self) -> std::sync::MutexGuard<'_, Connections> {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -219,7 +249,7 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.live.connections().remove(&self.number);
+        self.live.connections().remove(self.number);
     }
 }
 

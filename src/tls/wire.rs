@@ -120,8 +120,10 @@ impl Sending {
         if step.outcome.is_err() {
             return Outcome::Loud(step);
         }
-        // An error comes again with the rest.
-        let sent = self.0.try_write(&step.output).unwrap_or_default();
+        // An error comes again with the rest. As one slice of a vector: writev(2) has no arguments that the
+        // filters look at.
+        let output = [io::IoSlice::new(&step.output)];
+        let sent = self.0.try_write_vectored(&output).unwrap_or_default();
         step.output.drain(..sent);
         if step.output.is_empty() {
             Outcome::Quiet(step)

@@ -47,6 +47,20 @@ def fail(channel):
     channel.unary_unary("/test.Echo/Fail")(b"so", timeout=20)
 
 
+def patient(channel):
+    """Two calls that would wait long, the second when the test says so."""
+    for _ in range(2):
+        try:
+            print(channel.unary_unary("/test.Echo/Unary")(b"hello", timeout=60).decode(), flush=True)
+        except grpc.RpcError as error:
+            print(error.code().name, error.details(), flush=True)
+        sys.stdin.readline()
+
+
+def hasty(channel):
+    channel.unary_unary("/test.Echo/Unary")(b"hello", timeout=1)
+
+
 def slow(channel):
     def requests():
         yield b"first"
@@ -132,6 +146,8 @@ def message(channel):
 ACTIONS = {
     "unary": unary,
     "twice": twice,
+    "patient": patient,
+    "hasty": hasty,
     "slow": slow,
     "heard": heard,
     "fail": fail,

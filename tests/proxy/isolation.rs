@@ -1,8 +1,11 @@
 //! What one peer, or one call, does to the others: nothing. With the default limits.
 
-use super::{application, call, flooder, joined, told};
+use rustix::process::Signal;
+
+use super::{application, call, door, flooder, joined, told};
 use crate::judges::python_peer;
-use crate::support::{Judge, Mesh, run};
+use crate::support::node::signal;
+use crate::support::{Judge, Mesh, eventually, python, run};
 
 #[test]
 fn answers_and_uploads_that_nobody_reads_are_in_nobodys_way() {
@@ -48,4 +51,48 @@ fn one_peer_cannot_have_all_connections() {
     assert_eq!(said, "2 of 4\n");
     a.wait_log("peer-connections-full");
     assert_eq!(call(&mesh, "unary"), told());
+}
+
+#[test]
+fn an_application_that_stands_still_costs_its_callers_their_deadlines_and_no_more() {
+    let mesh = Mesh::new();
+    let application = application(&mesh);
+    let (a, b) = joined(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+    signal(application.pid(), Signal::STOP);
+    let late = call(&mesh, "hasty");
+    assert!(late.starts_with("DEADLINE_EXCEEDED"), "{late}");
+    b.ping("a");
+    assert_eq!(a.status()["state"], "ready");
+    signal(application.pid(), Signal::CONT);
+    assert_eq!(call(&mesh, "unary"), told());
+}
+
+/// A stopped node is one behind a cable that was pulled: its kernel takes what is sent, and nothing
+/// comes back.
+#[test]
+fn a_peer_that_falls_silent_is_given_up_in_time_and_found_again() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    mesh.edit(
+        "b/node.toml",
+        "drain_ms = 60000",
+        "drain_ms = 60000\nkeepalive_ms = 1000\nhandshake_deadline_ms = 1000",
+    );
+    let (a, b) = joined(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+    let silent = a.pid("node");
+    signal(silent, Signal::STOP);
+    let mut caller = Judge::start(python("caller.py").arg(door(&mesh)).arg("patient"));
+    // Under way when the connection is given up, and after that.
+    let lost = caller.hear();
+    assert!(lost.starts_with("UNAVAILABLE"), "{lost}");
+    caller.tell("again");
+    let refused = caller.hear();
+    assert!(refused.starts_with("UNAVAILABLE"), "{refused}");
+    assert_eq!(b.status()["state"], "ready");
+    signal(silent, Signal::CONT);
+    eventually("the peer is found again", || {
+        (call(&mesh, "unary") == told()).then_some(())
+    });
 }

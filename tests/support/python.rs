@@ -92,6 +92,11 @@ impl Judge {
         writeln!(input, "{line}").expect("the judge listens");
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Closes its input, and returns the next line that it prints.
     #[track_caller]
     pub fn close_and_hear(mut self) -> String {
