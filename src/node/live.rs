@@ -211,7 +211,11 @@ impl Live {
     /// Every connection, the oldest first, in the words of the admin socket.
     pub(super) fn list(&self) -> Vec<admin::Connection> {
         let connections = self.connections();
-        connections.all.values().map(PeerConnection::describe).collect()
+        connections
+            .all
+            .values()
+            .map(PeerConnection::describe)
+            .collect()
     }
 
     fn connections(&self) -> std::sync::MutexGuard<'_, Connections> {
