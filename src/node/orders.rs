@@ -81,6 +81,10 @@ impl Orders {
                 ToNode::Serve => {
                     let _ = begin.send(true);
                     let _ = answers.send(FromNode::Ready);
+                    tokio::spawn(async {
+                        tokio::time::sleep(sandbox::SETTLED).await;
+                        sandbox::settle();
+                    });
                 }
                 #[cfg(feature = "attack-trigger")]
                 ToNode::Attack(attack) => attack.run(None),

@@ -20,6 +20,8 @@ mod users;
 mod walls;
 
 use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use fastness_secret_page::Code;
 use serde::{Deserialize, Serialize};
@@ -296,6 +298,8 @@ impl Walled {
         } = self;
         // The start is over, and most of what it ran is never run again.
         code.give_back().map_err(giving_back)?;
+        // Nobody else sets it: a process is sealed once.
+        let _ = CODE.set(code);
         report.profile.clone_from(&profile.name);
         report.sha256.clone_from(&profile.sha256);
         tracing::debug!(
@@ -317,6 +321,22 @@ impl Walled {
             })?;
         }
         Ok((Confined(()), report))
+    }
+}
+
+/// Where the code of this sealed process is.
+static CODE: OnceLock<Code> = OnceLock::new();
+
+/// How long after it is ready a process has done all that is done once.
+pub(crate) const SETTLED: Duration = Duration::from_secs(1);
+
+/// Gives back what has been run only to get ready since the seal, in a process that is ready now.
+pub(crate) fn settle() {
+    let Some(code) = CODE.get() else {
+        return;
+    };
+    if let Err(error) = code.give_back() {
+        tracing::warn!(%error, "code that is no longer needed stays in memory");
     }
 }
 

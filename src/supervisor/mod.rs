@@ -58,6 +58,8 @@ pub(crate) enum Event {
     Admin(Call),
     Unlock(unlock::Request),
     Reloaded(u64, Box<Config>),
+    /// The start is over.
+    Settled,
 }
 
 /// Why the supervisor ended without having been asked to.
@@ -298,6 +300,7 @@ impl Supervisor {
             }
             Event::Admin(call) => self.on_call(call),
             Event::Unlock(request) => self.unlock(request),
+            Event::Settled => sandbox::settle(),
             Event::Reloaded(number, config) => {
                 tracing::info!(generation = number, "reloaded");
                 self.generation = number;
@@ -420,6 +423,7 @@ impl Supervisor {
                     .filter_map(|listener| listener.local_addr().ok());
                 let listening: Vec<String> = listening.map(|address| address.to_string()).collect();
                 tracing::info!(id = %self.config.id, listening = listening.join(","), "READY");
+                self.later(Instant::now() + sandbox::SETTLED, Event::Settled);
                 #[cfg(feature = "attack-trigger")]
                 self.attack();
             }
