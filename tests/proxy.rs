@@ -176,11 +176,12 @@ fn an_application_calls_that_of_a_peer_which_is_told_who_calls() {
     let dials = b.log().matches("we dialled").count();
     assert_eq!(dials, 1, "all of them share one connection");
     let metrics = String::from_utf8(b.admin(&["metrics"]).stdout).expect("text");
-    assert!(
-        metrics
-            .contains("fastness_proxied_calls_total{direction=\"egress\",outcome=\"answered\"} 4"),
-        "{metrics}"
-    );
+    for line in [
+        "fastness_proxied_calls_total{direction=\"egress\",outcome=\"answered\"} 4",
+        "fastness_signatures_total{class=\"own\"} 1",
+    ] {
+        assert!(metrics.contains(line), "no {line}: {metrics}");
+    }
 }
 
 /// Every case of gRPC's interoperability tests: what is seen directly, and through two nodes.
