@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup};
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -68,8 +68,8 @@ impl Wrapping {
     /// # Errors
     /// A bug: rustls refuses a configuration that is the same at every start.
     pub(super) fn new() -> Result<Self, rustls::Error> {
-        // Its state is thrown away unused: the cheapest key share will do.
-        let config = ClientConfig::builder_with_provider(with_groups(&[kx_group::X25519]))
+        // Its state is thrown away unused, so a key share would be made in vain.
+        let config = ClientConfig::builder_with_provider(with_groups(&[&NoExchange]))
             .with_protocol_versions(&[&TLS13])?
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
@@ -98,5 +98,45 @@ impl Wrapping {
         let place = |state: &mut rustls::ClientConnection| *state = finished;
         let connect = self.client.connect_with(name, tcp, place);
         async { Ok(connect.await?.into()) }
+    }
+}
+
+/// In the place of a key exchange where none takes place: it agrees on nothing.
+#[derive(Debug)]
+struct NoExchange;
+
+impl SupportedKxGroup for NoExchange {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {
+        Ok(Box::new(Self))
+    }
+
+    fn name(&self) -> NamedGroup {
+        NamedGroup::X25519
+    }
+}
+
+impl ActiveKeyExchange for NoExchange {
+    fn complete(self: Box<Self>, _: &[u8]) -> Result<SharedSecret, rustls::Error> {
+        Err(rustls::Error::General("no key exchange takes place".into()))
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        &[0; 32]
+    }
+
+    fn group(&self) -> NamedGroup {
+        NamedGroup::X25519
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_for_a_key_exchange_agrees_on_nothing() {
+        let started = NoExchange.start().unwrap();
+        assert!(started.complete(&[9; 32]).is_err());
+        assert!(NoExchange.start_and_complete(&[9; 32]).is_err());
     }
 }
