@@ -114,6 +114,22 @@ fn every_task_of_every_role_is_confined_and_stays_so_when_it_is_replaced() {
 }
 
 #[test]
+fn code_that_only_the_start_needed_is_given_back_by_sealed_processes() {
+    let mesh = Mesh::new();
+    let level = "[log]\nlevel = \"debug\"\n";
+    mesh.section("a", level);
+    let a = mesh.start("a");
+    for role in ["supervisor", "node"] {
+        eventually("it has settled", || {
+            let log = a.log();
+            let mut lines = log.lines().filter(|line| line.starts_with(role));
+            lines.any(|line| line.ends_with("settled")).then_some(())
+        });
+    }
+    assert_no_violation(&a);
+}
+
+#[test]
 fn sealed_nodes_do_all_their_work() {
     let mesh = Mesh::new();
     let (a, b) = mesh.start_both();

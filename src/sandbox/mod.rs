@@ -335,8 +335,9 @@ pub(crate) fn settle() {
     let Some(code) = CODE.get() else {
         return;
     };
-    if let Err(error) = code.give_back() {
-        tracing::warn!(%error, "code that is no longer needed stays in memory");
+    match code.give_back() {
+        Ok(()) => tracing::debug!("settled"),
+        Err(error) => tracing::warn!(%error, "code that is no longer needed stays in memory"),
     }
 }
 
