@@ -59,6 +59,7 @@ impl Line {
 impl Zeroize for Line {
     fn zeroize(&mut self) {
         self.page.bytes_mut().zeroize();
+        self.length.zeroize();
     }
 }
 

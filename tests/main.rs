@@ -42,7 +42,6 @@ mod rooms; // The source keeps to the design; samples and manual are true.
 mod soak; // Faults in any order leave nothing behind.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_session; // The token room as a library.
-mod under_load; // A process is lost while handshakes come in.
 mod unechoed; // A secret in a wrong place is not repeated.
 mod unlock; // A PIN that cannot be taken again.
 mod upstreams; // Applications that speak no gRPC.

@@ -50,6 +50,8 @@ fn only_the_token_room_uses_cryptoki() {
 fn only_a_login_sees_a_pin() {
     assert_eq!(strangers("secret", "secrecy::"), [""; 0]);
     assert_eq!(strangers("token", ".expose_for_login("), [""; 0]);
+    // A PIN that was typed for `fastness unlock` goes to the keeper in a pipe.
+    assert_eq!(strangers("cli/unlock", ".into_pipe("), [""; 0]);
 }
 
 #[test]

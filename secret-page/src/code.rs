@@ -30,11 +30,12 @@ impl Code {
     }
 
     /// Gives back the pages that only the start needed: what is needed again is read again, from the
-    /// file or from the system's cache of it (madvise(2), MADV_DONTNEED).
+    /// file or from the system's cache of it (madvise(2), MADV_DONTNEED). Returns how many bytes of
+    /// addresses that was about: none when the program's file has been replaced.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn give_back(&self) -> io::Result<()> {
+    pub fn give_back(&self) -> io::Result<usize> {
         for range in &self.0 {
             let from = range.start as *mut libc::c_void;
             // SAFETY: code of a position-independent program is never written, not when it is loaded
@@ -44,7 +45,7 @@ impl Code {
                 _ => return Err(io::Error::last_os_error()),
             }
         }
-        Ok(())
+        Ok(self.0.iter().map(Range::len).sum())
     }
 }
 
@@ -79,7 +80,7 @@ mod tests {
         let sum: u64 = all.iter().step_by(4096).map(|byte| u64::from(*byte)).sum();
         assert!(sum > 0);
         let before = resident(range);
-        code.give_back().unwrap();
+        assert_eq!(code.give_back().unwrap(), range.len());
         assert!(resident(range) < before, "{before} KiB before");
     }
 }

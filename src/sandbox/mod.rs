@@ -324,7 +324,7 @@ impl Walled {
     }
 }
 
-/// Where the code of this sealed process is.
+/// Where the code of this sealed process is: of the process, as the seal is.
 static CODE: OnceLock<Code> = OnceLock::new();
 
 /// How long after it is ready a process has done all that is done once.
@@ -336,7 +336,7 @@ pub(crate) fn settle() {
         return;
     };
     match code.give_back() {
-        Ok(()) => tracing::debug!("settled"),
+        Ok(bytes) => tracing::debug!(bytes, "settled"),
         Err(error) => tracing::warn!(%error, "code that is no longer needed stays in memory"),
     }
 }

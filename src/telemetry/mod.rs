@@ -4,11 +4,8 @@ mod lines;
 pub mod metrics;
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::BorrowedFd;
-use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -66,8 +63,6 @@ pub(crate) fn start(role: &str, setup: LogSetup) {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    // Now: a sealed process may not look.
-    IN_A_FILE.get_or_init(|| is_file(rustix::stdio::stderr()));
     let pid = std::process::id();
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
@@ -92,24 +87,12 @@ pub(crate) fn start(role: &str, setup: LogSetup) {
     };
 }
 
-/// Whether standard error is a regular file, which is always ready (poll(2)).
-static IN_A_FILE: OnceLock<bool> = OnceLock::new();
-
-fn is_file(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstat(fd)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
-}
-
 /// Writes to standard error, but drops a line that would block: a full log pipe must never stall a
 /// role.
 pub(crate) fn write_or_drop(mut line: Vec<u8>) -> io::Result<()> {
     // poll(2) promises room for PIPE_BUF bytes, and a write of at most so many is atomic.
     const PIPE_BUF: usize = 4096;
     let stderr = rustix::stdio::stderr();
-    if IN_A_FILE.get() == Some(&true) {
-        let _ = rustix::io::write(stderr, &line);
-        return Ok(());
-    }
     let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
     let immediately = Timespec {
         tv_sec: 0,

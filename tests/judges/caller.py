@@ -48,8 +48,8 @@ def fail(channel):
 
 
 def patient(channel):
-    """Two calls that would wait long, the second when the test says so."""
-    for _ in range(2):
+    """Three calls that would wait long, all but the first when the test says so."""
+    for _ in range(3):
         try:
             print(channel.unary_unary("/test.Echo/Unary")(b"hello", timeout=60).decode(), flush=True)
         except grpc.RpcError as error:
