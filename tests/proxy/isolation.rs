@@ -1,4 +1,4 @@
-//! What one peer, or one call, does to the others: nothing. With the default limits.
+//! What one peer, or one call, does to the others: nothing. With the default limits, unless a test is about one.
 
 use rustix::process::Signal;
 
