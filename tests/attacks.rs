@@ -57,6 +57,9 @@ enum End {
 
 const KILLED: End = End::Signal(31);
 
+/// As many of a role's attempts have their call's number in the kernel's log, at least, where we may read it.
+const NUMBERS: usize = 10;
+
 /// What came of a role's attempts, in their order: those that returned, then the one that ended it.
 struct Ends {
     ends: Vec<End>,
@@ -216,40 +219,52 @@ fn catalogue(role: &str, names: &[&str], declared: &[(&str, End)]) {
         assert!(names.contains(name), "{name} is not attempted");
     }
     // A keeper that is killed in C_Login leaves SoftHSM's token torn: each attempt has its own.
-    let found = side_by_side(names, |name| {
+    let once = |name: &str| {
         let Ends { ends, number } = attempts(&Mesh::new(), role, &[name]);
         (ends.into_iter().next().expect("one end"), number)
-    });
-    let (mut wrong, mut numbers) = (Vec::new(), 0);
+    };
+    let number_of = |name: &str| Some(CATALOGUE.iter().find(|one| one.name == name)?.number);
+    let mut found = side_by_side(names, |name| once(name));
+    // The kernel left out most numbers if other tests were killed in the same seconds: once more for those.
+    let read = |found: &[(End, Option<i64>)]| {
+        let all = names.iter().zip(found);
+        all.filter(|(name, (_, number))| number.is_some() && number_of(name).is_some())
+            .count()
+    };
+    if rustix::process::geteuid().is_root() {
+        for (index, name) in names.iter().enumerate() {
+            if read(&found) >= NUMBERS {
+                break;
+            }
+            if found[index] == (KILLED, None) && number_of(name).is_some() {
+                found[index] = once(name);
+            }
+        }
+    }
+    let (mut wrong, numbers) = (Vec::new(), read(&found));
     for (name, (end, number)) in names.iter().zip(found) {
         let wanted = declared.get(name).unwrap_or(&KILLED);
-        let known = CATALOGUE
-            .iter()
-            .find(|one| one.name == *name)
-            .map(|one| one.number);
         println!(
             "{role:<10} {name:<32} {end:?}{}",
             number.map_or(String::new(), |number| format!(
                 ", call {number} in the kernel's log"
             ))
         );
-        if let (Some(number), Some(known)) = (number, known) {
+        if let (Some(number), Some(known)) = (number, number_of(name)) {
             assert_eq!(number, known, "{name}");
-            numbers += 1;
         }
         if end != *wanted {
             wrong.push(format!("{name}: {end:?}, declared is {wanted:?}"));
         }
     }
     println!(
-        "{role}: {} attempts, {} with the call's number from the kernel's log",
-        names.len(),
-        numbers
+        "{role}: {} attempts, {numbers} with the call's number from the kernel's log",
+        names.len()
     );
     assert!(wrong.is_empty(), "{role}: {}", wrong.join("\n"));
     if rustix::process::geteuid().is_root() {
         assert!(
-            numbers >= 10,
+            numbers >= NUMBERS,
             "the kernel's log has too few of the calls' numbers"
         );
     }

@@ -127,7 +127,6 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
         node::signal(old, Signal::KILL);
         a.wait_replaced(role, old);
         b.ping("a");
-        // The other address, when the first one does not answer.
         a.ping("b");
     }
     // A hung one is ended.
@@ -135,8 +134,12 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
     node::signal(old, Signal::STOP);
     a.wait_replaced("keeper", old);
     let supervisor = a.supervisor();
+    let second = format!("cannot connect to 127.0.0.1:{}", mesh.ports["b"]);
     drop(b);
-    let _ = a.ask(&["ping", "b"]);
+    eventually("a tries the other address too", || {
+        let _ = a.ask(&["ping", "b"]);
+        a.log().contains(&second).then_some(())
+    });
     a.ask(&["drain"]).expect("it drains");
     eventually("a has stopped", || {
         a.log().contains("stopped").then_some(())
