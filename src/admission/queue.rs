@@ -2,7 +2,9 @@
 //! first served for each of them; classes take turns too, and never all threads for strangers.
 //!
 //! A handshake comes back for each of its steps, and one that was begun goes before those that were
-//! not: otherwise, with a full queue, all of them get their first step and none its last in time.
+//! not: otherwise, with a full queue, all of them get their first step and none its last in time. Not
+//! for ever, though, or handshakes that sign in their second step are begun all at once, when the last
+//! of those before is done.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -16,6 +18,9 @@ use super::sources::Source;
 pub(crate) const LONGEST: usize = 4096;
 /// Turns of a class in a row of all turns: four own, four listed, one stranger.
 const STRIDE: [u64; 3] = [1, 1, 4];
+/// Turns of a class in a row for handshakes that were begun while others wait. Who asks for another key
+/// share (RFC 8446 §4.1.4) needs so many after the first.
+const BEGUN: u32 = 2;
 
 /// Work of type `T` that waits, and how much of it runs.
 #[derive(Debug)]
@@ -28,7 +33,7 @@ pub(crate) struct Queue<T> {
     /// When each running job began.
     running: BTreeMap<Number, Instant>,
     /// How long a job takes: an average that forgets, by [`Step`].
-    service: [Duration; 2],
+    service: [Duration; 3],
 }
 
 #[derive(Debug)]
@@ -37,6 +42,8 @@ struct Waiting<T> {
     /// Grows with each turn; the lowest has the next.
     pass: u64,
     running: usize,
+    /// Turns in a row for handshakes that were begun.
+    begun: u32,
     /// The round of the last turn: in each round an address has one.
     round: u64,
     /// The addresses that wait.
@@ -61,7 +68,9 @@ struct Job<T> {
 /// How far the job's handshake is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
-    /// It was in the lane before.
+    /// We speak first, which takes no signature.
+    Greeting,
+    /// It was in the lane before, to be signed.
     Next,
     /// It was not.
     First,
@@ -119,6 +128,7 @@ impl<T> Queue<T> {
             jobs: BTreeMap::new(),
             pass: 0,
             running: 0,
+            begun: 0,
             round: 0,
             sources: HashMap::new(),
         };
@@ -128,7 +138,7 @@ impl<T> Queue<T> {
             classes: [waiting(), waiting(), waiting()],
             clock: 0,
             running: BTreeMap::new(),
-            service: [Duration::ZERO; 2],
+            service: [Duration::ZERO; 3],
         }
     }
 
@@ -187,7 +197,7 @@ impl<T> Queue<T> {
             .filter(|class| self.waiting(*class) > 0)
             .min_by_key(|class| self.classes[class.index()].pass)?;
         let waiting = &mut self.classes[class.index()];
-        let number = *waiting.jobs.first_key_value()?.0;
+        let number = waiting.next()?;
         let job = waiting.remove(number)?;
         waiting.round = waiting.round.max(number.round);
         self.clock = waiting.pass;
@@ -276,10 +286,31 @@ impl<T> Queue<T> {
 }
 
 impl<T> Waiting<T> {
+    /// Whose turn it is.
+    fn next(&mut self) -> Option<Number> {
+        let first = *self.jobs.first_key_value()?.0;
+        let unbegun = Number {
+            step: Step::First,
+            round: 0,
+            number: 0,
+            ..first
+        };
+        let waits_long = self.begun >= BEGUN;
+        let next = match self.jobs.range(unbegun..).next() {
+            Some((number, _)) if waits_long => *number,
+            _ => first,
+        };
+        self.begun = match next.step {
+            Step::First => 0,
+            Step::Greeting | Step::Next => self.begun + 1,
+        };
+        Some(next)
+    }
+
     /// The round of a new job: after those that its address has waiting already.
     fn round_of(&self, step: Step, source: Option<Source>) -> u64 {
         match (step, source.and_then(|source| self.sources.get(&source))) {
-            (Step::Next, _) => 0,
+            (Step::Greeting | Step::Next, _) => 0,
             (Step::First, Some(place)) => (place.last + 1).max(self.round),
             (Step::First, None) => self.round,
         }
@@ -312,244 +343,4 @@ impl<T> Waiting<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MILLISECOND: Duration = Duration::from_millis(1);
-    const LONG: Duration = Duration::from_secs(100);
-
-    /// Runs everything that waits on `threads` threads, each job 1 ms, and returns the classes in
-    /// the order of their turns.
-    fn order(queue: &mut Queue<()>, mut now: Instant) -> Vec<Class> {
-        let (threads, mut turns) = (queue.threads, Vec::new());
-        loop {
-            let round: Vec<_> = std::iter::from_fn(|| queue.pop(now))
-                .take(threads)
-                .collect();
-            if round.is_empty() {
-                return turns;
-            }
-            now += MILLISECOND;
-            for turn in round {
-                turns.push(turn.number.class);
-                queue.done(turn.number, now);
-            }
-        }
-    }
-
-    fn fill(queue: &mut Queue<()>, class: Class, count: usize, now: Instant) {
-        for _ in 0..count {
-            push(queue, class, now, LONG).unwrap();
-        }
-    }
-
-    fn push(
-        queue: &mut Queue<()>,
-        class: Class,
-        now: Instant,
-        within: Duration,
-    ) -> Result<Number, Hopeless> {
-        queue.push(
-            Ticket {
-                class,
-                step: Step::First,
-                source: None,
-                until: now + within,
-            },
-            (),
-            now,
-        )
-    }
-
-    #[test]
-    fn one_thread_is_shared_by_turns_and_no_class_starves() {
-        let now = Instant::now();
-        let mut queue = Queue::new(1);
-        fill(&mut queue, Class::Stranger, 1000, now);
-        fill(&mut queue, Class::Listed, 100, now);
-        fill(&mut queue, Class::Own, 100, now);
-        let turns = order(&mut queue, now);
-        assert_eq!(turns.len(), 1200);
-        let busy = &turns[..225];
-        let count = |class| busy.iter().filter(|turn| **turn == class).count();
-        assert_eq!((count(Class::Own), count(Class::Listed)), (100, 100));
-        assert!((24..=26).contains(&count(Class::Stranger)));
-        let first = |class| turns.iter().position(|turn| *turn == class).unwrap();
-        assert!(Class::ALL.into_iter().all(|class| first(class) < 9));
-    }
-
-    #[test]
-    fn turns_that_were_not_needed_are_not_saved_up() {
-        let now = Instant::now();
-        let mut queue = Queue::new(1);
-        fill(&mut queue, Class::Listed, 1000, now);
-        order(&mut queue, now);
-        // Strangers have had no turn for long, and still do not get a thousand in a row.
-        fill(&mut queue, Class::Stranger, 50, now);
-        fill(&mut queue, Class::Listed, 50, now);
-        let turns = order(&mut queue, now);
-        assert!(
-            turns[..10]
-                .iter()
-                .filter(|turn| **turn == Class::Listed)
-                .count()
-                >= 7,
-            "{turns:?}"
-        );
-    }
-
-    #[test]
-    fn strangers_never_have_all_threads() {
-        for (threads, most) in [(1, 1), (2, 1), (3, 2), (4, 3), (8, 6), (32, 24)] {
-            let now = Instant::now();
-            let mut queue = Queue::new(threads);
-            fill(&mut queue, Class::Stranger, 100, now);
-            let running: Vec<_> = std::iter::from_fn(|| queue.pop(now)).collect();
-            assert_eq!(running.len(), most, "of {threads}");
-            fill(&mut queue, Class::Listed, 1, now);
-            assert_eq!(queue.pop(now).unwrap().number.class, Class::Listed);
-            assert!(queue.pop(now).is_none());
-            queue.done(running[0].number, now);
-            assert_eq!(queue.pop(now).unwrap().number.class, Class::Stranger);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_served_before_its_deadline_is_refused_at_once() {
-        let mut now = Instant::now();
-        let mut queue = Queue::new(2);
-        // Jobs take 100 ms.
-        for _ in 0..100 {
-            fill(&mut queue, Class::Listed, 1, now);
-            let turn = queue.pop(now).unwrap();
-            now += 100 * MILLISECOND;
-            queue.done(turn.number, now);
-        }
-        let within = |queue: &mut Queue<()>, class, milliseconds| {
-            push(queue, class, now, milliseconds * MILLISECOND)
-        };
-        fill(&mut queue, Class::Listed, 20, now);
-        assert_eq!(
-            within(&mut queue, Class::Listed, 1000),
-            Err(Hopeless::TooLate)
-        );
-        let last = within(&mut queue, Class::Listed, 1100).unwrap();
-        // Own dials take turns with them: two before one's turn at most.
-        assert!(within(&mut queue, Class::Own, 210).is_ok());
-        // A stranger waits for four of each.
-        assert_eq!(
-            within(&mut queue, Class::Stranger, 500),
-            Err(Hopeless::TooLate)
-        );
-        assert!(within(&mut queue, Class::Stranger, 1000).is_ok());
-        assert!(queue.withdraw(last).is_some() && queue.withdraw(last).is_none());
-        assert_eq!(queue.waiting(Class::Listed), 20);
-    }
-
-    #[test]
-    fn a_token_that_hangs_is_noticed_before_any_job_ends_and_tried_again_when_nothing_waits() {
-        let now = Instant::now();
-        let mut queue = Queue::new(1);
-        fill(&mut queue, Class::Listed, 2, now);
-        let hung = queue.pop(now).unwrap();
-        let later = now + 5 * Duration::from_secs(1);
-        assert_eq!(
-            push(&mut queue, Class::Listed, later, 100 * MILLISECOND),
-            Err(Hopeless::TooLate)
-        );
-        queue.done(hung.number, later);
-        let turn = queue.pop(later).unwrap();
-        queue.done(turn.number, later);
-        assert!(push(&mut queue, Class::Listed, later, MILLISECOND).is_ok());
-    }
-
-    #[test]
-    fn one_address_cannot_spend_the_turns_of_another() {
-        let now = Instant::now();
-        let mut queue = Queue::new(1);
-        let push = |queue: &mut Queue<u8>, from: u8, within| {
-            let ticket = Ticket {
-                class: Class::Listed,
-                step: Step::First,
-                source: Some([192, 0, 2, from].into()),
-                until: now + within,
-            };
-            queue.push(ticket, from, now)
-        };
-        // A job takes 1 ms.
-        push(&mut queue, 1, LONG).unwrap();
-        let first = queue.pop(now).unwrap();
-        queue.done(first.number, now + MILLISECOND);
-        for _ in 0..1000 {
-            push(&mut queue, 1, LONG).unwrap();
-        }
-        for _ in 0..5 {
-            push(&mut queue, 2, LONG).unwrap();
-        }
-        assert_eq!(
-            push(&mut queue, 1, 500 * MILLISECOND),
-            Err(Hopeless::TooLate)
-        );
-        let given_up = push(&mut queue, 3, 10 * MILLISECOND).unwrap();
-        assert!(queue.withdraw(given_up).is_some());
-        let mut turns = |count| -> Vec<u8> {
-            std::iter::from_fn(|| queue.pop(now))
-                .take(count)
-                .map(|turn| turn.work)
-                .collect()
-        };
-        assert_eq!(turns(12), [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 1]);
-        // Who comes later has not saved up the rounds before.
-        for _ in 0..3 {
-            push(&mut queue, 4, LONG).unwrap();
-        }
-        let mut turns = std::iter::from_fn(|| queue.pop(now)).map(|turn| turn.work);
-        let busy: Vec<_> = turns.by_ref().take(6).collect();
-        assert_eq!(
-            busy.iter().filter(|from| **from == 4).count(),
-            3,
-            "{busy:?}"
-        );
-        assert_eq!(turns.count(), 1000 - 7 - 3);
-        assert!(queue.classes[Class::Listed.index()].sources.is_empty());
-    }
-
-    #[test]
-    fn a_handshake_that_was_begun_goes_before_those_that_were_not() {
-        let now = Instant::now();
-        let mut queue = Queue::new(1);
-        let number = |step, queue: &mut Queue<u8>, work| {
-            let ticket = Ticket {
-                class: Class::Listed,
-                step,
-                source: None,
-                until: now + LONG,
-            };
-            queue.push(ticket, work, now).unwrap()
-        };
-        for (step, work) in [
-            (Step::First, 3),
-            (Step::Next, 1),
-            (Step::First, 4),
-            (Step::Next, 2),
-        ] {
-            number(step, &mut queue, work);
-        }
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(now))
-            .map(|turn| turn.work)
-            .collect();
-        assert_eq!(order, [1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn a_queue_has_a_bound() {
-        let now = Instant::now();
-        let mut queue = Queue::new(1);
-        fill(&mut queue, Class::Stranger, LONGEST, now);
-        assert_eq!(
-            push(&mut queue, Class::Stranger, now, LONG),
-            Err(Hopeless::Full)
-        );
-        assert!(push(&mut queue, Class::Listed, now, LONG).is_ok());
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! One handshake as a machine: bytes of the peer in, bytes for the peer out. It knows no socket
 //! and no clock, so it can be moved to the lane and back: boxed, as a TLS state has over a kilobyte.
 
+use rustls::pki_types::ServerName;
 use rustls::server::{Accepted, Acceptor};
-use rustls::{Connection, Error, ServerConfig};
+use rustls::{ClientConfig, ClientConnection, Connection, Error, ServerConfig};
 use std::sync::Arc;
 
 /// What is to be sent, and where the handshake stands.
@@ -43,6 +44,23 @@ pub(super) fn hear(acceptor: &mut Acceptor, mut input: &[u8]) -> Step<Option<Box
     Step {
         output: Vec::new(),
         outcome: Ok(None),
+    }
+}
+
+/// Speaks first, to a server that is called `name`.
+pub(super) fn greet(config: Arc<ClientConfig>, name: ServerName<'static>) -> Step<Box<Connection>> {
+    match ClientConnection::new(config, name) {
+        Ok(connection) => {
+            let mut connection = Box::new(Connection::Client(connection));
+            Step {
+                output: drain(&mut connection),
+                outcome: Ok(connection),
+            }
+        }
+        Err(error) => Step {
+            output: Vec::new(),
+            outcome: Err(error),
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::Acceptor;
-use rustls::{ClientConnection, Connection as TlsState, ProtocolVersion};
+use rustls::{Connection as TlsState, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -244,16 +244,15 @@ impl Handshakes {
 
         // An address as the name: no server name is sent (RFC 6066 §3).
         let name = ServerName::IpAddress(dialled.address.ip().into());
-        let state = ClientConnection::new(config, name.clone());
-        let state = state.map_err(HandshakeError::Configuration)?;
-        let mut state = Box::new(TlsState::Client(state));
-        let output = exchange::drain(&mut state);
-        let state = wire
-            .send(Step {
-                output,
-                outcome: Ok(state),
-            })
-            .await?;
+        let (called, sending) = (name.clone(), wire.sending());
+        let greet = move || sending.send(exchange::greet(config, called));
+        let greeting = Ticket {
+            step: Progress::Greeting,
+            ..ticket
+        };
+        let step = self.lane.run_until(greeting, greet, wire.news()).await?;
+        let outcome = Ok(step.outcome.map_err(HandshakeError::Configuration)?);
+        let state = wire.send(Step { outcome, ..step }).await?;
         let state = self.finish(&mut wire, state, &record, ticket).await?;
         let ends = (wire.tcp().local_addr()?, dialled.address);
         let facts = self.facts(ends, &state, &record, &generation, Some(&dialled))?;

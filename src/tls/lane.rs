@@ -412,11 +412,17 @@ mod tests {
             let outcome = if quiet { Outcome::Quiet } else { Outcome::Loud };
             let (tell, told) = oneshot::channel::<()>();
             let news = async { drop(told.await) };
-            let mut work = pin!(lane.run_until(ticket(LISTED), move || outcome(7), news));
+            let (release, held) = mpsc::channel::<()>();
+            let done = move || {
+                held.recv().unwrap();
+                outcome(7)
+            };
+            let mut work = pin!(lane.run_until(ticket(LISTED), done, news));
             let woken = Arc::new(Woken::default());
             let waker = Waker::from(woken.clone());
             let polled = work.as_mut().poll(&mut Context::from_waker(&waker));
             assert!(polled.is_pending());
+            release.send(()).unwrap();
             // The lane has one thread: when the next work is done, this one is.
             lane.run(ticket(LISTED), || ()).await.unwrap();
             assert_eq!(woken.0.load(Ordering::SeqCst), wakes, "quiet: {quiet}");

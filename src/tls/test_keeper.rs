@@ -22,15 +22,20 @@ use crate::token::KeyKind;
 /// The process id that the test keeper claims.
 pub(super) const TEST_KEEPER: u32 = 4242;
 
+/// How long it may take until something goes on that does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 pub(super) struct TestKeeper {
     pub(super) asker: Arc<Asker>,
     asked: Arc<AtomicUsize>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct TestToken {
     pub(super) sessions: usize,
     pub(super) delay: Duration,
+    /// It signs when this has gone on, and not at all when it stands still.
+    pub(super) waits_for: Option<Arc<AtomicUsize>>,
     pub(super) broken: bool,
 }
 
@@ -39,6 +44,7 @@ impl Default for TestToken {
         Self {
             sessions: 2,
             delay: Duration::ZERO,
+            waits_for: None,
             broken: false,
         }
     }
@@ -46,7 +52,7 @@ impl Default for TestToken {
 
 impl TestKeeper {
     /// Key 0 is the server's, key 1 the client's.
-    pub(super) fn start(token: TestToken, server: &TestLeaf, client: &TestLeaf) -> Self {
+    pub(super) fn start(token: &TestToken, server: &TestLeaf, client: &TestLeaf) -> Self {
         let keys = Arc::new([
             (TlsRole::Server, key_of(server)),
             (TlsRole::Client, key_of(client)),
@@ -61,11 +67,11 @@ impl TestKeeper {
                 None,
             )
             .unwrap();
-            let (keys, asked) = (keys.clone(), asked.clone());
-            thread::spawn(move || serve(&far, token, keys.as_slice(), &asked));
+            let (token, keys, asked) = (token.clone(), keys.clone(), asked.clone());
+            thread::spawn(move || serve(&far, &token, keys.as_slice(), &asked));
             channels.push(near);
         }
-        let asker = Arc::new(Asker::new(channels, Duration::from_secs(5)).unwrap());
+        let asker = Arc::new(Asker::new(channels, 2 * PATIENCE).unwrap());
         Self { asker, asked }
     }
 
@@ -92,7 +98,7 @@ fn key_of(leaf: &TestLeaf) -> EcdsaKeyPair {
 
 fn serve(
     channel: &OwnedFd,
-    token: TestToken,
+    token: &TestToken,
     keys: &[(TlsRole, EcdsaKeyPair)],
     asked: &AtomicUsize,
 ) {
@@ -101,9 +107,10 @@ fn serve(
         let request = Request::decode(&packet[..length]).unwrap();
         asked.fetch_add(1, Ordering::SeqCst);
         thread::sleep(token.delay);
+        let works = !token.broken && token.waits_for.as_deref().is_none_or(goes_on);
         let (role, key) = &keys[usize::from(request.key.0)];
         let signature = certificate_verify(*role, request.input)
-            .filter(|_| !token.broken)
+            .filter(|_| works)
             .map(|input| key.sign(&SystemRandom::new(), input.as_bytes()).unwrap());
         let outcome = signature.as_ref().map(AsRef::as_ref).ok_or(Refusal::Token);
         let reply = Reply {
@@ -117,4 +124,13 @@ fn serve(
             break;
         }
     }
+}
+
+/// Waits until `beats` grows, but not for ever.
+fn goes_on(beats: &AtomicUsize) -> bool {
+    let before = beats.load(Ordering::SeqCst);
+    (0..PATIENCE.as_millis()).any(|_| {
+        thread::sleep(Duration::from_millis(1));
+        beats.load(Ordering::SeqCst) > before
+    })
 }

@@ -153,7 +153,7 @@ fn a_chain_and_a_key_that_do_not_belong_together_are_no_credential() {
     let authority = TestAuthority::new();
     let [server, other] = [(); 2].map(|()| authority.issue(&Profile::of(TlsRole::Server, A)));
     let client = authority.issue(&Profile::of(TlsRole::Client, A));
-    let keeper = TestKeeper::start(TestToken::default(), &server, &client);
+    let keeper = TestKeeper::start(&TestToken::default(), &server, &client);
     let make = |role, pem: &str, leaf| Credential::new(role, pem, keeper.key(role, leaf));
     assert!(make(TlsRole::Server, &server.pem, &server).is_ok());
     let fault = make(TlsRole::Server, &server.pem, &other).unwrap_err();
@@ -184,7 +184,7 @@ fn a_chain_and_a_key_that_do_not_belong_together_are_no_credential() {
 fn a_key_signs_only_with_a_scheme_that_the_peer_offers() {
     let authority = TestAuthority::new();
     let leaf = authority.issue(&Profile::of(TlsRole::Server, A));
-    let keeper = TestKeeper::start(TestToken::default(), &leaf, &leaf);
+    let keeper = TestKeeper::start(&TestToken::default(), &leaf, &leaf);
     let credential = Credential::new(
         TlsRole::Server,
         &leaf.pem,

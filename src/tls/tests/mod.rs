@@ -68,7 +68,7 @@ impl Node {
     async fn start(authority: &TestAuthority, options: Options) -> Self {
         let server = authority.issue(&Profile::of(TlsRole::Server, A));
         let client = authority.issue(&Profile::of(TlsRole::Client, A));
-        let keeper = TestKeeper::start(options.token, &server, &client);
+        let keeper = TestKeeper::start(&options.token, &server, &client);
         let credential = |role, leaf: &TestLeaf| {
             Credential::new(role, &leaf.pem, keeper.key(role, leaf)).unwrap()
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Counts how often a task of this runtime gets to run, every 5 ms at best.
+/// Counts how often a task of this runtime gets to run.
 fn heartbeat() -> Arc<AtomicUsize> {
     let beats = Arc::new(AtomicUsize::new(0));
     let counted = beats.clone();
@@ -19,7 +19,7 @@ fn heartbeat() -> Arc<AtomicUsize> {
 async fn a_slow_token_does_not_stop_the_runtime_that_serves() {
     let token = TestToken {
         sessions: 1,
-        delay: Duration::from_millis(50),
+        waits_for: Some(heartbeat()),
         ..TestToken::default()
     };
     let authority = TestAuthority::new();
@@ -36,7 +36,6 @@ async fn a_slow_token_does_not_stop_the_runtime_that_serves() {
     let leaf = authority.issue(&Profile::of(TlsRole::Client, B));
     node.lists(&lists_client(&leaf));
     for provider in [provider(), forcing_a_retry()] {
-        let beats = heartbeat();
         let mut both = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let config = plain_client(provider.clone(), Some(&leaf));
@@ -46,9 +45,6 @@ async fn a_slow_token_does_not_stop_the_runtime_that_serves() {
             both.spawn(async move { node.accept().await.is_ok() });
         }
         assert!(both.join_all().await.into_iter().all(|done| done));
-        // 8 × 50 ms through one session: 80 beats at best, 8 when each signature stops the runtime.
-        let beats = beats.load(Ordering::Relaxed);
-        assert!(beats > 30, "{beats} beats");
     }
     assert_eq!(node.keeper.asked(), 16);
 }
@@ -57,7 +53,7 @@ async fn a_slow_token_does_not_stop_the_runtime_that_serves() {
 async fn dialling_through_a_slow_token_does_not_stop_the_runtime_either() {
     let token = TestToken {
         sessions: 1,
-        delay: Duration::from_millis(50),
+        waits_for: Some(heartbeat()),
         ..TestToken::default()
     };
     let authority = TestAuthority::new();
@@ -76,7 +72,6 @@ async fn dialling_through_a_slow_token_does_not_stop_the_runtime_either() {
     let address = listener.local_addr().unwrap();
     node.lists(&listing(B, Some(address), Some(leaf.pin()), None));
     let config = Arc::new(plain_server(&leaf, Some(&authority)));
-    let beats = heartbeat();
     let mut both = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let node = node.clone();
@@ -88,8 +83,7 @@ async fn dialling_through_a_slow_token_does_not_stop_the_runtime_either() {
         both.spawn(async move { acceptor.accept(tcp).await.is_ok() });
     }
     assert!(both.join_all().await.into_iter().all(|done| done));
-    let beats = beats.load(Ordering::Relaxed);
-    assert!(beats > 30, "{beats} beats");
+    assert_eq!(node.keeper.asked(), 8);
 }
 
 #[tokio::test]
