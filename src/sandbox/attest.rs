@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{DumpableBehavior, Pid};
 
-use super::{Profile, Report, Role, SECCOMP, User};
+use super::{FILTERS, Profile, Report, Role, SECCOMP, User};
 
 /// What a process must be.
 #[derive(Clone, Debug)]
@@ -294,8 +294,7 @@ impl Task {
             format!("Seccomp is {} and not {SECCOMP}", self.seccomp),
         );
         // Ours are on everything that we start.
-        let of_its_own = expected.profile.as_ref().map_or(1, Profile::filters);
-        let filters = of_its_own + if ours { 0 } else { own.filters };
+        let filters = FILTERS + if ours { 0 } else { own.filters };
         must(
             self.filters >= filters,
             format!("{} seccomp filters and not {filters}", self.filters),

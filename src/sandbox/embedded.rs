@@ -149,7 +149,7 @@ mod tests {
         for one in &ALL {
             let profile =
                 Profile::parse(one.name, one.role, one.arch, one.text, &everything()).unwrap();
-            assert!(!profile.filters.is_empty());
+            assert!(!profile.filter().is_empty());
         }
     }
 
@@ -164,7 +164,7 @@ mod tests {
         );
     }
 
-    /// A role's filters are stacked on the supervisor's, which it was started under.
+    /// A role's filter is stacked on the supervisor's, which it was started under.
     #[test]
     fn no_rule_of_a_role_is_dead_because_the_supervisors_kills_first() {
         for one in &ALL {

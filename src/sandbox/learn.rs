@@ -27,11 +27,8 @@ impl Walled {
             cause,
         };
         let every = every_call_traced().map_err(refused)?;
-        // The last filter is the one that kills.
-        let (_, answers) = profile.filters.split_last().ok_or(SandboxError::Partly)?;
-        for filter in answers.iter().chain([&every]) {
-            seccompiler::apply_filter_all_threads(filter).map_err(|error| refused(error.into()))?;
-        }
+        let filter = profile.answering_before(&every);
+        seccompiler::apply_filter_all_threads(&filter).map_err(|error| refused(error.into()))?;
         Ok(Learning(()))
     }
 }

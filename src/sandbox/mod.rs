@@ -10,6 +10,7 @@ pub(crate) mod attack;
 mod attest;
 mod calls;
 mod embedded;
+mod filter;
 mod learn;
 mod panic;
 mod privileges;
@@ -51,6 +52,8 @@ pub(crate) const UNFILTERED: &str = "DANGEROUS: this build has NO SYSTEM CALL FI
 const SECCOMP: u32 = 2;
 #[cfg(feature = "dangerous-unfiltered-bench")]
 const SECCOMP: u32 = 0;
+/// How many filters a seal puts on a process.
+const FILTERS: u32 = if SECCOMP == 0 { 0 } else { 1 };
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,7 +291,7 @@ impl Entered {
 }
 
 impl Walled {
-    /// Last step: the filters of `profile`, on every thread at once (seccomp(2)
+    /// Last step: the filter of `profile`, on every thread at once (seccomp(2)
     /// `SECCOMP_FILTER_FLAG_TSYNC`).
     pub(crate) fn seal(self, profile: &Profile) -> Result<(Confined, Report), SandboxError> {
         let Self {
@@ -311,15 +314,13 @@ impl Walled {
         #[cfg(feature = "dangerous-unfiltered-bench")]
         tracing::error!(role = role.name(), "{UNFILTERED}");
         #[cfg(not(feature = "dangerous-unfiltered-bench"))]
-        for filter in &profile.filters {
-            seccompiler::apply_filter_all_threads(filter).map_err(|error| {
-                SandboxError::Refused {
-                    step: "the seccomp filter",
-                    since: "3.17",
-                    cause: Box::new(error),
-                }
-            })?;
-        }
+        seccompiler::apply_filter_all_threads(&profile.filter()).map_err(|error| {
+            SandboxError::Refused {
+                step: "the seccomp filter",
+                since: "3.17",
+                cause: Box::new(error),
+            }
+        })?;
         Ok((Confined(()), report))
     }
 }

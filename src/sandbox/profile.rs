@@ -2,9 +2,9 @@
 //! something else than it seems to is refused.
 //!
 //! The format is seccompiler's, with `calls` (several under one reason), `why`, `means` and `answer`.
-//! The compiled filters kill the process (SIGSYS) at any call that no rule allows. A rule with an
-//! `answer` lets the call fail with that error instead: seccompiler has one action a filter, so each
-//! error is a filter of its own, stacked on the first.
+//! The filter kills the process (SIGSYS) at any call that no rule allows. A rule with an `answer` lets the
+//! call fail with that error instead: seccompiler has one action a program, so each error is a program of
+//! its own, before the one that kills.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,10 @@ use aws_lc_rs::digest;
 use seccompiler::{BpfProgram, TargetArch};
 
 use super::Role;
+use super::filter::chained;
 use super::rules::{File, Given, Rule};
 
-/// A profile that was checked, and its compiled filters.
+/// A profile that was checked and compiled.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
     /// Its file's name without the ending, `keeper-softhsm`; the whole path of one that is not part of
@@ -23,7 +24,8 @@ pub(crate) struct Profile {
     /// Digest of the file, hexadecimal.
     pub(crate) sha256: String,
     pub(crate) rules: Vec<Rule>,
-    pub(super) filters: Vec<BpfProgram>,
+    answers: BpfProgram,
+    allows: BpfProgram,
 }
 
 /// What is wrong with a profile.
@@ -63,9 +65,9 @@ impl Profile {
         let mut problems = file.problems(role, arch);
         let target = TargetArch::try_from(arch).map_err(|error| refuse(vec![error.to_string()]))?;
         let file = file.given(given);
-        let filters = file.compile(target).unwrap_or_else(|found| {
+        let [answers, allows] = file.compile(target).unwrap_or_else(|found| {
             problems.extend(found);
-            Vec::new()
+            Default::default()
         });
         if !problems.is_empty() {
             return Err(refuse(problems));
@@ -74,16 +76,19 @@ impl Profile {
             name: name.to_owned(),
             sha256: sha256(text),
             rules: file.rules,
-            filters,
+            answers,
+            allows,
         })
     }
 
-    /// Filters that it becomes.
-    pub(super) fn filters(&self) -> u32 {
-        match super::SECCOMP {
-            0 => 0,
-            _ => u32::try_from(self.filters.len()).unwrap_or(u32::MAX),
-        }
+    /// The filter.
+    pub(super) fn filter(&self) -> BpfProgram {
+        self.answering_before(&self.allows)
+    }
+
+    /// Its answers, and `then` for every other call.
+    pub(super) fn answering_before(&self, then: &BpfProgram) -> BpfProgram {
+        chained(&self.answers, then)
     }
 
     /// Calls that are allowed, with any arguments or with some.

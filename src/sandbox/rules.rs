@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Role;
+use super::filter::chained;
 use super::users::User;
 
 #[derive(Debug, Deserialize)]
@@ -247,18 +248,10 @@ impl File {
         self
     }
 
-    /// The filters, in the order in which they are installed.
-    pub(super) fn compile(&self, arch: TargetArch) -> Result<Vec<BpfProgram>, Vec<String>> {
-        // The first filter lets an answered call through: of several filters the most severe action
-        // counts, and killing is more severe than an error.
-        let mut first: Vec<Value> = Vec::new();
-        let mut errors: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
-        let plain: BTreeSet<&String> = self
-            .rules
-            .iter()
-            .filter(|rule| rule.answer.is_none())
-            .flat_map(|rule| &rule.calls)
-            .collect();
+    /// What it answers with errors, everything else allowed; and what it allows, everything else killed.
+    pub(super) fn compile(&self, arch: TargetArch) -> Result<[BpfProgram; 2], Vec<String>> {
+        let mut allowed: Vec<Value> = Vec::new();
+        let mut answered: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
         for rule in &self.rules {
             let args = rule.args.as_ref().map(|args| {
                 args.iter()
@@ -270,19 +263,14 @@ impl File {
                     Some(args) => json!({ "syscall": call, "args": args }),
                     None => json!({ "syscall": call }),
                 };
-                match &rule.answer {
-                    None => first.push(compiled),
-                    Some(answer) => {
-                        let number = ANSWERS.iter().find(|(name, _)| name == answer);
-                        let number = number
-                            .map(|(_, number)| *number)
-                            .ok_or_else(|| vec![format!("{call}: unknown answer {answer}")])?;
-                        errors.entry(number).or_default().push(compiled.clone());
-                        if !plain.contains(call) {
-                            first.push(compiled);
-                        }
-                    }
-                }
+                let Some(answer) = &rule.answer else {
+                    allowed.push(compiled);
+                    continue;
+                };
+                let number = ANSWERS.iter().find(|(name, _)| name == answer);
+                let (_, number) =
+                    number.ok_or_else(|| vec![format!("{call}: unknown answer {answer}")])?;
+                answered.entry(*number).or_default().push(compiled);
             }
         }
         let compile = |default: Value, action: Value, rules: &[Value]| {
@@ -292,13 +280,13 @@ impl File {
             map.remove("filter")
                 .ok_or_else(|| vec!["it compiled to nothing".to_owned()])
         };
-        let mut filters = Vec::new();
-        for (number, rules) in &errors {
-            filters.push(compile(json!("allow"), json!({ "errno": number }), rules)?);
+        let mut answers = BpfProgram::new();
+        for (number, rules) in &answered {
+            let next = compile(json!("allow"), json!({ "errno": number }), rules)?;
+            answers = chained(&answers, &next);
         }
-        // Last, because it may not allow seccomp(2) any more.
-        filters.push(compile(json!("kill_process"), json!("allow"), &first)?);
-        Ok(filters)
+        let allows = compile(json!("kill_process"), json!("allow"), &allowed)?;
+        Ok([answers, allows])
     }
 }
 

@@ -171,19 +171,14 @@ fn note(log: &str, supervisor: u32, roles: &mut Roles) {
 
 /// How often each rule of `role` let a call through, by the call's name.
 fn used(role: &str, rules: &[Rule], calls: &[Call], roles: &Roles) -> Vec<BTreeMap<String, u64>> {
-    let answers: BTreeSet<_> = rules
-        .iter()
-        .filter_map(|rule| rule.answer.clone())
-        .collect();
-    let own = 1 + answers.len() as u64;
     let mut used = vec![BTreeMap::new(); rules.len()];
     for call in calls {
-        // Everything below the supervisor is under its filters as well, from the start: what is traced
+        // Everything below the supervisor is under its filter as well, from the start: what is traced
         // here and is not a role is a child of the supervisor that has not become one yet.
         let is_under = match (role, roles.get(&call.pid)) {
-            ("supervisor", Some(&"supervisor")) => call.filters >= own,
+            ("supervisor", Some(&"supervisor")) => call.filters > 0,
             ("supervisor", _) => true,
-            (role, Some(found)) => *found == role && call.filters >= own,
+            (role, Some(found)) => *found == role && call.filters > 0,
             (_, None) => false,
         };
         if !is_under {

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 
-from filters import calls
+from filter import calls
 
 LINE = re.compile(r"-(\d+)\s+\(\s*(\d+|-+)\)\s+\[\d+\].*?: sys_enter: NR (-?\d+) \(([0-9a-f, ]+)\)")
 
