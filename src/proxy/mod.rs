@@ -6,6 +6,7 @@
 mod authority;
 mod connect;
 mod exchange;
+mod frames;
 mod head;
 pub(crate) mod health;
 mod hygiene;
