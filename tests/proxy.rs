@@ -1,6 +1,7 @@
 //! An unchanged application beside each node: what it says to a place of its own on this host reaches
 //! the application of a peer through mutual TLS, and nobody else.
 
+pub mod floods;
 mod isolation;
 mod plaintext;
 
@@ -397,73 +398,6 @@ fn doors_are_for_the_application_alone() {
     } else {
         assert!(said(&mesh.check("b")).contains("not permitted"));
     }
-}
-
-#[test]
-fn floods_end_the_connection_and_nobody_else_notices() {
-    let mut mesh = Mesh::new();
-    let _application = application(&mesh);
-    let peer = python_peer(&mut mesh, "python", None);
-    let (a, _b) = joined(&mesh);
-    assert_eq!(call(&mesh, "unary"), told());
-    let before = memory(&a);
-    for flood in [
-        "rapid_reset",
-        "continuations",
-        "empty_continuations",
-        "settings",
-        "pings",
-        "priorities",
-        "unknown",
-        "empty_data",
-        "header_bomb",
-    ] {
-        let ended = run(&mut flooder(&a, &peer.folder, flood));
-        assert_eq!(ended, "closed\n", "{flood}");
-        assert_eq!(call(&mesh, "unary"), told(), "after {flood}");
-    }
-    let grown = memory(&a).saturating_sub(before);
-    assert!(grown < 64 << 10, "{grown} KiB more");
-    assert_eq!(a.status()["processes"][2]["restarts"], 0);
-}
-
-#[test]
-fn a_peer_that_takes_nothing_holds_no_more_than_its_windows() {
-    let mut mesh = Mesh::new();
-    let _application = application(&mesh);
-    let peer = python_peer(&mut mesh, "python", None);
-    mesh.edit(
-        "a/node.toml",
-        "drain_ms = 60000",
-        "drain_ms = 60000\nstall_ms = 3000",
-    );
-    let (a, _b) = joined(&mesh);
-    let before = memory(&a);
-    let mut greedy = Judge::start(&mut flooder(&a, &peer.folder, "no_window"));
-    assert_eq!(call(&mesh, "unary"), told());
-    assert_eq!(greedy.hear(), "served");
-    assert_eq!(call(&mesh, "unary"), told());
-    assert_eq!(greedy.hear(), "thrown out");
-    a.wait_log("takes nothing of what it asked for");
-    let grown = memory(&a).saturating_sub(before);
-    // 900 answers of 60 kB are not held: only what the connections' windows allow.
-    assert!(grown < 32 << 10, "{grown} KiB more");
-    assert_eq!(call(&mesh, "unary"), told());
-    greedy.end();
-}
-
-/// A listed peer that went bad, in the way that `flood` names.
-pub fn flooder(node: &Node, folder: &std::path::Path, flood: &str) -> Command {
-    let mut command = python("flood.py");
-    command
-        .args([
-            node.address().ip().to_string(),
-            node.address().port().to_string(),
-        ])
-        .arg(folder.join("client.pem"))
-        .arg(folder.join("client.key"))
-        .arg(flood);
-    command
 }
 
 /// Roles die with their supervisor, but not in the same moment.

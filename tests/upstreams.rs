@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use crate::judges::python_peer;
-use crate::proxy::flooder;
+use crate::proxy::floods::flooder;
 use crate::support::{Mesh, Node, free_port, id_of, python, run};
 
 /// A web application of Python's standard library, HTTP/1.1 only; killed when dropped.

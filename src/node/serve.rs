@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
@@ -13,6 +14,7 @@ use super::Node;
 use super::live::Stream;
 use super::methods::Guarded;
 use crate::config::size32;
+use crate::proxy::Watched;
 
 /// A stream that a peer opens and resets costs us work; after so many waiting resets the connection
 /// is closed (CVE-2023-44487, rapid reset).
@@ -26,6 +28,7 @@ pub(super) async fn serve(
     stopped: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let limits = &node.0.limits;
+    let incoming = ReceiverStream::new(accepted).map_ok(|stream| Watched::server(stream).0);
     let keepalive = Duration::from_millis(limits.keepalive_ms);
     Server::builder()
         .initial_stream_window_size(size32(limits.stream_window_bytes))
@@ -43,6 +46,6 @@ pub(super) async fn serve(
             inner,
         }))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stopped)
+        .serve_with_incoming_shutdown(incoming, stopped)
         .await
 }

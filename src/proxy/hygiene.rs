@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
 
 use super::frames::{Frames, PREFACE};
 
 /// Whether anything was received since the last look.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<AtomicBool>);
+pub(crate) struct Heard(Arc<AtomicBool>);
 
 impl Heard {
     /// Whether anything was; from now on it counts anew.
@@ -29,7 +30,7 @@ impl Heard {
 
 /// A byte stream whose incoming frames are counted.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(crate) struct Watched<S> {
     stream: S,
     heard: Heard,
     /// None when the other side is our own application: it is heard, and nothing else.
@@ -38,7 +39,7 @@ pub(super) struct Watched<S> {
 
 impl<S> Watched<S> {
     /// The other side is a client: it begins with the preface.
-    pub(super) fn server(stream: S) -> (Self, Heard) {
+    pub(crate) fn server(stream: S) -> (Self, Heard) {
         Self::new(stream, PREFACE)
     }
 
@@ -69,6 +70,14 @@ impl<S> Watched<S> {
             frames: Some(Frames::new(skip, Instant::now())),
         };
         (watched, heard)
+    }
+}
+
+impl<S: Connected> Connected for Watched<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> S::ConnectInfo {
+        self.stream.connect_info()
     }
 }
 

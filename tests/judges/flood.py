@@ -1,5 +1,7 @@
-"""A listed peer that went bad: HTTP/2 by hand over mutual TLS with keys in files. Does what the last argument
-says and prints how the node ended it: `closed`, or `served` when it did not."""
+"""A listed peer that went bad: HTTP/2 by hand over mutual TLS with keys in files. Does what FLOOD says and prints
+how the node ended it: `closed`, or `served` when it did not.
+
+    flood.py HOST PORT CERTIFICATE KEY FLOOD [PATH]     PATH: the method that it calls"""
 
 import socket
 import ssl
@@ -10,6 +12,7 @@ import time
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
 END_STREAM, END_HEADERS = 1, 4
 FRAMES = 200_000
+PATH = (sys.argv[6:] or ["/test.Echo/Both"])[0].encode()
 
 
 def frame(kind, flags=0, stream=0, payload=b""):
@@ -21,7 +24,7 @@ def literal(name, value):
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def request(path=b"/test.Echo/Both"):
+def request(path=PATH):
     fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", path)]
     fields += [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
     return b"".join(literal(name, value) for name, value in fields)
@@ -163,7 +166,7 @@ def connections(arguments):
 
 
 def main():
-    *arguments, action = sys.argv[1:]
+    *arguments, action = sys.argv[1:6]
     if action == "connections":
         print(connections(arguments))
         return

@@ -2,7 +2,8 @@
 
 use rustix::process::Signal;
 
-use super::{application, call, door, flooder, joined, told};
+use super::floods::flooder;
+use super::{application, call, door, joined, told};
 use crate::judges::python_peer;
 use crate::support::node::signal;
 use crate::support::{Judge, Mesh, eventually, python, run};
