@@ -4,6 +4,7 @@
 pub mod floods;
 mod isolation;
 mod plaintext;
+mod wire;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;

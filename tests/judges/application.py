@@ -27,6 +27,7 @@ class Echo(grpc.GenericRpcHandler):
         return {
             "/test.Echo/Heard": grpc.unary_unary_rpc_method_handler(lambda *_: " ".join(self.heard).encode()),
             "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
+            "/test.Echo/Gzip": grpc.unary_unary_rpc_method_handler(self.gzip),
             "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
             "/test.Echo/Much": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(60_000)),
             "/test.Echo/Large": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(2 << 20)),
@@ -39,6 +40,11 @@ class Echo(grpc.GenericRpcHandler):
 
     def unary(self, request, context):
         context.set_trailing_metadata(told(context))
+        return request
+
+    def gzip(self, request, context):
+        context.set_compression(grpc.Compression.Gzip)
+        context.set_trailing_metadata([("length-of-the-message", str(len(request)))])
         return request
 
     def both(self, requests, context):

@@ -47,6 +47,13 @@ def fail(channel):
     channel.unary_unary("/test.Echo/Fail")(b"so", timeout=20)
 
 
+def gzip(channel):
+    block = b"compressed " * 90_909 + b"."
+    call = channel.unary_unary("/test.Echo/Gzip")
+    assert call(block, compression=grpc.Compression.Gzip, timeout=60) == block
+    print("gzip and back")
+
+
 def patient(channel):
     """Three calls that would wait long, all but the first when the test says so."""
     for _ in range(3):
@@ -145,6 +152,7 @@ def message(channel):
 
 ACTIONS = {
     "unary": unary,
+    "gzip": gzip,
     "twice": twice,
     "patient": patient,
     "hasty": hasty,

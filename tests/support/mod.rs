@@ -5,6 +5,7 @@
 
 pub mod fault;
 pub mod files;
+pub mod http2;
 pub mod intruder;
 pub mod learner;
 pub mod network;
