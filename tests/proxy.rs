@@ -412,7 +412,7 @@ fn memory(node: &Node) -> u64 {
 }
 
 /// The most that it ever was.
-fn peak(node: &Node) -> u64 {
+pub fn peak(node: &Node) -> u64 {
     status_of(node, "VmHWM:")
 }
 

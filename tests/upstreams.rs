@@ -1,33 +1,33 @@
 //! Applications that speak no gRPC: HTTP/1.1, and any bytes.
 
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, Stdio};
+mod tcp;
+
+use std::process::Command;
+
+use rustix::process::Signal;
 
 use crate::judges::python_peer;
 use crate::proxy::floods::flooder;
-use crate::support::{Mesh, Node, free_port, id_of, python, run};
+use crate::support::node::signal;
+use crate::support::{Judge, Mesh, Node, free_port, id_of, python, run};
 
 /// A web application of Python's standard library, HTTP/1.1 only; killed when dropped.
-struct Web(#[expect(dead_code, reason = "held for its drop")] crate::support::Judge);
-
-fn web(address: &str) -> Web {
-    let mut judge = crate::support::Judge::start(python("web.py").arg(address));
+fn web(address: &str) -> Judge {
+    let mut judge = Judge::start(python("web.py").arg(address));
     assert_eq!(judge.hear(), "serving");
-    Web(judge)
+    judge
+}
+
+fn curling(arguments: &[&str]) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "60", "-w"])
+        .arg(" %{http_code} HTTP/%{http_version}")
+        .args(arguments);
+    curl
 }
 
 fn curl(arguments: &[&str]) -> String {
-    run(Command::new("curl")
-        .args([
-            "-sS",
-            "--max-time",
-            "30",
-            "-w",
-            " %{http_code} HTTP/%{http_version}",
-        ])
-        .args(arguments))
+    run(&mut curling(arguments))
 }
 
 fn joined(mesh: &Mesh, mode: &str, upstream: &str, egress: &str) -> (Node, Node) {
@@ -64,14 +64,11 @@ fn a_web_application_is_reached_with_http_1_and_http_2() {
     );
     let body = mesh.path("body");
     std::fs::write(&body, vec![b'x'; 10 << 20]).expect("a file");
-    let sent = curl(&["-T", body.to_str().expect("UTF-8"), &url]);
-    assert_eq!(
-        sent,
-        format!(
-            "PUT /echo?x=1 {} active - 10485760 200 HTTP/1.1",
-            id_of("b")
-        )
-    );
+    let put = format!("PUT /echo?x=1 {} active - 10485760 200", id_of("b"));
+    for (protocol, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+        let sent = curl(&[protocol, "-T", body.to_str().expect("UTF-8"), &url]);
+        assert_eq!(sent, format!("{put} HTTP/{version}"));
+    }
     assert_eq!(b.log().matches("we dialled").count(), 1);
 
     // A peer that is no Fastness node, with either protocol.
@@ -119,69 +116,31 @@ fn a_web_application_is_reached_with_http_1_and_http_2() {
 }
 
 #[test]
-fn any_bytes_go_both_ways_over_a_connection_of_their_own() {
-    let mut mesh = Mesh::new();
-    let peer = python_peer(&mut mesh, "python", None);
-    let at = mesh.path("a/app.sock");
-    let listener = UnixListener::bind(&at).expect("a socket");
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                // Everything comes back once the other side has said all.
-                let (mut stream, mut all) = (stream, Vec::new());
-                stream.read_to_end(&mut all)?;
-                all.reverse();
-                stream.write_all(&all)
-            });
-        }
+fn an_answer_is_passed_on_while_it_is_made_and_a_drain_lets_it_end() {
+    let mesh = Mesh::new();
+    let at = || format!("127.0.0.1:{}", free_port());
+    let (upstream, egress) = (at(), at());
+    let mut application = web(&upstream);
+    let (mut a, mut b) = joined(&mesh, "http", &upstream, &egress);
+    let url = format!("http://{egress}/slow");
+    let mut asking = [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")].map(|asks| {
+        let mut curl = Judge::start(&mut curling(&[asks.0, "--no-buffer", &url]));
+        assert_eq!(curl.hear(), "first");
+        (curl, asks.1)
     });
-    let (a, b) = joined(&mesh, "tcp", "unix:app.sock", "unix:a.sock");
-    for length in [5, 8 << 20] {
-        let sent: Vec<u8> = (0..length)
-            .map(|index: u32| index.to_le_bytes()[0])
-            .collect();
-        let mut door = UnixStream::connect(mesh.path("b/a.sock")).expect("the door");
-        let mut writer = door.try_clone().expect("a second handle");
-        let bytes = sent.clone();
-        let writing = std::thread::spawn(move || {
-            writer.write_all(&bytes).expect("it is taken");
-            writer.shutdown(Shutdown::Write).expect("half-closed");
-        });
-        let mut got = Vec::new();
-        door.read_to_end(&mut got).expect("it comes back");
-        writing.join().expect("it wrote");
-        got.reverse();
-        assert!(got == sent, "{} bytes came back", got.len());
+    for node in [&mut a, &mut b] {
+        signal(node.supervisor(), Signal::TERM);
+        node.wait_log("draining");
     }
-    assert_eq!(b.log().matches("we dialled").count(), 2);
-    // gRPC between the nodes goes on, and a peer without a protocol's name is the application's.
-    b.ping("a");
-    let mut openssl = Command::new("openssl")
-        .args([
-            "s_client",
-            "-quiet",
-            "-connect",
-            &a.address().to_string(),
-            "-cert",
-        ])
-        .arg(peer.folder.join("client.pem"))
-        .arg("-key")
-        .arg(peer.folder.join("client.key"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("openssl");
-    openssl
-        .stdin
-        .take()
-        .expect("piped")
-        .write_all(b"abc\n")
-        .expect("it reads");
-    // -quiet keeps it open after the end of its input; what we want is that the node let it in.
-    a.wait_log("spiffe://test.example/node/python");
-    let _ = openssl.kill();
-    let _ = openssl.wait();
+    application.tell("go on");
+    for (curl, version) in &mut asking {
+        assert_eq!(curl.hear(), "second");
+        assert_eq!(curl.hear(), format!(" 200 HTTP/{version}"));
+    }
+    assert!(a.wait_exit().success() && b.wait_exit().success());
+    for node in [&a, &b] {
+        assert!(!node.log().contains("cut off"), "{}", node.log());
+    }
 }
 
 #[test]
