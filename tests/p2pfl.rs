@@ -91,6 +91,39 @@ fn what_a_peer_says_in_anothers_name_is_refused_and_its_own_words_arrive() {
 }
 
 #[test]
+fn weights_beyond_the_limit_are_refused_and_harm_nothing_else() {
+    let mut fleet = Fleet::new(&["a", "b"]);
+    fleet.allow_blobs();
+    let limits = "drain_ms = 60000\nweights_bytes = 2000000";
+    fleet.mesh.edit("b/node.toml", "drain_ms = 60000", limits);
+    fleet.start_nodes();
+    let (mut a, mut b) = (fleet.learner("a", &PATIENT), fleet.learner("b", &PATIENT));
+    connect(&mut [&mut a, &mut b]);
+    let theirs = b.address.clone();
+
+    // All at once, on one connection.
+    let ended = a.ask(&["sized", &theirs, "2000000", "2000001", "2000000", "9000000"]);
+    let long = "RESOURCE_EXHAUSTED: the message is longer than this node's limit";
+    assert_eq!(ended, serde_json::json!(["OK", long, "OK", long]));
+    assert_eq!(a.ask(&["direct", &theirs, "afterwards"]), "noted");
+
+    let received = b.ask(&["received"]);
+    let received = received.as_array().unwrap();
+    assert_eq!(received.len(), 3, "{received:?}");
+    for whole in &received[..2] {
+        assert!(whole["bytes"].as_u64() > Some(1_999_000), "{whole}");
+    }
+    let log = fleet.nodes["b"].log();
+    let refused = log.lines().filter(|line| {
+        line.contains("a P2PFL request was refused")
+            && line.contains("longer than this node's limit")
+    });
+    assert_eq!(refused.count(), 2, "{log}");
+    let connections = log.lines().filter(|line| line.contains(" connected peer="));
+    assert_eq!(connections.count(), 2, "one each way: {log}");
+}
+
+#[test]
 #[ignore = "a minute: ./tests/run p2pfl"]
 fn hearts_beat_for_a_minute_and_nobody_is_lost() {
     let mut fleet = Fleet::new(&["a", "b"]);

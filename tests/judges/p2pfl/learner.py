@@ -175,6 +175,17 @@ class Led:
             "seconds": round(time.monotonic() - begun, 2),
         }
 
+    def sized(self, address, *lengths):
+        """Sends messages with weights, each of so many bytes in all, at once; how each of them ended."""
+        stub, calls = self.protocol._neighbors.get(address).stub, []
+        for length in map(int, lengths):
+            longer = self.protocol.build_weights("note-what-came", 0, bytes(length), [self.node.addr], 1)
+            weights = bytes(2 * length - longer.ByteSize())
+            message = self.protocol.build_weights("note-what-came", 0, weights, [self.node.addr], 1)
+            assert message.ByteSize() == length
+            calls.append(stub.send.future(message, timeout=60))
+        return ["OK" if call.code() is grpc.StatusCode.OK else f"{call.code().name}: {call.details()}" for call in calls]
+
     def direct(self, address, *args):
         message = self.protocol.build_msg("note-what-came", list(args), direct=True)
         client = self.protocol._neighbors.get(address)
