@@ -39,11 +39,6 @@ impl SocketFile {
         let bind = || -> io::Result<UnixListener> {
             let listener = UnixListener::bind(path)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-            if let Some(user) = user
-                && user != rustix::process::geteuid().as_raw()
-            {
-                chown(path, Some(user), None)?;
-            }
             listener.set_nonblocking(true)?;
             Ok(listener)
         };
@@ -53,7 +48,18 @@ impl SocketFile {
                 "the folder must exist and be writable, and the path shorter than 108 bytes",
             )
         })?;
-        Ok((Self(path.to_owned()), bound))
+        let file = Self(path.to_owned());
+        if let Some(user) = user
+            && user != rustix::process::geteuid().as_raw()
+        {
+            chown(path, Some(user), None).map_err(|error| {
+                fault(
+                    format!("cannot give {shown} to user {user}: {error}"),
+                    "start with the right to (root, or CAP_CHOWN), or run the application as this node's user and leave `user` out",
+                )
+            })?;
+        }
+        Ok((file, bound))
     }
 }
 
