@@ -237,14 +237,7 @@ fn half_open_strangers_do_not_keep_a_peer_out_and_cost_no_signature() {
 fn strangers_get_no_more_signatures_of_the_token_than_configured() {
     let (mesh, listed) =
         stage("stranger_signatures_per_second = 10\nsource_signatures_per_second = 4");
-    let tokens = mesh.tokens("a");
-    let fault = FaultModule::new(&mesh.path("a"), &tokens.module);
-    let module = format!("module = {:?}", tokens.module);
-    mesh.edit(
-        "a/node.toml",
-        &module,
-        &format!("module = {:?}", fault.module()),
-    );
+    let fault = FaultModule::before(&mesh);
     let a = mesh.start("a");
     let (nobody, peer) = (client(None), client(Some(&listed)));
     let (before, began) = (fault.counts().signatures(), Instant::now());

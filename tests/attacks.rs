@@ -347,6 +347,25 @@ fn a_sealed_keeper_can_only_read_its_token() {
     );
 }
 
+/// SoftHSM's profile opens files, and Landlock says which: those that are named for the token, too.
+#[test]
+fn what_is_named_for_its_token_a_sealed_softhsm_keeper_reads_and_nothing_beside() {
+    for (file, end) in [
+        ("/etc/passwd", End::Returned),
+        ("/etc/group", End::Errno(EACCES)),
+    ] {
+        let mesh = Mesh::new();
+        mesh.edit(
+            "a/node.toml",
+            "pin = ",
+            &format!("files = [{file:?}]\npin = "),
+        );
+        // Of /etc/passwd.
+        let ends = attempts(&mesh, "keeper", &["open for reading"]).ends;
+        assert_eq!(ends, [end], "{file}");
+    }
+}
+
 #[test]
 fn the_supervisor_starts_nothing_but_itself() {
     let names = [

@@ -179,7 +179,7 @@ fn faults_of_the_configuration_do_not_hide_those_behind_it() {
 #[test]
 fn a_module_is_not_tried_as_somebody_that_the_configuration_does_not_name() {
     let mesh = Mesh::new();
-    let counter = counted(&mesh);
+    let counter = FaultModule::before(&mesh);
     mesh.section("a", "\n[sandbox]\nnode_user = \"nobody-at-all\"\n");
     says(&mesh, 3, &["sandbox.node_user: "]);
     assert_eq!(logins(&counter), 0);
@@ -363,18 +363,6 @@ fn a_file_of_another_user_is_refused() {
     assert_eq!(mesh.check("a").status.code(), Some(0));
 }
 
-/// Puts a module that counts calls between node `a` and its own.
-fn counted(mesh: &Mesh) -> FaultModule {
-    let real = mesh.tokens("a").module;
-    let counter = FaultModule::new(&mesh.path("a"), &real);
-    mesh.edit(
-        "a/node.toml",
-        &format!("module = {real:?}"),
-        &format!("module = {:?}", counter.module()),
-    );
-    counter
-}
-
 fn logins(counter: &FaultModule) -> u64 {
     counter.counts().calls("C_Login")
 }
@@ -382,7 +370,7 @@ fn logins(counter: &FaultModule) -> u64 {
 #[test]
 fn a_wrong_pin_is_tried_exactly_once() {
     let mesh = Mesh::new();
-    let counter = counted(&mesh);
+    let counter = FaultModule::before(&mesh);
     write_private(&mesh.path("a/token/wrong"), "123456789");
     mesh.edit("a/node.toml", "file:token/pin", "file:token/wrong");
     says(
@@ -407,7 +395,7 @@ fn a_wrong_pin_is_tried_exactly_once() {
 #[test]
 fn a_pin_that_turns_wrong_while_a_node_runs_latches_its_keeper() {
     let mesh = Mesh::new();
-    let counter = counted(&mesh);
+    let counter = FaultModule::before(&mesh);
     let (a, b) = mesh.start_both();
     b.ping("a");
     assert_eq!(logins(&counter), 1);

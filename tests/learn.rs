@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    FASTNESS, FaultModule, Mesh, Node, Options, as_root, eventually, json, root, run, said,
+    FASTNESS, FaultModule, Mesh, Node, Options, as_root, eventually, in_softhsm, json, root, run,
+    said,
 };
 
 /// `fastness sandbox learn` for node `a`, into `a/draft.json`.
@@ -50,10 +51,6 @@ fn calls<'a>(learned: &'a Value, standing: &str) -> Vec<&'a str> {
 /// Names the draft as the profile of `a`'s token.
 fn use_it(mesh: &Mesh) {
     mesh.edit("a/node.toml", "pin = ", "profile = \"draft.json\"\npin = ");
-}
-
-fn in_softhsm() -> bool {
-    std::env::var("FASTNESS_TEST_TOKEN").is_err()
 }
 
 #[test]
@@ -239,11 +236,7 @@ fn a_module_that_dies_or_fails_while_it_is_watched_leaves_no_draft() {
         ("fail C_Sign CKR_DEVICE_ERROR after=10", "token[0].module"),
     ] {
         let mesh = Mesh::new();
-        let module = mesh.tokens("a").module;
-        let fault = FaultModule::new(&mesh.path("a"), &module);
-        let ours = fault.module().display().to_string();
-        mesh.edit("a/node.toml", &module.display().to_string(), &ours);
-        fault.order(order);
+        FaultModule::before(&mesh).order(order);
         let output = learn(&mesh, &[]);
         assert!(!output.status.success(), "{order}: {}", said(&output));
         assert!(said(&output).contains(words), "{order}: {}", said(&output));

@@ -10,14 +10,8 @@ use serde_json::Value;
 
 use crate::support::files::only_ours;
 use crate::support::{
-    FASTNESS, Judge, Mesh, Node, Options, as_root, json, python, root, run, said,
+    FASTNESS, Judge, Mesh, Node, Options, as_root, json, python, root, run, said, show,
 };
-
-fn show(mesh: &Mesh) -> Value {
-    json(&run(Command::new(FASTNESS)
-        .args(["sandbox", "show", "--format", "json", "--config"])
-        .arg(mesh.path("a/node.toml"))))
-}
 
 fn of<'a>(shown: &'a Value, role: &str) -> &'a Value {
     let roles = shown["roles"].as_array().expect("a list");

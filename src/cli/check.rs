@@ -40,6 +40,10 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
             "  token       {} (serial {}, {}), {} sessions",
             token.label, token.serial, token.manufacturer, token.sessions
         ));
+        lines.push(format!(
+            "  keeper      profile {}; {}",
+            token.sandbox.profile, token.sandbox.landlock
+        ));
         lines.extend(settings.keys.iter().zip(&token.keys).map(|(key, found)| {
             format!(
                 "  {:<11} {}, cannot be read or wrapped, signs, matches its certificate (valid until {})",

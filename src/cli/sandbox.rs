@@ -13,9 +13,7 @@ use super::{Exit, Failure, Format, output};
 use crate::config::Config;
 use crate::fault::{Fault, chain};
 use crate::rpc::admin::Attestation;
-use crate::sandbox::{
-    Maker, NEEDS, OwnProfile, Profile, ProfileError, Reach, Role, Rule, User, Walls,
-};
+use crate::sandbox::{Maker, NEEDS, Profile, ProfileError, Reach, Role, Rule, User, Walls};
 
 /// `fastness sandbox …`
 #[derive(Debug, clap::Subcommand)]
@@ -34,9 +32,10 @@ pub(super) enum SandboxCommand {
     ///
     /// For a module that neither of our profiles fits. A process made for this alone does what the
     /// token's keeper does: it loads the module, logs in (the PIN is tried once), checks every key, raises
-    /// Landlock; where a keeper seals, this command starts to see its calls, one by one and with their
-    /// arguments. Then it signs with each key and mechanism, probes, opens sessions anew and ends. A
-    /// running node is neither needed nor touched, and cannot be made to do this.
+    /// Landlock (before, name as `files` what the module opens again); where a keeper seals, this command
+    /// starts to see its calls, one by one and with their arguments. Then it signs with each key and
+    /// mechanism, probes, opens sessions anew and ends. A running node is neither needed nor touched, and
+    /// cannot be made to do this.
     ///
     /// A call that no keeper may ever make (execve, fork, ptrace, bind …) is not made: the process ends,
     /// and there is no draft. What today's profile answers with an error is answered so here too, and stays
@@ -255,20 +254,22 @@ fn roles(
         Some(config) => {
             for token in &config.tokens {
                 let environment = |name: &str| token.environment.get(name).map(PathBuf::from);
-                let own = token.profile.as_ref();
                 let uri = token.uri.to_string();
                 let running = found.iter().find(|found| found.token == uri);
                 let maker = maker(token.module.as_path(), running)?;
-                let keeper = keeper(maker, own, token.user, environment)?;
+                let profile = Profile::keeper(maker, token.profile.as_ref())?;
+                let walls = Walls::of_token(maker, &token.files, environment);
                 shown.push(Shown {
                     token: Some(uri),
-                    ..keeper
+                    ..Shown::new(Role::Keeper, profile, &walls, token.user)
                 });
             }
         }
         None => {
-            for maker in [Maker::SoftHsm, Maker::Other] {
-                shown.push(keeper(maker, None, None, |_| None)?);
+            for maker in Maker::ALL {
+                let profile = Profile::keeper(maker, None)?;
+                let walls = Walls::of_token(maker, &[], |_| None);
+                shown.push(Shown::new(Role::Keeper, profile, &walls, None));
             }
         }
     }
@@ -283,7 +284,7 @@ fn roles(
 /// A keeper asks its token who made it. Here nobody logs in: what the running one says must do, or
 /// the module's name.
 fn maker(module: &Path, running: Option<&Attestation>) -> Result<Maker, ProfileError> {
-    for maker in [Maker::SoftHsm, Maker::Other] {
+    for maker in Maker::ALL {
         let profile = Profile::keeper(maker, None)?;
         if running.is_some_and(|running| running.profile_sha256 == profile.sha256) {
             return Ok(maker);
@@ -294,15 +295,4 @@ fn maker(module: &Path, running: Option<&Attestation>) -> Result<Maker, ProfileE
         true => Maker::SoftHsm,
         false => Maker::Other,
     })
-}
-
-fn keeper(
-    maker: Maker,
-    own: Option<&OwnProfile>,
-    user: Option<User>,
-    environment: impl Fn(&str) -> Option<PathBuf>,
-) -> Result<Shown, ProfileError> {
-    let profile = Profile::keeper(maker, own)?;
-    let walls = Walls::of_module(maker, environment);
-    Ok(Shown::new(Role::Keeper, profile, &walls, user))
 }

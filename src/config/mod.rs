@@ -94,6 +94,8 @@ pub(crate) struct TokenConfig {
     pub(crate) probe_ms: u64,
     /// The server key, then the client key.
     pub(crate) keys: Vec<KeyConfig>,
+    /// Files and folders that its keeper may still read once it is sealed, beside what we know of its module.
+    pub(crate) files: Vec<PathBuf>,
     /// The user that its keeper runs as.
     pub(crate) user: Option<User>,
     /// The administrator's profile for its keeper.
@@ -109,6 +111,7 @@ impl TokenConfig {
             && self.environment == other.environment
             && self.sessions == other.sessions
             && self.probe_ms == other.probe_ms
+            && self.files == other.files
             && self.user == other.user
             && self.profile == other.profile
             && self.keys.len() == other.keys.len()
@@ -510,6 +513,7 @@ impl Reader<'_> {
             };
             (name, value)
         });
+        let files = self.token_files(&spec.files, &format!("{place}.files"));
         let user = self.user(spec.user.as_ref(), &format!("{place}.user"));
         let profile = self.own_profile(
             Role::Keeper,
@@ -517,6 +521,7 @@ impl Reader<'_> {
             &format!("{place}.profile"),
         );
         Some(TokenConfig {
+            files,
             user,
             profile,
             module: spec.module.into_inner(),

@@ -1,4 +1,4 @@
-//! `[sandbox]`, and what a `[[token]]` says of its keeper's confinement: users and profiles.
+//! `[sandbox]`, and what a `[[token]]` says of its keeper's confinement: files, users and profiles.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -66,6 +66,25 @@ impl Reader<'_> {
             }
         }
         ports.iter().map(|port| *port.get_ref()).collect()
+    }
+
+    /// What a token's keeper may still read. Landlock needs each to be there.
+    pub(super) fn token_files(&mut self, files: &[Spanned<PathBuf>], key: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            let path = self.folder.join(file.get_ref());
+            if path.exists() {
+                found.push(path);
+                continue;
+            }
+            let fault = Fault::new(
+                format!("{key}[{index}]"),
+                format!("{} is not there", path.display()),
+                "name files and folders that the token's module opens again after the login",
+            );
+            self.fault(file, fault);
+        }
+        found
     }
 
     pub(super) fn user(&mut self, name: Option<&Spanned<String>>, key: &str) -> Option<User> {

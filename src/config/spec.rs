@@ -69,6 +69,9 @@ pub(super) struct TokenSpec {
     pub(super) sessions: Option<Spanned<u8>>,
     /// Milliseconds between two health probes, at most.
     pub(super) probe_ms: Option<Spanned<u64>>,
+    /// Files and folders that its module opens again after the login.
+    #[serde(default)]
+    pub(super) files: Vec<Spanned<PathBuf>>,
     /// The user that its keeper runs as.
     pub(super) user: Option<Spanned<String>>,
     /// A file with another profile for its keeper than those in the binary.

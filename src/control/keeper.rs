@@ -45,6 +45,8 @@ pub(crate) struct KeeperSetup {
     pub(crate) probe_ms: u64,
     /// In the order of their [`crate::keeper::message::KeyIndex`].
     pub(crate) keys: Vec<KeySetup>,
+    /// What it may still open, beside what we know of its module.
+    pub(crate) files: Vec<PathBuf>,
     /// The administrator's own, instead of the one for its token.
     pub(crate) profile: Option<sandbox::OwnProfile>,
 }
@@ -74,6 +76,7 @@ impl KeeperSetup {
             sessions: usize::from(token.sessions),
             probe_ms: token.probe_ms,
             keys: keys.collect(),
+            files: token.files.clone(),
             profile: token.profile.clone(),
         }
     }

@@ -93,7 +93,9 @@ fn run() -> io::Result<()> {
         Err(Said) => return Ok(()),
     };
     let maker = sandbox::Maker::of(&ready.manufacturer);
-    let walls = sandbox::Walls::of_module(maker, |name| std::env::var_os(name).map(PathBuf::from));
+    let walls = sandbox::Walls::of_token(maker, &setup.keeper.files, |name| {
+        std::env::var_os(name).map(PathBuf::from)
+    });
     let walled = sandbox::Profile::keeper(maker, setup.keeper.profile.as_ref())
         .map_err(sandbox::SandboxError::from)
         .and_then(|profile| Ok((entered.wall(&walls)?, profile)));

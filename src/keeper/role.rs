@@ -111,8 +111,9 @@ fn run() -> io::Result<()> {
     let sealed = sandbox::Profile::keeper(maker, setup.profile.as_ref())
         .map_err(sandbox::SandboxError::from)
         .and_then(|profile| {
-            let walls =
-                sandbox::Walls::of_module(maker, |name| std::env::var_os(name).map(PathBuf::from));
+            let walls = sandbox::Walls::of_token(maker, &setup.files, |name| {
+                std::env::var_os(name).map(PathBuf::from)
+            });
             Ok((entered.wall(&walls)?, profile))
         });
     let (walled, profile) = match sealed {

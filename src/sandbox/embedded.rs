@@ -69,6 +69,9 @@ pub(crate) enum Maker {
 }
 
 impl Maker {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 2] = [Self::SoftHsm, Self::Other];
+
     pub(crate) fn of(manufacturer: &str) -> Self {
         match manufacturer {
             SOFTHSM => Self::SoftHsm,

@@ -26,7 +26,7 @@ const VERSION: ABI = ABI::V6;
 pub(crate) enum Walls {
     /// The supervisor: everything but running other programs than `programs` and making devices.
     Programs(Vec<PathBuf>),
-    /// A keeper after login: reading beneath `folders`, no writing, no programs.
+    /// A keeper after login: reading these and what is beneath them, no writing, no programs.
     ReadOnly(Vec<PathBuf>),
     /// The node: no file at all, and TCP connections to these ports.
     Ports(BTreeSet<u16>),
@@ -59,13 +59,19 @@ impl Walls {
         ))
     }
 
-    /// A keeper's, by its token's maker and its module's environment. SoftHSM reads its own folder alone;
-    /// of other modules we do not know which files they read again, so they may read any.
-    pub(crate) fn of_module(maker: Maker, environment: impl Fn(&str) -> Option<PathBuf>) -> Self {
-        Self::ReadOnly(match maker {
+    /// A keeper's: `files`, which its token's configuration names, and what we know that its module opens
+    /// again, by the token's maker and the module's environment. A module that is refused a file fails, and
+    /// the next keeper opens it before its walls are there.
+    pub(crate) fn of_token(
+        maker: Maker,
+        files: &[PathBuf],
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Self {
+        let known = match maker {
             Maker::SoftHsm => softhsm_folders(environment),
-            Maker::Other => vec!["/".into()],
-        })
+            Maker::Other => Vec::new(),
+        };
+        Self::ReadOnly(known.into_iter().chain(files.iter().cloned()).collect())
     }
 
     /// What they leave, for programs.
@@ -73,7 +79,7 @@ impl Walls {
         let everything = || vec![PathBuf::from("/")];
         let (read, write, execute) = match self {
             Self::Programs(programs) => (everything(), everything(), programs.clone()),
-            Self::ReadOnly(folders) => (folders.clone(), Vec::new(), Vec::new()),
+            Self::ReadOnly(paths) => (paths.clone(), Vec::new(), Vec::new()),
             Self::Ports(_) => (Vec::new(), Vec::new(), Vec::new()),
         };
         Reach {
@@ -136,7 +142,7 @@ impl Walls {
             .create()?;
         let (paths, rights) = match self {
             Self::Programs(programs) => (programs.as_slice(), AccessFs::Execute.into()),
-            Self::ReadOnly(folders) => (folders.as_slice(), AccessFs::ReadFile | AccessFs::ReadDir),
+            Self::ReadOnly(paths) => (paths.as_slice(), AccessFs::ReadFile | AccessFs::ReadDir),
             Self::Ports(_) => (&[][..], AccessFs::ReadFile.into()),
         };
         for port in ports.into_iter().flatten() {
@@ -171,8 +177,11 @@ impl fmt::Display for Walls {
             Self::Programs(programs) => {
                 write!(f, "runs only {}; makes no devices", list(programs))?
             }
-            Self::ReadOnly(folders) => {
-                write!(f, "reads only {}; writes and runs nothing", list(folders))?
+            Self::ReadOnly(paths) if paths.is_empty() => {
+                f.write_str("opens no file and runs nothing")?
+            }
+            Self::ReadOnly(paths) => {
+                write!(f, "reads only {}; writes and runs nothing", list(paths))?
             }
             Self::Ports(ports) => {
                 let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
@@ -291,11 +300,15 @@ mod tests {
             ),
         )
         .unwrap();
-        let walls = Walls::of_module(Maker::SoftHsm, |_| Some(settings.clone()));
+        let walls = Walls::of_token(Maker::SoftHsm, &[], |_| Some(settings.clone()));
         assert_eq!(walls, Walls::ReadOnly(vec![tokens, settings]));
-        assert_eq!(
-            Walls::of_module(Maker::Other, |_| None),
-            Walls::ReadOnly(vec!["/".into()])
-        );
+    }
+
+    #[test]
+    fn a_module_that_we_do_not_know_reads_what_is_named_for_its_token_and_nothing_else() {
+        let walls = |files: &[PathBuf]| Walls::of_token(Maker::Other, files, |_| Some("/".into()));
+        assert_eq!(walls(&[]), Walls::ReadOnly(Vec::new()));
+        let named = [PathBuf::from("/opt/vendor")];
+        assert_eq!(walls(&named), Walls::ReadOnly(named.to_vec()));
     }
 }

@@ -1,11 +1,10 @@
 //! The rules of the profiles in force, as `fastness sandbox show` prints them.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{FASTNESS, Mesh, json, run};
+use crate::support::{Mesh, show};
 
 /// A call with its arguments.
 pub type Arguments = [u64; 6];
@@ -114,9 +113,7 @@ impl Condition {
 
 /// Rules by role, for the configuration of `a`.
 pub fn shown(mesh: &Mesh) -> BTreeMap<String, Vec<Rule>> {
-    let shown = json(&run(Command::new(FASTNESS)
-        .args(["sandbox", "show", "--format", "json", "--config"])
-        .arg(mesh.path("a/node.toml"))));
+    let shown = show(mesh);
     let roles = shown["roles"].as_array().expect("a list").iter();
     roles
         .map(|one| {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::Mesh;
+
 /// How long a counter may take to arrive before the test says that it never will.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,6 +50,20 @@ impl FaultModule {
             .expect("the settings can be written");
         // The keeper may be another user.
         fault.order("create --mode 666");
+        fault
+    }
+
+    /// Puts one before the module of `a`'s token. Nobody knows what a module behind a test double opens
+    /// again: that is named.
+    #[track_caller]
+    pub fn before(mesh: &Mesh) -> Self {
+        let real = mesh.tokens("a").module;
+        let fault = Self::new(&mesh.path("a"), &real);
+        mesh.edit(
+            "a/node.toml",
+            &format!("module = {real:?}\n"),
+            &format!("module = {:?}\nfiles = [\"token\"]\n", fault.module),
+        );
         fault
     }
 

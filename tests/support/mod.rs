@@ -40,6 +40,11 @@ pub use token::Tokens;
 /// The binary under test.
 pub const FASTNESS: &str = env!("CARGO_BIN_EXE_fastness");
 
+/// Whether the tokens of this run are SoftHSM's.
+pub fn in_softhsm() -> bool {
+    std::env::var_os("FASTNESS_TEST_TOKEN").is_none()
+}
+
 /// How long anything may take before a test says that it hangs. No test measures time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -95,6 +100,14 @@ pub fn said(output: &Output) -> String {
 #[track_caller]
 pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// `fastness sandbox show` for node `a`.
+#[track_caller]
+pub fn show(mesh: &Mesh) -> Value {
+    json(&run(Command::new(FASTNESS)
+        .args(["sandbox", "show", "--format", "json", "--config"])
+        .arg(mesh.path("a/node.toml"))))
 }
 
 /// A pipe that takes no byte more.

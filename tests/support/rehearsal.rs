@@ -22,10 +22,7 @@ impl Rehearsal {
     pub fn new() -> Self {
         let mut mesh = Mesh::new();
         let shaker = Shaker::new(&mut mesh, "c");
-        let real = mesh.tokens("a").module;
-        let fault = FaultModule::new(&mesh.path("a"), &real);
-        let quoted = |path: &std::path::Path| format!("module = {path:?}");
-        mesh.edit("a/node.toml", &quoted(&real), &quoted(fault.module()));
+        let fault = FaultModule::before(&mesh);
         mesh.edit(
             "a/node.toml",
             "[limits]\n",

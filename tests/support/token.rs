@@ -16,10 +16,15 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Makes a token with `label` in `parent/token`. `FASTNESS_TEST_TOKEN` names the script in
-    /// `hsm-setup/` that prepares it; SoftHSM by default.
+    /// Makes a token with `label` in `parent/token`. `FASTNESS_TEST_TOKEN` names the script that prepares
+    /// it; SoftHSM by default.
     pub fn prepare(parent: &Path, label: &str) -> Self {
         let script = std::env::var("FASTNESS_TEST_TOKEN").unwrap_or_else(|_| "softhsm".into());
+        Self::made_by(&script, parent, label)
+    }
+
+    /// The same by this script in `hsm-setup/`.
+    pub fn made_by(script: &str, parent: &Path, label: &str) -> Self {
         run(Command::new(root().join("hsm-setup").join(script))
             .env("FASTNESS", FASTNESS)
             .arg(parent.join("token"))
