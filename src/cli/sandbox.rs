@@ -30,7 +30,7 @@ pub(super) enum SandboxCommand {
     Show(ShowArgs),
     /// Learn which system calls a module makes, and write a draft of a profile for its keeper.
     ///
-    /// For a module that neither of our profiles fits. A process made for this alone does what the
+    /// For a module that none of our profiles fits. A process made for this alone does what the
     /// token's keeper does: it loads the module, logs in (the PIN is tried once), checks every key, raises
     /// Landlock (before, name as `files` what the module opens again); where a keeper seals, this command
     /// starts to see its calls, one by one and with their arguments. Then it signs with each key and
@@ -291,8 +291,7 @@ fn maker(module: &Path, running: Option<&Attestation>) -> Result<Maker, ProfileE
         }
     }
     let name = module.file_name().unwrap_or_default().to_string_lossy();
-    Ok(match name.contains("softhsm") {
-        true => Maker::SoftHsm,
-        false => Maker::Other,
-    })
+    let known = [("softhsm", Maker::SoftHsm), ("kryoptic", Maker::Kryoptic)];
+    let known = known.into_iter().find(|(word, _)| name.contains(word));
+    Ok(known.map_or(Maker::Other, |(_, maker)| maker))
 }

@@ -28,13 +28,14 @@ macro_rules! embedded {
     };
 }
 
-const ALL: [Embedded; 8] = embedded! {
-    "x86_64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "node" for Node;
-    "aarch64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "node" for Node;
+const ALL: [Embedded; 10] = embedded! {
+    "x86_64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "keeper-kryoptic" for Keeper, "node" for Node;
+    "aarch64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "keeper-kryoptic" for Keeper, "node" for Node;
 };
 
-/// What SoftHSM's tokens say of their maker (CK_TOKEN_INFO `manufacturerID`).
+/// What tokens say of their maker (CK_TOKEN_INFO `manufacturerID`).
 const SOFTHSM: &str = "SoftHSM project";
+const KRYOPTIC: &str = "Kryoptic Project";
 
 /// A profile in a file of the administrator's, in the place of the one that is part of the binary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,17 +65,19 @@ impl OwnProfile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Maker {
     SoftHsm,
-    /// Kryoptic, modules with sockets or threads of their own, and all that we have not tried.
+    Kryoptic,
+    /// Modules with sockets or threads of their own, and all that we have not tried.
     Other,
 }
 
 impl Maker {
     /// Each of them.
-    pub(crate) const ALL: [Self; 2] = [Self::SoftHsm, Self::Other];
+    pub(crate) const ALL: [Self; 3] = [Self::SoftHsm, Self::Kryoptic, Self::Other];
 
     pub(crate) fn of(manufacturer: &str) -> Self {
         match manufacturer {
             SOFTHSM => Self::SoftHsm,
+            KRYOPTIC => Self::Kryoptic,
             _ => Self::Other,
         }
     }
@@ -82,6 +85,7 @@ impl Maker {
     fn profile(self) -> &'static str {
         match self {
             Self::SoftHsm => "keeper-softhsm",
+            Self::Kryoptic => "keeper-kryoptic",
             Self::Other => "keeper",
         }
     }
@@ -159,12 +163,15 @@ mod tests {
     #[test]
     fn the_sealed_roles_stay_as_narrow_as_they_were_measured() {
         assert!(Profile::node(None, true).unwrap().allowed().len() <= 36);
-        let softhsm = Profile::keeper(Maker::of("SoftHSM project"), None).unwrap();
-        assert!(softhsm.allowed().len() <= 28);
-        assert_eq!(
-            Profile::keeper(Maker::of("another"), None).unwrap().name,
-            "keeper"
-        );
+        for (manufacturer, name, most) in [
+            ("SoftHSM project", "keeper-softhsm", 28),
+            ("Kryoptic Project", "keeper-kryoptic", 26),
+            ("another", "keeper", 104),
+        ] {
+            let profile = Profile::keeper(Maker::of(manufacturer), None).unwrap();
+            assert_eq!(profile.name, name);
+            assert!(profile.allowed().len() <= most, "{name}");
+        }
     }
 
     /// A role's filter is stacked on the supervisor's, which it was started under.
@@ -196,7 +203,13 @@ mod tests {
 
     #[test]
     fn a_faulty_profile_is_refused_with_its_fault() {
-        let good = ALL[3].text;
+        let text = |arch| {
+            let node = ALL
+                .iter()
+                .find(|one| one.name == "node" && one.arch == arch);
+            node.unwrap().text
+        };
+        let good = text("x86_64");
         let refused = |text: &str, fault: &str| {
             let error = Profile::parse("node", Role::Node, "x86_64", text, &everything())
                 .unwrap_err()
@@ -263,7 +276,7 @@ mod tests {
         refused(&with(r#"{"calls": [], "why": "x"},"#), "names no call");
         refused(&good.replacen("kill_process", "allow", 1), "default");
         refused(&good.replacen("\"node\"", "\"keeper\"", 1), "role");
-        refused(ALL[7].text, "aarch64");
+        refused(text("aarch64"), "aarch64");
         refused(
             &with(r#"{"calls": ["recvmsg"], "why": "x", "untried": " "},"#),
             "no reason",

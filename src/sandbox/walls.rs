@@ -69,7 +69,8 @@ impl Walls {
     ) -> Self {
         let known = match maker {
             Maker::SoftHsm => softhsm_folders(environment),
-            Maker::Other => Vec::new(),
+            // Kryoptic keeps its database open.
+            Maker::Kryoptic | Maker::Other => Vec::new(),
         };
         Self::ReadOnly(known.into_iter().chain(files.iter().cloned()).collect())
     }
