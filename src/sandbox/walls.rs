@@ -67,11 +67,14 @@ impl Walls {
         files: &[PathBuf],
         environment: impl Fn(&str) -> Option<PathBuf>,
     ) -> Self {
-        let known = match maker {
-            Maker::SoftHsm => softhsm_folders(environment),
-            // Kryoptic keeps its database open.
-            Maker::Kryoptic | Maker::Other => Vec::new(),
+        let settings = match maker {
+            Maker::SoftHsm => Some(environment(SETTINGS).unwrap_or_else(|| USUAL_SETTINGS.into())),
+            // It keeps its database open.
+            Maker::Kryoptic => None,
+            // SoftHSM may be behind it: a proxy, a test double.
+            Maker::Other => environment(SETTINGS),
         };
+        let known = settings.map_or_else(Vec::new, softhsm_folders);
         Self::ReadOnly(known.into_iter().chain(files.iter().cloned()).collect())
     }
 
@@ -220,10 +223,12 @@ pub(super) fn missing() -> Option<Fault> {
     ))
 }
 
-/// The tokens' folder and the settings of SoftHSM (softhsm2.conf(5)).
-fn softhsm_folders(environment: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
-    let settings =
-        environment("SOFTHSM2_CONF").unwrap_or_else(|| "/etc/softhsm/softhsm2.conf".into());
+/// The variable that names SoftHSM's settings, and those it has without.
+const SETTINGS: &str = "SOFTHSM2_CONF";
+const USUAL_SETTINGS: &str = "/etc/softhsm/softhsm2.conf";
+
+/// The tokens' folder of SoftHSM with these settings (softhsm2.conf(5)), and the settings.
+fn softhsm_folders(settings: PathBuf) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(&settings).unwrap_or_default();
     let folder = text.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
@@ -301,13 +306,18 @@ mod tests {
             ),
         )
         .unwrap();
-        let walls = Walls::of_token(Maker::SoftHsm, &[], |_| Some(settings.clone()));
-        assert_eq!(walls, Walls::ReadOnly(vec![tokens, settings]));
+        let both = Walls::ReadOnly(vec![tokens, settings.clone()]);
+        for maker in [Maker::SoftHsm, Maker::Other] {
+            let walls = Walls::of_token(maker, &[], |_| Some(settings.clone()));
+            assert_eq!(walls, both, "{maker:?}");
+        }
+        let walls = Walls::of_token(Maker::Kryoptic, &[], |_| Some(settings.clone()));
+        assert_eq!(walls, Walls::ReadOnly(Vec::new()));
     }
 
     #[test]
     fn a_module_that_we_do_not_know_reads_what_is_named_for_its_token_and_nothing_else() {
-        let walls = |files: &[PathBuf]| Walls::of_token(Maker::Other, files, |_| Some("/".into()));
+        let walls = |files: &[PathBuf]| Walls::of_token(Maker::Other, files, |_| None);
         assert_eq!(walls(&[]), Walls::ReadOnly(Vec::new()));
         let named = [PathBuf::from("/opt/vendor")];
         assert_eq!(walls(&named), Walls::ReadOnly(named.to_vec()));

@@ -53,8 +53,7 @@ impl FaultModule {
         fault
     }
 
-    /// Puts one before the module of `a`'s token. Nobody knows what a module behind a test double opens
-    /// again: that is named.
+    /// Puts one before the module of `a`'s token.
     #[track_caller]
     pub fn before(mesh: &Mesh) -> Self {
         let real = mesh.tokens("a").module;
@@ -62,7 +61,7 @@ impl FaultModule {
         mesh.edit(
             "a/node.toml",
             &format!("module = {real:?}\n"),
-            &format!("module = {:?}\nfiles = [\"token\"]\n", fault.module),
+            &format!("module = {:?}\n", fault.module),
         );
         fault
     }

@@ -99,7 +99,6 @@ peers = "slow.peers.toml"
 
 [[token]]
 module = {module:?}
-files = ["softhsm2.conf", "tokens"]
 uri = "pkcs11:token=node"
 pin = "file:pin"
 sessions = {sessions}
