@@ -120,16 +120,30 @@ pub fn full_pipe() -> (std::io::PipeReader, Stdio) {
     (unread, log.into())
 }
 
-/// A port that is free now, below those that the kernel gives to outgoing connections.
+/// A port that is free now, below those that the kernel gives to outgoing connections, and that no other
+/// run of tests in this network takes.
 pub fn free_port() -> u16 {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    let start = u16::try_from(std::process::id() % u32::from(COUNT)).expect("below COUNT");
+    const RUNS: u16 = 24;
+    const COUNT: u16 = 500;
+    /// Its abstract socket says that this run has the ports of its number.
+    static RUN: LazyLock<(u16, UnixListener)> = LazyLock::new(|| {
+        let claimed = |number| {
+            let name = format!("fastness-test-ports-{number}");
+            let address = SocketAddr::from_abstract_name(name).expect("a short name");
+            Some((number, UnixListener::bind_addr(&address).ok()?))
+        };
+        let claimed = (0..RUNS).find_map(claimed);
+        claimed.expect("not so many runs of tests at once")
+    });
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + (start + step) % COUNT;
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = FIRST + RUN.0 * COUNT + step;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
