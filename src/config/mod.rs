@@ -9,8 +9,9 @@ mod limits;
 mod sample;
 mod sandbox;
 mod spec;
+mod token;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,13 +20,10 @@ use std::time::SystemTime;
 use toml::Spanned;
 
 use crate::fault::Fault;
-use crate::policy::{PeerId, PeerPolicy, ResolvedHosts, SpkiPin};
-use crate::role::TlsRole;
-use crate::sandbox::{OwnProfile, Role, User};
-use crate::secret::PinSource;
+use crate::policy::{PeerId, PeerPolicy, ResolvedHosts};
+use crate::sandbox::{OwnProfile, Role};
 use crate::telemetry::LogSetup;
 use crate::tls::TrustAnchors;
-use crate::token::{KeyUri, TokenUri};
 use crate::toml_faults;
 
 #[cfg(test)]
@@ -34,21 +32,12 @@ pub(crate) use application::{Application, Kind, Mode, Place};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
 pub(crate) use sandbox::NodeSandbox;
+pub(crate) use token::TokenConfig;
 
 use application::ApplicationSpec;
-use certificate::OwnChain;
 use files::Privacy;
-use spec::{KeySpec, Spec, TokenSpec};
+use spec::Spec;
 
-/// Sessions of a token when the configuration does not say.
-const SESSIONS: u8 = 4;
-/// Milliseconds between two health probes when the configuration does not say: idle time-outs of HSMs are
-/// minutes.
-const PROBE_MS: u64 = 10_000;
-/// Not so often that probes are a load, and often enough that a token without handshakes is known.
-const PROBE_RANGE: std::ops::RangeInclusive<u64> = 100..=3_600_000;
-/// More sessions than any HSM we know gives to one client.
-const MOST_SESSIONS: u8 = 64;
 /// Tokens of one identity: the first and its replacements.
 const MOST_TOKENS: usize = 8;
 /// In the place of an identity that is faulty, as long as the rest is looked at.
@@ -80,61 +69,6 @@ pub struct Config {
     /// The administrator's profile for the supervisor.
     pub(crate) profile: Option<OwnProfile>,
     pub(crate) node: NodeSandbox,
-}
-
-/// One token and the keys in it.
-#[derive(Clone, Debug)]
-pub(crate) struct TokenConfig {
-    pub(crate) module: PathBuf,
-    pub(crate) uri: TokenUri,
-    pub(crate) pin: PinSource,
-    pub(crate) environment: BTreeMap<String, String>,
-    pub(crate) sessions: u8,
-    /// Milliseconds between two health probes, at most.
-    pub(crate) probe_ms: u64,
-    /// The server key, then the client key.
-    pub(crate) keys: Vec<KeyConfig>,
-    /// Files and folders that its keeper may still read once it is sealed, beside what we know of its module.
-    pub(crate) files: Vec<PathBuf>,
-    /// The user that its keeper runs as.
-    pub(crate) user: Option<User>,
-    /// The administrator's profile for its keeper.
-    pub(crate) profile: Option<OwnProfile>,
-}
-
-impl TokenConfig {
-    /// Whether `self` asks for the same token and the same keys as `other`.
-    pub(crate) fn same_keys(&self, other: &Self) -> bool {
-        self.module == other.module
-            && self.uri == other.uri
-            && self.pin == other.pin
-            && self.environment == other.environment
-            && self.sessions == other.sessions
-            && self.probe_ms == other.probe_ms
-            && self.files == other.files
-            && self.user == other.user
-            && self.profile == other.profile
-            && self.keys.len() == other.keys.len()
-            && self
-                .keys
-                .iter()
-                .zip(&other.keys)
-                .all(|(a, b)| a.role == b.role && a.uri == b.uri && a.spki == b.spki)
-    }
-}
-
-/// One key, its purpose and its certificate chain.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyConfig {
-    pub(crate) role: TlsRole,
-    pub(crate) uri: KeyUri,
-    /// PEM text, end entity first.
-    pub(crate) chain: String,
-    /// SubjectPublicKeyInfo of the end entity, DER.
-    pub(crate) spki: Vec<u8>,
-    pub(crate) pin: SpkiPin,
-    /// RFC 3339
-    pub(crate) not_after: String,
 }
 
 impl Config {
@@ -408,179 +342,6 @@ impl Reader<'_> {
             Err(faults) => {
                 self.faults
                     .extend(faults.into_iter().map(|fault| fault.in_file(&*shown)));
-                None
-            }
-        }
-    }
-
-    fn token(
-        &mut self,
-        index: usize,
-        spec: TokenSpec,
-        id: Option<&PeerId>,
-        trust_anchors: Option<&TrustAnchors>,
-    ) -> Option<TokenConfig> {
-        let place = format!("token[{index}]");
-        if !spec.module.get_ref().is_absolute() {
-            self.fault(
-                &spec.module,
-                Fault::new(
-                    format!("{place}.module"),
-                    "is not an absolute path",
-                    "such as /usr/lib/softhsm/libsofthsm2.so",
-                ),
-            );
-        } else if !spec.module.get_ref().is_file() {
-            self.fault(&spec.module, Fault::new(
-                format!("{place}.module"),
-                format!("{} is not there", spec.module.get_ref().display()),
-                "install the module, or name its path: SoftHSM's is /usr/lib/softhsm/libsofthsm2.so",
-            ));
-        }
-        let uri = self.parse::<TokenUri>(
-            &spec.uri,
-            &format!("{place}.uri"),
-            "such as pkcs11:token=node-a;serial=0123456789abcdef",
-        );
-        let pin = self.parse::<PinSource>(
-            &spec.pin,
-            &format!("{place}.pin"),
-            "file:PATH, fd:N, credential:NAME or prompt",
-        );
-        let pin = pin.map(|source| source.relative_to(self.folder));
-        if let Some(Err(error)) = pin.as_ref().map(PinSource::open) {
-            self.fault(
-                &spec.pin,
-                Fault::new(
-                    format!("{place}.pin"),
-                    error.to_string(),
-                    "mend the PIN's source",
-                ),
-            );
-        }
-        let sessions = spec
-            .sessions
-            .as_ref()
-            .map_or(SESSIONS, |sessions| *sessions.get_ref());
-        if let Some(stated) = &spec.sessions
-            && !(1..=MOST_SESSIONS).contains(&sessions)
-        {
-            self.fault(
-                stated,
-                Fault::new(
-                    format!("{place}.sessions"),
-                    "out of range",
-                    format!("from 1 to {MOST_SESSIONS}"),
-                ),
-            );
-        }
-        let probe_ms = spec
-            .probe_ms
-            .as_ref()
-            .map_or(PROBE_MS, |probe_ms| *probe_ms.get_ref());
-        if let Some(stated) = &spec.probe_ms
-            && !PROBE_RANGE.contains(&probe_ms)
-        {
-            let (least, most) = (PROBE_RANGE.start(), PROBE_RANGE.end());
-            let mend = format!("from {least} to {most}");
-            let fault = Fault::new(format!("{place}.probe_ms"), "out of range", mend);
-            self.fault(stated, fault);
-        }
-        let mut keys = Vec::new();
-        for (role, key) in [
-            (TlsRole::Server, &spec.server),
-            (TlsRole::Client, &spec.client),
-        ] {
-            keys.extend(self.key(&place, role, key.get_ref(), uri.as_ref(), id, trust_anchors));
-        }
-        if let [server, client] = keys.as_slice()
-            && server.spki == client.spki
-        {
-            self.fault(&spec.client, Fault::new(
-                format!("{place}.client"),
-                "server and client certificate have the same key",
-                "a key has one purpose: make a second one with `fastness token keygen --purpose client`",
-            ));
-        }
-        let folder = self.folder;
-        let environment = spec.environment.into_iter().map(|(name, value)| {
-            let path = folder.join(&value);
-            // A module's settings file may stand beside the configuration.
-            let value = if !value.is_empty() && path.exists() {
-                path.display().to_string()
-            } else {
-                value
-            };
-            (name, value)
-        });
-        let files = self.token_files(&spec.files, &format!("{place}.files"));
-        let user = self.user(spec.user.as_ref(), &format!("{place}.user"));
-        let profile = self.own_profile(
-            Role::Keeper,
-            spec.profile.as_ref(),
-            &format!("{place}.profile"),
-        );
-        Some(TokenConfig {
-            files,
-            user,
-            profile,
-            module: spec.module.into_inner(),
-            uri: uri?,
-            pin: pin?,
-            environment: environment.collect(),
-            sessions,
-            probe_ms,
-            keys,
-        })
-    }
-
-    fn key(
-        &mut self,
-        place: &str,
-        role: TlsRole,
-        spec: &KeySpec,
-        token: Option<&TokenUri>,
-        id: Option<&PeerId>,
-        trust_anchors: Option<&TrustAnchors>,
-    ) -> Option<KeyConfig> {
-        let key = format!("{place}.{role}.key");
-        let uri = self.parse::<KeyUri>(&spec.key, &key, &format!("such as pkcs11:object={role}"));
-        let uri = match (uri, token) {
-            (Some(uri), Some(token)) => match uri.within(token) {
-                Ok(uri) => Some(uri),
-                Err(error) => {
-                    self.fault(
-                        &spec.key,
-                        Fault::new(
-                            &*key,
-                            error.to_string(),
-                            "leave the token out of the key's URI",
-                        ),
-                    );
-                    None
-                }
-            },
-            _ => None,
-        };
-        let certificate = format!("{place}.{role}.certificate");
-        let chain = self.read(&spec.certificate, Privacy::Public, &certificate)?;
-        match certificate::check(&chain, role, id, trust_anchors, self.now, &certificate) {
-            Ok(OwnChain {
-                spki,
-                pin,
-                not_after,
-            }) => Some(KeyConfig {
-                role,
-                uri: uri?,
-                chain,
-                spki,
-                pin,
-                not_after,
-            }),
-            Err(faults) => {
-                for fault in faults {
-                    self.fault(&spec.certificate, fault);
-                }
                 None
             }
         }
