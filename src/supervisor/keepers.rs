@@ -1,26 +1,24 @@
 //! The keepers: one process for each configured token, started, watched and replaced.
 
+mod attested;
 mod seen;
+mod start;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
-
-use rustix::fs::FileType;
-use tokio::sync::mpsc;
 
 use super::Event;
 use super::backoff::Backoff;
 use super::channels::Channels;
-use super::child::{Child, ChildEvent, Role, Start};
+use super::child::{Child, ChildEvent};
 use super::readiness::Readiness;
 use super::unlock::Waiting;
 use crate::config::TokenConfig;
-use crate::control::{FromKeeper, KeeperReady, KeeperSetup, ToKeeper, Unlocked, Vitals};
+use crate::control::{FromKeeper, KeeperReady, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
-use crate::sandbox;
-use crate::secret::{PinError, PinKind, PinSource};
+use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
 
 /// Where a keeper stands.
@@ -167,104 +165,6 @@ impl Keeper {
         self.state = State::Locked;
     }
 
-    /// Takes the PIN's source and starts a process because an operator wants it.
-    pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
-        self.attended = true;
-        self.start_from_source(events)
-    }
-
-    /// The same again because the one before is gone.
-    pub(super) fn restart(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
-        // Until a first start has shown that the PIN is right, the operator is still there.
-        self.attended = self.known.is_none();
-        self.start_from_source(events)
-    }
-
-    fn start_from_source(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
-        let pin = self.open_pin().map_err(|error| {
-            Fault::new(
-                format!("token[{}].pin", self.index),
-                error.to_string(),
-                "mend the PIN's source",
-            )
-        })?;
-        let kind = self.config.pin.kind(&self.config.uri.to_string());
-        self.start_process(&pin, kind, events)
-    }
-
-    /// Opens the PIN's source. A pipe gives it once: whoever wrote it has gone.
-    fn open_pin(&mut self) -> Result<OwnedFd, PinError> {
-        let pin = self.config.pin.open()?;
-        if matches!(self.config.pin, PinSource::Fd(_)) {
-            let stat = rustix::fs::fstat(&pin).map_err(|errno| PinError::Read(errno.into()))?;
-            self.spent = FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile;
-        }
-        Ok(pin)
-    }
-
-    /// Whether its PIN's source gives nothing any more, so that an operator has to come with one.
-    pub(super) fn is_spent(&self) -> bool {
-        self.spent
-    }
-
-    /// Starts a process that reads its PIN from `pin`, which an operator has sent.
-    pub(super) fn start_with(
-        &mut self,
-        pin: &OwnedFd,
-        kind: PinKind,
-        events: &mpsc::Sender<Event>,
-    ) -> Result<(), Fault> {
-        self.attended = true;
-        self.start_process(pin, kind, events)
-    }
-
-    fn start_process(
-        &mut self,
-        pin: &OwnedFd,
-        kind: PinKind,
-        events: &mpsc::Sender<Event>,
-    ) -> Result<(), Fault> {
-        let place = format!("token[{}]", self.index);
-        let typing = matches!(kind, PinKind::Terminal { .. });
-        let setup = ToKeeper::Setup(Box::new(KeeperSetup::of(
-            &self.config,
-            &place,
-            kind,
-            self.attended,
-            self.log,
-        )));
-        let mut descriptors = vec![pin.as_fd()];
-        descriptors.extend(self.channels.keeper_ends());
-        self.incarnation += 1;
-        let (index, incarnation) = (self.index, self.incarnation);
-        let child = Child::start(
-            &Start {
-                role: Role::Keeper,
-                user: self.config.user,
-                environment: &self.config.environment,
-                interactive: typing && self.known.is_none(),
-                setup: &setup,
-                descriptors: &descriptors,
-            },
-            events.clone(),
-            move |event| Event::Keeper {
-                index,
-                incarnation,
-                event,
-            },
-        )
-        .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
-        self.child = Some(child);
-        self.past = self.totals();
-        self.vitals = Vitals::default();
-        self.ending = None;
-        self.state = State::Starting {
-            since: Instant::now(),
-            typing,
-        };
-        Ok(())
-    }
-
     /// Takes in what happened.
     pub(super) fn on_event(&mut self, incarnation: u64, event: ChildEvent<FromKeeper>) -> Happened {
         if incarnation != self.incarnation {
@@ -351,54 +251,6 @@ impl Keeper {
                 Happened::Gone
             }
         }
-    }
-
-    /// Whether the process is what it says of its confinement; if not, it is replaced.
-    fn is_attested(&mut self, ready: &KeeperReady) -> bool {
-        let Some(pid) = self.pid() else { return false };
-        let attestation = sandbox::attest(&self.expected(pid, ready));
-        attestation.log();
-        self.judge(&attestation);
-        attestation.mismatches.is_empty()
-    }
-
-    /// Ends one that is not what it must be.
-    fn judge(&mut self, attestation: &sandbox::Attestation) {
-        if attestation.mismatches.is_empty() {
-            return;
-        }
-        if !attestation.gone {
-            let fault = super::attest::fault(attestation);
-            self.note(vec![fault.clone()]);
-            self.unsound = Some(fault);
-        }
-        self.replace("it is not confined as declared");
-    }
-
-    /// The profile follows from its token's maker: which one that is, is taken from the first keeper that
-    /// saw the token, and it does not change.
-    fn expected(&self, pid: u32, ready: &KeeperReady) -> sandbox::Expected {
-        let maker = sandbox::Maker::of(&self.known.as_ref().unwrap_or(ready).manufacturer);
-        sandbox::Expected {
-            role: sandbox::Role::Keeper,
-            pid,
-            user: self.config.user,
-            keeps_rights: false,
-            profile: sandbox::Profile::keeper(maker, self.config.profile.as_ref()).ok(),
-            open_files: crate::keeper::role::open_files(self.channels.node_ends().count()),
-            report: ready.sandbox.clone(),
-        }
-    }
-
-    /// What it is now, of the one that is ready; replaced when it is not what it must be.
-    pub(super) fn attest(&mut self) -> Option<sandbox::Attestation> {
-        let ready = self.known.as_ref().filter(|_| self.is_open())?;
-        let attestation = sandbox::attest(&self.expected(self.pid()?, ready));
-        if !attestation.mismatches.is_empty() {
-            attestation.log();
-        }
-        self.judge(&attestation);
-        Some(attestation)
     }
 
     fn take_vitals(&mut self, vitals: Vitals) {
@@ -510,7 +362,7 @@ impl Keeper {
     }
 
     #[cfg(feature = "attack-trigger")]
-    pub(super) fn attack(&self, attack: sandbox::attack::Attack) {
+    pub(super) fn attack(&self, attack: crate::sandbox::attack::Attack) {
         let told = self
             .child
             .as_ref()

@@ -1,0 +1,119 @@
+//! How a keeper's process is started: with its PIN from the configured source, or from an operator.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::fs::FileType;
+use tokio::sync::mpsc;
+
+use super::{Event, Keeper, State};
+use crate::control::{KeeperSetup, ToKeeper, Vitals};
+use crate::fault::Fault;
+use crate::secret::{PinError, PinKind, PinSource};
+use crate::supervisor::child::{Child, Role, Start};
+
+impl Keeper {
+    /// Takes the PIN's source and starts a process because an operator wants it.
+    pub(in crate::supervisor) fn start(
+        &mut self,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        self.attended = true;
+        self.start_from_source(events)
+    }
+
+    /// The same again because the one before is gone.
+    pub(in crate::supervisor) fn restart(
+        &mut self,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        // Until a first start has shown that the PIN is right, the operator is still there.
+        self.attended = self.known.is_none();
+        self.start_from_source(events)
+    }
+
+    fn start_from_source(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
+        let pin = self.open_pin().map_err(|error| {
+            Fault::new(
+                format!("token[{}].pin", self.index),
+                error.to_string(),
+                "mend the PIN's source",
+            )
+        })?;
+        let kind = self.config.pin.kind(&self.config.uri.to_string());
+        self.start_process(&pin, kind, events)
+    }
+
+    /// Opens the PIN's source. A pipe gives it once: whoever wrote it has gone.
+    fn open_pin(&mut self) -> Result<OwnedFd, PinError> {
+        let pin = self.config.pin.open()?;
+        if matches!(self.config.pin, PinSource::Fd(_)) {
+            let stat = rustix::fs::fstat(&pin).map_err(|errno| PinError::Read(errno.into()))?;
+            self.spent = FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile;
+        }
+        Ok(pin)
+    }
+
+    /// Whether its PIN's source gives nothing any more, so that an operator has to come with one.
+    pub(in crate::supervisor) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    /// Starts a process that reads its PIN from `pin`, which an operator has sent.
+    pub(in crate::supervisor) fn start_with(
+        &mut self,
+        pin: &OwnedFd,
+        kind: PinKind,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        self.attended = true;
+        self.start_process(pin, kind, events)
+    }
+
+    fn start_process(
+        &mut self,
+        pin: &OwnedFd,
+        kind: PinKind,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        let place = format!("token[{}]", self.index);
+        let typing = matches!(kind, PinKind::Terminal { .. });
+        let setup = ToKeeper::Setup(Box::new(KeeperSetup::of(
+            &self.config,
+            &place,
+            kind,
+            self.attended,
+            self.log,
+        )));
+        let mut descriptors = vec![pin.as_fd()];
+        descriptors.extend(self.channels.keeper_ends());
+        self.incarnation += 1;
+        let (index, incarnation) = (self.index, self.incarnation);
+        let child = Child::start(
+            &Start {
+                role: Role::Keeper,
+                user: self.config.user,
+                environment: &self.config.environment,
+                interactive: typing && self.known.is_none(),
+                setup: &setup,
+                descriptors: &descriptors,
+            },
+            events.clone(),
+            move |event| Event::Keeper {
+                index,
+                incarnation,
+                event,
+            },
+        )
+        .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
+        self.child = Some(child);
+        self.past = self.totals();
+        self.vitals = Vitals::default();
+        self.ending = None;
+        self.state = State::Starting {
+            since: Instant::now(),
+            typing,
+        };
+        Ok(())
+    }
+}
