@@ -82,11 +82,17 @@ fn a_check_says_what_each_keeper_is_confined_to() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_a_fault_of_its_token() {
-    let mesh = with_a_second_token("[\"peers.toml\", \"nowhere\"]");
+fn a_file_that_is_not_there_or_holds_the_configuration_is_a_fault_of_its_token() {
+    let mesh = with_a_second_token("[\"peers.toml\", \"nowhere\", \"/\", \"../a\"]");
     let output = mesh.check("a");
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-    for words in ["token[1].files[1]: ", "a/nowhere is not there"] {
+    for words in [
+        "token[1].files[1]: ",
+        "a/nowhere is not there",
+        "token[1].files[2]: / holds this configuration",
+        "token[1].files[3]: ",
+        "/a/../a holds this configuration",
+    ] {
         assert!(said(&output).contains(words), "{}", said(&output));
     }
 }

@@ -70,9 +70,9 @@ struct Job<T> {
 pub(crate) enum Step {
     /// We speak first, which takes no signature.
     Greeting,
-    /// It was in the lane before, to be signed.
+    /// It was begun.
     Next,
-    /// It was not.
+    /// It was not: nothing of it was verified or signed yet.
     First,
 }
 
@@ -97,6 +97,16 @@ pub(crate) struct Ticket {
 }
 
 impl Number {
+    /// The first of a class whose handshakes were not begun.
+    fn unbegun(class: Class) -> Self {
+        Self {
+            class,
+            step: Step::First,
+            round: 0,
+            number: 0,
+        }
+    }
+
     /// Whose job it is.
     pub(crate) fn class(self) -> Class {
         self.class
@@ -254,7 +264,13 @@ impl<T> Queue<T> {
     /// that was slow is tried again.
     fn expected(&self, new: Number, now: Instant) -> Duration {
         let class = new.class;
-        let own = self.classes[class.index()].jobs.range(..new).count();
+        let jobs = &self.classes[class.index()].jobs;
+        let mut own = jobs.range(..new).count();
+        if new.step != Step::First {
+            // Those that were not begun have their turn meanwhile.
+            let unbegun = jobs.range(Number::unbegun(class)..).count();
+            own += unbegun.min(own / BEGUN as usize);
+        }
         let stride = STRIDE[class.index()];
         let others = Class::ALL.into_iter().filter(|other| *other != class);
         // Of the other classes, as many as have their turns while ours have theirs.
@@ -289,20 +305,15 @@ impl<T> Waiting<T> {
     /// Whose turn it is.
     fn next(&mut self) -> Option<Number> {
         let first = *self.jobs.first_key_value()?.0;
-        let unbegun = Number {
-            step: Step::First,
-            round: 0,
-            number: 0,
-            ..first
-        };
         let waits_long = self.begun >= BEGUN;
+        let unbegun = Number::unbegun(first.class);
         let next = match self.jobs.range(unbegun..).next() {
             Some((number, _)) if waits_long => *number,
             _ => first,
         };
         self.begun = match next.step {
             Step::First => 0,
-            Step::Greeting | Step::Next => self.begun + 1,
+            Step::Greeting | Step::Next => self.begun.saturating_add(1),
         };
         Some(next)
     }

@@ -1,7 +1,7 @@
 //! `[sandbox]`, and what a `[[token]]` says of its keeper's confinement: files, users and profiles.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
@@ -73,13 +73,18 @@ impl Reader<'_> {
         let mut found = Vec::new();
         for (index, file) in files.iter().enumerate() {
             let path = self.folder.join(file.get_ref());
-            if path.exists() {
+            let shown = path.display();
+            let problem = if !path.exists() {
+                format!("{shown} is not there")
+            } else if std::fs::canonicalize(&path).is_ok_and(|path| holds(&path, self.folder)) {
+                format!("{shown} holds this configuration, and all that stands beside it")
+            } else {
                 found.push(path);
                 continue;
-            }
+            };
             let fault = Fault::new(
                 format!("{key}[{index}]"),
-                format!("{} is not there", path.display()),
+                problem,
                 "name files and folders that the token's module opens again after the login",
             );
             self.fault(file, fault);
@@ -174,4 +179,9 @@ impl Reader<'_> {
         }
         own
     }
+}
+
+/// Whether `inner` is `outer` or beneath it.
+fn holds(outer: &Path, inner: &Path) -> bool {
+    std::fs::canonicalize(inner).is_ok_and(|inner| inner.starts_with(outer))
 }

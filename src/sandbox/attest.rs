@@ -130,6 +130,11 @@ pub(crate) fn attest(expected: &Expected) -> Attestation {
     found
 }
 
+/// Seccomp filters on this process.
+pub(super) fn own_filters() -> io::Result<u32> {
+    Ok(Task::read(&folder(std::process::id()))?.filters)
+}
+
 /// Whether `pid` may be a process that we started, or one that such a process started: it is under all of
 /// our filters, or it has ended.
 pub(crate) fn may_be_below_us(pid: i32) -> bool {
@@ -294,7 +299,12 @@ impl Task {
             format!("Seccomp is {} and not {SECCOMP}", self.seccomp),
         );
         // Ours are on everything that we start.
-        let filters = FILTERS + if ours { 0 } else { own.filters };
+        let before = if ours {
+            expected.report.filters_before
+        } else {
+            own.filters
+        };
+        let filters = before + FILTERS;
         must(
             self.filters >= filters,
             format!("{} seccomp filters and not {filters}", self.filters),

@@ -144,6 +144,14 @@ fn giving_back(cause: io::Error) -> SandboxError {
     }
 }
 
+fn asking_for_filters(cause: io::Error) -> SandboxError {
+    SandboxError::Refused {
+        step: "asking how many filters there are (/proc/self/status)",
+        since: "5.9",
+        cause: Box::new(cause),
+    }
+}
+
 /// The supervisor's three steps: it has one thread and has bound its sockets. `users`: those that roles
 /// are started as, none when they run as the supervisor's. `open_files`: its own limit, and the one that
 /// no role goes beyond.
@@ -204,6 +212,8 @@ pub(crate) struct Report {
     pub(crate) outside_landlock: usize,
     /// Whether it could empty the capability bounding set.
     pub(crate) bounded: bool,
+    /// Filters that were on it before its own.
+    pub(crate) filters_before: u32,
 }
 
 /// First step, before anything is read: inherited descriptors, panics, rights.
@@ -275,11 +285,13 @@ impl Entered {
         }
         // While /proc can still be read.
         let code = Code::mapped().map_err(giving_back)?;
+        let filters_before = attest::own_filters().map_err(asking_for_filters)?;
         walls.raise()?;
         let report = Report {
             landlock: walls.to_string(),
             outside_landlock: threads - 1,
             bounded: self.bounded,
+            filters_before,
             ..Report::default()
         };
         Ok(Walled {

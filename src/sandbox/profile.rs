@@ -12,7 +12,7 @@ use aws_lc_rs::digest;
 use seccompiler::{BpfProgram, TargetArch};
 
 use super::Role;
-use super::filter::chained;
+use super::filter::{LONGEST, chained};
 use super::rules::{File, Given, Rule};
 
 /// A profile that was checked and compiled.
@@ -69,6 +69,12 @@ impl Profile {
             problems.extend(found);
             Default::default()
         });
+        let length = chained(&answers, &allows).len();
+        if length > LONGEST {
+            problems.push(format!(
+                "its filter has {length} instructions: the kernel takes {LONGEST}"
+            ));
+        }
         if !problems.is_empty() {
             return Err(refuse(problems));
         }

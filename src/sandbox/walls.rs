@@ -156,7 +156,8 @@ impl Walls {
             rules = rules.add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::Refer))?;
         }
         for path in paths {
-            let opened = PathFd::new(path)?;
+            let opened = PathFd::new(path)
+                .map_err(|error| format!("{} cannot be opened: {error}", path.display()))?;
             let rights = if path.is_dir() {
                 rights
             } else {

@@ -1,7 +1,7 @@
 //! Unix sockets with a file of their own, which goes when they do.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,7 @@ impl SocketFile {
         if let Some(user) = user
             && user != rustix::process::geteuid().as_raw()
         {
-            chown(path, Some(user), None).map_err(|error| {
+            lchown(path, Some(user), None).map_err(|error| {
                 fault(
                     format!("cannot give {shown} to user {user}: {error}"),
                     "start with the right to (root, or CAP_CHOWN), or run the application as this node's user and leave `user` out",

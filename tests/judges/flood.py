@@ -42,6 +42,8 @@ class Peer:
 
     def flood(self, frames):
         """Sends them all; whether the node put up with it."""
+        if not self.heard:
+            return "never let in"
         self.stream.settimeout(20)
         batch = b""
         try:

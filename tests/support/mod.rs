@@ -128,8 +128,8 @@ pub fn free_port() -> u16 {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU16, Ordering};
     const FIRST: u16 = 20_000;
-    const RUNS: u16 = 24;
-    const COUNT: u16 = 500;
+    const RUNS: u16 = 6;
+    const COUNT: u16 = 2_000;
     /// Its abstract socket says that this run has the ports of its number.
     static RUN: LazyLock<(u16, UnixListener)> = LazyLock::new(|| {
         let claimed = |number| {
