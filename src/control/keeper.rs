@@ -46,6 +46,7 @@ pub(crate) struct KeeperSetup {
     /// In the order of their [`crate::keeper::message::KeyIndex`].
     pub(crate) keys: Vec<KeySetup>,
     /// What it may still open, beside what we know of its module.
+    #[serde(default)]
     pub(crate) files: Vec<PathBuf>,
     /// The administrator's own, instead of the one for its token.
     pub(crate) profile: Option<sandbox::OwnProfile>,
