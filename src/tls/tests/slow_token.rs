@@ -15,24 +15,23 @@ fn heartbeat() -> Arc<AtomicUsize> {
     beats
 }
 
-#[tokio::test]
-async fn a_slow_token_does_not_stop_the_runtime_that_serves() {
+async fn node_that_signs_when_its_runtime_goes_on(authority: &TestAuthority) -> Arc<Node> {
     let token = TestToken {
         sessions: 1,
         waits_for: Some(heartbeat()),
         ..TestToken::default()
     };
+    let options = Options {
+        token,
+        ..Options::default()
+    };
+    Arc::new(Node::start(authority, options).await)
+}
+
+#[tokio::test]
+async fn a_slow_token_does_not_stop_the_runtime_that_serves() {
     let authority = TestAuthority::new();
-    let node = Arc::new(
-        Node::start(
-            &authority,
-            Options {
-                token,
-                ..Options::default()
-            },
-        )
-        .await,
-    );
+    let node = node_that_signs_when_its_runtime_goes_on(&authority).await;
     let leaf = authority.issue(&Profile::of(TlsRole::Client, B));
     node.lists(&lists_client(&leaf));
     for provider in [provider(), forcing_a_retry()] {
@@ -51,22 +50,8 @@ async fn a_slow_token_does_not_stop_the_runtime_that_serves() {
 
 #[tokio::test]
 async fn dialling_through_a_slow_token_does_not_stop_the_runtime_either() {
-    let token = TestToken {
-        sessions: 1,
-        waits_for: Some(heartbeat()),
-        ..TestToken::default()
-    };
     let authority = TestAuthority::new();
-    let node = Arc::new(
-        Node::start(
-            &authority,
-            Options {
-                token,
-                ..Options::default()
-            },
-        )
-        .await,
-    );
+    let node = node_that_signs_when_its_runtime_goes_on(&authority).await;
     let leaf = authority.issue(&Profile::of(TlsRole::Server, B));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
