@@ -350,10 +350,7 @@ fn a_sealed_keeper_can_only_read_its_token() {
 
 /// SoftHSM's profile opens files, and Landlock says which: those that are named for the token, too.
 #[test]
-fn what_is_named_for_its_token_a_sealed_softhsm_keeper_reads_and_nothing_beside() {
-    if !support::in_softhsm() {
-        return;
-    }
+fn of_a_softhsm_token_what_is_named_is_read_and_nothing_beside() {
     for (file, end) in [
         ("/etc/passwd", End::Returned),
         ("/etc/group", End::Errno(EACCES)),

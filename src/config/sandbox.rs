@@ -76,7 +76,7 @@ impl Reader<'_> {
             let shown = path.display();
             let problem = if !path.exists() {
                 format!("{shown} is not there")
-            } else if std::fs::canonicalize(&path).is_ok_and(|path| holds(&path, self.folder)) {
+            } else if holds(&path, self.folder) {
                 format!("{shown} holds this configuration, and all that stands beside it")
             } else {
                 found.push(path);
@@ -183,5 +183,6 @@ impl Reader<'_> {
 
 /// Whether `inner` is `outer` or beneath it.
 fn holds(outer: &Path, inner: &Path) -> bool {
-    std::fs::canonicalize(inner).is_ok_and(|inner| inner.starts_with(outer))
+    let real = std::fs::canonicalize::<&Path>;
+    real(inner).is_ok_and(|inner| real(outer).is_ok_and(|outer| inner.starts_with(outer)))
 }
