@@ -1,7 +1,9 @@
 //! One pooled connection to each peer, made again with jittered backoff when it is lost.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -25,15 +27,28 @@ pub(super) struct Dialer {
     /// The application's connection to the peer.
     pool: Arc<Pool>,
     attempts: Attempts,
+}
+
+/// What is known of the last tries to reach a peer.
+#[derive(Clone, Debug)]
+struct Tries {
+    peer: PeerId,
     state: Arc<Mutex<DialState>>,
 }
 
-/// What is known of the last tries.
 #[derive(Debug, Default)]
 struct DialState {
     failures: u32,
     not_before: Option<Instant>,
     last_error: String,
+}
+
+/// A connection that we made, until its peer has sent something: a server that refuses our certificate says
+/// so when we believe ourselves connected (RFC 8446 §4.4.2.4).
+#[derive(Debug)]
+pub(super) struct Trial {
+    tries: Tries,
+    inside: Inside,
 }
 
 /// Why a dial failed.
@@ -47,12 +62,26 @@ pub(super) enum DialError {
     NoAddress,
     #[error("waiting {0:?} before the next try; the last one failed: {1}")]
     Backoff(Duration, String),
-    #[error("{0} did not accept the connection within the limit")]
+    #[error("no connection to {0} in time")]
     Slow(SocketAddr),
     #[error("cannot connect to {0}: {1}")]
-    Connect(SocketAddr, #[source] std::io::Error),
+    Connect(SocketAddr, #[source] io::Error),
     #[error("no handshake with {0}: {text}", text = chain(.1))]
     Handshake(SocketAddr, #[source] HandshakeError),
+}
+
+impl DialError {
+    /// Another address would not change it.
+    fn is_ours(&self) -> bool {
+        use HandshakeError as Why;
+        let Self::Handshake(_, error) = self else {
+            return false;
+        };
+        matches!(
+            error,
+            Why::LocalSigning(_) | Why::Busy(_) | Why::NoCredential(_) | Why::Configuration(_)
+        )
+    }
 }
 
 /// The wait after the first failure, and the longest one.
@@ -62,7 +91,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 impl Dialer {
     pub(super) fn new(peer: PeerId, node: &Node) -> Arc<Self> {
         let limits = &node.0.limits;
-        let state = Arc::new(Mutex::new(DialState::default()));
         let keepalive = Duration::from_millis(limits.keepalive_ms);
         // The authority is never looked up: where to go is the policy's word.
         let endpoint = Endpoint::from_static("http://peer.invalid")
@@ -74,9 +102,11 @@ impl Dialer {
             .keep_alive_timeout(keepalive)
             .keep_alive_while_idle(true);
         let attempts = Attempts {
-            peer,
             node: Arc::downgrade(&node.0),
-            state: Arc::clone(&state),
+            tries: Tries {
+                peer,
+                state: Arc::default(),
+            },
         };
         let pool = Pool::new(attempts.clone(), Other::Peer, &node.0.proxy);
         let under = Arc::<Mutex<Option<PeerConnection>>>::default();
@@ -95,7 +125,6 @@ impl Dialer {
             attempts,
             under,
             channel: endpoint.connect_with_connector_lazy(connector),
-            state,
         })
     }
 
@@ -120,18 +149,60 @@ impl Dialer {
 
     /// The last error, empty when the last try worked, and whether a wait is on.
     pub(super) fn trouble(&self) -> (String, bool) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.attempts.tries.state();
         let waiting = state.not_before.is_some_and(|at| at > Instant::now());
         (state.last_error.clone(), waiting)
     }
 }
 
+impl Tries {
+    fn state(&self) -> MutexGuard<'_, DialState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the next one has to wait, and for which error.
+    fn wait(&self) -> Option<(Duration, String)> {
+        let state = self.state();
+        let left = state.not_before?.checked_duration_since(Instant::now())?;
+        Some((left, state.last_error.clone()))
+    }
+
+    fn failed(&self, error: String) {
+        tracing::warn!(peer = %self.peer, error, "dialling failed");
+        let mut state = self.state();
+        let wait = wait_after(state.failures, random_share());
+        state.failures = state.failures.saturating_add(1);
+        state.not_before = Some(Instant::now() + wait);
+        state.last_error = error;
+    }
+}
+
+impl Trial {
+    /// Takes what a read of the connection came to. It is over when something was read or never will be.
+    pub(super) fn is_over(&self, read: &Poll<io::Result<()>>, anything: bool) -> bool {
+        match read {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) if anything => *self.tries.state() = DialState::default(),
+            Poll::Ready(Ok(())) => self.ended(),
+            Poll::Ready(Err(error)) => self.tries.failed(format!("the peer refused us: {error}")),
+        }
+        true
+    }
+
+    /// The connection has ended without a word. Bytes that only go one way need none.
+    pub(super) fn ended(&self) {
+        if self.inside == Inside::H2 {
+            self.tries
+                .failed("the peer took the connection and said nothing".into());
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Attempts {
-    peer: PeerId,
     /// Weak: the node owns the dialer.
     node: Weak<Inner>,
-    state: Arc<Mutex<DialState>>,
+    tries: Tries,
 }
 
 impl Dial for Attempts {
@@ -148,49 +219,45 @@ impl Dial for Attempts {
 
 impl Attempts {
     async fn next(&self, inside: Inside) -> Result<Stream, DialError> {
-        if let Some((left, error)) = self.wait() {
+        if let Some((left, error)) = self.tries.wait() {
             return Err(DialError::Backoff(left, error));
         }
-        let outcome = self.connect(inside).await;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &outcome {
-            Ok(_) => *state = DialState::default(),
+        match self.connect(inside).await {
+            Ok(stream) => Ok(stream.on_trial(Trial {
+                tries: self.tries.clone(),
+                inside,
+            })),
             Err(error) => {
-                let wait = wait_after(state.failures, random_share());
-                state.failures = state.failures.saturating_add(1);
-                state.not_before = Some(Instant::now() + wait);
-                state.last_error = error.to_string();
-                tracing::warn!(peer = %self.peer, %error, "dialling failed");
+                self.tries.failed(error.to_string());
+                Err(error)
             }
         }
-        outcome
     }
 
-    fn wait(&self) -> Option<(Duration, String)> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = state.not_before?.checked_duration_since(Instant::now())?;
-        Some((left, state.last_error.clone()))
-    }
-
+    /// Each address has its share of the time that is left: a caller waits no longer because a peer has more
+    /// of them.
     async fn connect(&self, inside: Inside) -> Result<Stream, DialError> {
         let node = Node(self.node.upgrade().ok_or(DialError::Stopping)?);
+        let peer = &self.tries.peer;
         let addresses: Vec<SocketAddr> = {
             let generation = node.generation();
-            let peer = generation
-                .policy()
-                .peer(&self.peer)
-                .ok_or(DialError::Unlisted)?;
+            let peer = generation.policy().peer(peer).ok_or(DialError::Unlisted)?;
             peer.socket_addresses().collect()
         };
-        // All of them together: a caller waits no longer because a peer has more addresses.
-        let patience = Duration::from_millis(node.0.limits.connect_ms)
-            / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        let limits = &node.0.limits;
+        let mut left = Duration::from_millis(limits.connect_ms) + limits.handshake_deadline();
         let mut last = DialError::NoAddress;
-        for address in addresses {
-            match connect_to(&node, &self.peer, address, inside, patience).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
+        for (address, others) in addresses.iter().zip((1..=addresses.len()).rev()) {
+            let began = Instant::now();
+            let share = left / u32::try_from(others).unwrap_or(u32::MAX);
+            let dialling = connect_to(&node, peer, *address, inside);
+            match tokio::time::timeout(share, dialling).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) if error.is_ours() => return Err(error),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = DialError::Slow(*address),
             }
+            left = left.saturating_sub(began.elapsed());
         }
         Err(last)
     }
@@ -201,14 +268,14 @@ async fn connect_to(
     peer: &PeerId,
     address: SocketAddr,
     inside: Inside,
-    patience: Duration,
 ) -> Result<Stream, DialError> {
+    let patience = Duration::from_millis(node.0.limits.connect_ms);
     let tcp = tokio::time::timeout(patience, TcpStream::connect(address))
         .await
-        .unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
+        .unwrap_or(Err(io::ErrorKind::TimedOut.into()));
     let tcp = match tcp {
         Ok(tcp) => tcp,
-        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Err(DialError::Slow(address));
         }
         Err(error) => return Err(DialError::Connect(address, error)),

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::transport::server::Connected;
 
+use super::dial::Trial;
 use crate::policy::{Grant, PeerId, PeerPolicy, Reason};
 use crate::role::TlsRole;
 use crate::rpc::admin;
@@ -177,6 +178,7 @@ impl Live {
         Stream {
             tls: connection.stream,
             connection: established,
+            trial: None,
             _registration: Registration {
                 number,
                 live: Arc::clone(self),
@@ -262,6 +264,8 @@ impl Drop for Registration {
 pub(super) struct Stream {
     tls: TlsStream<TcpStream>,
     connection: PeerConnection,
+    /// We made it, and nothing has come yet.
+    trial: Option<Trial>,
     /// Held for its drop.
     _registration: Registration,
 }
@@ -270,6 +274,20 @@ impl Stream {
     /// What is known of it.
     pub(super) fn connection(&self) -> &PeerConnection {
         &self.connection
+    }
+
+    /// The same, whose first bytes, or their absence, `trial` hears of.
+    pub(super) fn on_trial(mut self, trial: Trial) -> Self {
+        self.trial = Some(trial);
+        self
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(trial) = &self.trial {
+            trial.ended();
+        }
     }
 }
 
@@ -295,7 +313,13 @@ impl AsyncRead for Stream {
         if self.connection.is_closed() {
             return closed();
         }
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.tls).poll_read(cx, buffer);
+        if let Some(trial) = &self.trial
+            && trial.is_over(&read, buffer.filled().len() > before)
+        {
+            self.trial = None;
+        }
         if read.is_pending() {
             self.connection.0.waiting.register(cx.waker());
             // Closed since, it would wait for ever.

@@ -1,15 +1,11 @@
 //! The last term of what a peer is let in for: the method, asked at every call of every connection under
 //! the policy in force.
 
-use std::future::{Ready, ready};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures_util::future::Either;
 use http::{Request, Response, StatusCode, Uri};
 use tonic::Status;
 use tonic::body::Body;
-use tower::Service;
 
 use super::{Node, PeerConnection};
 use crate::policy::Reason;
@@ -67,36 +63,4 @@ pub(super) fn response<B>(request: &Request<B>) -> Response<Body> {
     let mut response = Response::new(Body::new(format!("{REFUSED}\n")));
     *response.status_mut() = StatusCode::FORBIDDEN;
     response
-}
-
-/// `inner`, which hears only of calls that are allowed.
-#[derive(Clone)]
-pub(super) struct Guarded<S> {
-    pub(super) node: Node,
-    pub(super) inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Guarded<S>
-where
-    S: Service<Request<B>, Response = Response<Body>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<S::Response, S::Error>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        // A call without a connection is nobody's.
-        let allowed = request
-            .extensions()
-            .get::<PeerConnection>()
-            .is_some_and(|connection| self.node.may_call(connection, path(request.uri())).is_ok());
-        match allowed {
-            true => Either::Left(self.inner.call(request)),
-            false => Either::Right(ready(Ok(response(&request)))),
-        }
-    }
 }

@@ -16,7 +16,6 @@ mod ping;
 mod prewarmed;
 mod proving;
 pub(crate) mod role;
-mod serve;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

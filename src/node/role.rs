@@ -19,9 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::{MAX_MESSAGE, PeerService};
-use super::{
-    Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving, serve,
-};
+use super::{Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving};
 use crate::config::{Application, Limits};
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
@@ -259,25 +257,12 @@ async fn serve(
         application: application.health(),
     };
     let orders = tokio::spawn(orders.follow(report, control));
-    let mut stopped = draining.clone();
-    let stopping = async move {
-        // An ended sender means that the supervisor is gone.
-        let _ = stopped.wait_for(|draining| *draining).await;
-    };
-    let ingress = async {
-        if application.serves() {
-            let routes = routes.prepare();
-            application
-                .ingress(&node, &routes, incoming, draining.clone())
-                .await;
-            return Ok(());
-        }
-        serve::serve(&node, routes, incoming, stopping).await
-    };
+    let routes = routes.prepare();
     let serving = async {
-        let served = ingress.await;
+        application
+            .ingress(&node, &routes, incoming, draining.clone())
+            .await;
         egress.join_all().await;
-        served
     };
     let mut draining = draining.clone();
     let patience = async move {
@@ -285,7 +270,7 @@ async fn serve(
         tokio::time::sleep(Duration::from_millis(limits.drain_ms)).await;
     };
     tokio::select! {
-        served = serving => served.map_err(io::Error::other)?,
+        () = serving => {}
         () = patience => tracing::warn!("calls still running at the end of the drain are cut off"),
     }
     orders.abort();

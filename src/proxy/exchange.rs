@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ impl Outcome {
 pub(super) async fn exchange(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    pool: &Pool,
+    pool: &Arc<Pool>,
     mut look: Option<Box<dyn Look>>,
     stall: Duration,
 ) -> Outcome {

@@ -1,5 +1,6 @@
 //! Whether the application is well, by its own word (`grpc.health.v1`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,7 +23,7 @@ const BAD: u32 = 2;
 const MOST: usize = 1024;
 
 /// Asks the application behind `pool` about its `service` for as long as somebody listens to `well`.
-pub(crate) async fn watch(pool: &Pool, service: &str, well: watch::Sender<bool>) {
+pub(crate) async fn watch(pool: &Arc<Pool>, service: &str, well: watch::Sender<bool>) {
     let mut bad = 0;
     while !well.is_closed() {
         let answer = timeout(PATIENCE, ask(pool, service)).await;
@@ -48,7 +49,7 @@ pub(crate) async fn watch(pool: &Pool, service: &str, well: watch::Sender<bool>)
     }
 }
 
-async fn ask(pool: &Pool, service: &str) -> Option<ServingStatus> {
+async fn ask(pool: &Arc<Pool>, service: &str) -> Option<ServingStatus> {
     let mut upstream = pool.ready().await.ok()?;
     let request = Request::builder()
         .method(Method::POST)

@@ -23,6 +23,11 @@ impl Heard {
         self.0.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether anything was, without a change.
+    pub(super) fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     pub(super) fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -106,7 +111,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buffer.filled().len();
         let this = &mut *self;
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if let Poll::Ready(Ok(())) = &read {
+        if let Poll::Ready(Ok(())) = &read
+            && buffer.filled().len() > before
+        {
             this.heard.note();
             if let Some(frames) = &mut this.frames {
                 frames.take(&mut buffer.filled_mut()[before..])?;

@@ -9,6 +9,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
+use tokio::time::timeout;
 use tonic::service::Routes;
 use tower::Service;
 
@@ -46,8 +47,26 @@ impl Body for Received {
     }
 }
 
-/// Answers `request` by `routes`.
+/// Answers `request` by `routes`, until its caller's deadline.
 pub(super) async fn answer(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    routes: Routes,
+    stall: Duration,
+) -> Outcome {
+    match time_out(request.headers()) {
+        None => answer_in_time(request, respond, routes, stall).await,
+        Some(patience) => {
+            let answering = answer_in_time(request, respond, routes, stall);
+            // The caller counts the same time, and waits no longer.
+            timeout(patience, answering)
+                .await
+                .unwrap_or(Outcome::Cancelled)
+        }
+    }
+}
+
+async fn answer_in_time(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     mut routes: Routes,
@@ -62,6 +81,26 @@ pub(super) async fn answer(
         Err(Broken::Stalled) => Outcome::Stalled,
         Err(_) => Outcome::Cancelled,
     }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit (grpc/doc/PROTOCOL-HTTP2.md, Requests). What is not of that
+/// form is none.
+fn time_out(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
 }
 
 async fn reply(
@@ -107,4 +146,29 @@ async fn reply(
         None => stream.send_data(Bytes::new(), true),
     }
     .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_out_is_eight_digits_and_a_unit() {
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                text.parse().unwrap(),
+            )]);
+            time_out(&headers)
+        };
+        assert_eq!(of("3H"), Some(Duration::from_secs(10_800)));
+        assert_eq!(of("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(of("99999999S"), Some(Duration::from_secs(99_999_999)));
+        assert_eq!(of("1m"), Some(Duration::from_millis(1)));
+        assert_eq!(of("1u"), Some(Duration::from_micros(1)));
+        assert_eq!(of("0n"), Some(Duration::ZERO));
+        for malformed in ["", "S", "1", "1s", "+1S", "-1S", "100000000S", " 1S", "1 S"] {
+            assert_eq!(of(malformed), None, "{malformed:?}");
+        }
+    }
 }

@@ -25,7 +25,6 @@ pub(crate) mod web;
 
 pub(crate) use connect::{Asked, asked};
 pub(crate) use head::{Caller, clean};
-pub(crate) use hygiene::Watched;
 pub(crate) use inspect::{Inspect, Look};
 pub(crate) use pool::{ByteStream, Dial, Dialling, Other, Pool};
 pub(crate) use refusal::{Code, Refusal, is_grpc};

@@ -1,18 +1,23 @@
 //! One HTTP/2 connection to whoever is on the other side, shared by all calls to it and made again
 //! when it is lost.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use super::hygiene::{Heard, Watched};
 use super::refusal::Refusal;
 use super::session::Settings;
+use crate::telemetry::Lines;
 
 /// Both directions of a connection.
 pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -43,9 +48,13 @@ pub(crate) struct Pool {
     other: Other,
     settings: Arc<Settings>,
     current: Mutex<Option<Current>>,
-    /// One dial at a time.
-    dialling: tokio::sync::Mutex<()>,
+    /// One at a time.
+    underway: Mutex<Option<Underway>>,
+    lines: Lines,
 }
+
+/// A dial that goes on when those who wait for it have left: a call's deadline is not the token's.
+type Underway = Shared<BoxFuture<'static, Result<SendRequest<Bytes>, Refusal>>>;
 
 /// The connection for the next call.
 struct Current {
@@ -68,44 +77,77 @@ impl Pool {
             other,
             settings: Arc::clone(settings),
             current: Mutex::default(),
-            dialling: tokio::sync::Mutex::default(),
+            underway: Mutex::default(),
+            lines: Lines::default(),
         }
     }
 
-    /// What takes a request.
-    pub(super) async fn ready(&self) -> Result<SendRequest<Bytes>, Refusal> {
+    /// What takes a request. An old connection does until there is a new one: the token may be slow, or
+    /// away for a moment.
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<SendRequest<Bytes>, Refusal> {
+        match self.usable().await {
+            Some((ready, Age::Young)) => Ok(ready),
+            Some((ready, Age::Old)) => {
+                drop(self.dialled());
+                Ok(ready)
+            }
+            None => self.dialled().await,
+        }
+    }
+
+    /// The dial under way, or one that begins now.
+    fn dialled(self: &Arc<Self>) -> Underway {
+        let mut underway = self.underway.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dial) = &*underway
+            && dial.peek().is_none()
+        {
+            return dial.clone();
+        }
+        let pool = Arc::clone(self);
+        let dial = async move { pool.connect().await }.boxed().shared();
+        tokio::spawn(dial.clone());
+        *underway = Some(dial.clone());
+        dial
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Bytes>, Refusal> {
+        // Another dial may have ended since it was asked for.
         if let Some((ready, Age::Young)) = self.usable().await {
             return Ok(ready);
         }
-        let _one = self.dialling.lock().await;
-        let old = match self.usable().await {
-            Some((ready, Age::Young)) => return Ok(ready),
-            Some((ready, Age::Old)) => Some(ready),
-            None => None,
-        };
-        let stream = match (self.dial.dial().await, old) {
-            (Ok(stream), _) => stream,
-            // Until it is cut off, it is better than none: the token may be away for a moment.
-            (Err(_), Some(old)) => return Ok(old),
-            (Err(error), None) => return Err(Refusal::unavailable(error)),
-        };
+        let stream = self.dial.dial().await.map_err(Refusal::unavailable)?;
         let (watched, heard) = Watched::client(stream);
         let watched = match self.other {
             Other::Peer => watched,
             Other::Application => watched.trusting(),
         };
-        let failed = |error: h2::Error| {
-            tracing::debug!(%error, "the other side does not speak HTTP/2");
-            Refusal::unavailable("the other side does not speak HTTP/2")
+        let begun = async {
+            let (send, mut connection) = self.settings.client().handshake(watched).await?;
+            first_word(&mut connection, &heard).await?;
+            Ok::<_, h2::Error>((send, connection))
         };
-        let begun = self.settings.client().handshake(watched).await;
-        let (send, connection) = begun.map_err(failed)?;
+        let (send, connection) = match timeout(self.settings.begin(), begun).await {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(error)) => return Err(self.mute(&error)),
+            Err(_) => return Err(self.mute(&"nothing came in time")),
+        };
         tokio::spawn(keep(connection, heard, Arc::clone(&self.settings)));
         *self.current() = Some(Current {
             send: send.clone(),
             old: Instant::now() + self.settings.age(),
         });
-        send.ready().await.map_err(failed)
+        Ok(send)
+    }
+
+    /// The other side let us in, and then said nothing of HTTP/2.
+    fn mute(&self, error: &dyn std::fmt::Display) -> Refusal {
+        if self.other == Other::Peer {
+            return Refusal::unavailable(format!("the peer did not take the connection: {error}"));
+        }
+        if let Some(unlogged) = self.lines.take(Instant::now()) {
+            tracing::warn!(%error, unlogged, "the application does not speak HTTP/2: see application.mode");
+        }
+        Refusal::unavailable("the application behind this node does not speak HTTP/2")
     }
 
     async fn usable(&self) -> Option<(SendRequest<Bytes>, Age)> {
@@ -121,12 +163,23 @@ impl Pool {
         Some((send.ready().await.ok()?, age))
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<Current>> {
+    fn current(&self) -> MutexGuard<'_, Option<Current>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 type Client = h2::client::Connection<Watched<Box<dyn ByteStream>>, Bytes>;
+
+/// Drives a connection until the other side has sent its first bytes: in TLS 1.3 a server may refuse a
+/// client that believes itself connected (RFC 8446 §4.4.2.4), and only then do we hear of it.
+async fn first_word(connection: &mut Client, heard: &Heard) -> Result<(), h2::Error> {
+    poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
+        Poll::Ready(ended) => Poll::Ready(ended.and(Err(h2::Reason::NO_ERROR.into()))),
+        Poll::Pending if heard.is() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
 
 /// Drives a connection to its end: its own, or that of our patience.
 async fn keep(mut connection: Client, heard: Heard, settings: Arc<Settings>) {

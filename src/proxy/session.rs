@@ -11,6 +11,7 @@ use h2::server::{Builder, SendResponse};
 use http::Method;
 use http::request::Parts;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use super::exchange::{Outcome, exchange};
@@ -89,6 +90,11 @@ impl Settings {
     /// The window of a stream, as each side of a connection hears at its beginning.
     pub(super) fn window(&self) -> u32 {
         size32(self.limits.stream_window_bytes)
+    }
+
+    /// From a connection's first byte to the other side's beginning of HTTP/2.
+    pub(super) fn begin(&self) -> Duration {
+        self.begin
     }
 
     /// The oldest that a connection may be and take another call.
@@ -174,6 +180,41 @@ pub(crate) enum Ended {
     Old,
 }
 
+/// Answers of one connection that were not taken in time.
+struct Stalls {
+    patience: Duration,
+    count: u32,
+    forgiven: Instant,
+}
+
+impl Stalls {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            count: 0,
+            forgiven: Instant::now(),
+        }
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        if outcome != Outcome::Stalled {
+            return;
+        }
+        while self.count > 0 && self.forgiven.elapsed() >= self.patience {
+            self.count -= 1;
+            self.forgiven += self.patience;
+        }
+        if self.count == 0 {
+            self.forgiven = Instant::now();
+        }
+        self.count += 1;
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.count >= MOST_STALLED
+    }
+}
+
 impl<R: Fn(&mut Parts) -> Target> Session<R> {
     /// Serves `stream` until its other side ends it, or until `stopping` turns true and the running
     /// calls have ended.
@@ -213,32 +254,36 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         };
         tokio::pin!(silent, old, cut);
         let mut calls = FuturesUnordered::new();
-        let (mut ending, mut stalled, mut forgiven) = (false, 0, Instant::now());
+        // Tasks of their own: a service may compute. They end with the session.
+        let mut local = JoinSet::new();
+        let mut stalls = Stalls::new(settings.stall);
+        let mut ending = false;
         loop {
             tokio::select! {
                 biased;
-                Some(outcome) = calls.next(), if !calls.is_empty() => {
-                    if outcome != Outcome::Stalled {
-                        continue;
+                Some(outcome) = calls.next(), if !calls.is_empty() => stalls.note(outcome),
+                accepted = connection.accept() => {
+                    let (request, respond) = match accepted {
+                        Some(accepted) => accepted?,
+                        None => return Ok(()),
+                    };
+                    match self.target(request) {
+                        (request, Target::Pool(pool, look)) => {
+                            calls.push(self.pass_on(request, respond, pool, look));
+                        }
+                        (request, Target::Local(routes)) => {
+                            local.spawn(local::answer(request, respond, routes, settings.stall));
+                        }
+                        (request, Target::Refuse(refusal)) => {
+                            self.refuse(&request, respond, &refusal);
+                        }
                     }
-                    while stalled > 0 && forgiven.elapsed() >= settings.stall {
-                        stalled -= 1;
-                        forgiven += settings.stall;
-                    }
-                    if stalled == 0 {
-                        forgiven = Instant::now();
-                    }
-                    stalled += 1;
-                    if stalled == MOST_STALLED {
-                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                        return Err(Ended::Stalled);
+                    // Asked when there is something to do anyway: to be woken for each would cost every
+                    // call another round of the connection.
+                    while let Some(Ok(outcome)) = local.try_join_next() {
+                        stalls.note(outcome);
                     }
                 }
-                accepted = connection.accept() => match accepted {
-                    Some(Ok((request, respond))) => calls.push(self.call(request, respond)),
-                    Some(Err(error)) => return Err(error.into()),
-                    None => return Ok(()),
-                },
                 () = &mut old, if !ending => {
                     ending = true;
                     connection.graceful_shutdown();
@@ -246,14 +291,17 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                 () = &mut silent => return Err(Ended::Silent),
                 () = &mut cut => return Err(Ended::Old),
             }
+            if stalls.are_too_many() {
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                return Err(Ended::Stalled);
+            }
         }
     }
 
-    async fn call(
+    fn target(
         &self,
         request: http::Request<h2::RecvStream>,
-        mut respond: SendResponse<Bytes>,
-    ) -> Outcome {
+    ) -> (http::Request<h2::RecvStream>, Target) {
         let (mut head, body) = request.into_parts();
         let target = match head.method {
             // A way through to somewhere else (RFC 9113 §8.5), which nobody here offers.
@@ -263,19 +311,33 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
             }),
             _ => (self.route)(&mut head),
         };
-        let request = http::Request::from_parts(head, body);
-        let stall = self.settings.stall;
-        let outcome = match target {
-            Target::Pool(pool, look) => exchange(request, respond, &pool, look, stall).await,
-            Target::Local(routes) => return local::answer(request, respond, routes, stall).await,
-            Target::Refuse(refusal) => {
-                refusal.answer(&mut respond, is_grpc(request.headers()));
-                Outcome::Refused
-            }
-        };
-        self.settings
-            .calls
-            .count(self.direction.name(), outcome.name());
+        (http::Request::from_parts(head, body), target)
+    }
+
+    async fn pass_on(
+        &self,
+        request: http::Request<h2::RecvStream>,
+        respond: SendResponse<Bytes>,
+        pool: Arc<Pool>,
+        look: Option<Box<dyn Look>>,
+    ) -> Outcome {
+        let outcome = exchange(request, respond, &pool, look, self.settings.stall).await;
+        self.count(outcome);
         outcome
+    }
+
+    fn refuse(
+        &self,
+        request: &http::Request<h2::RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        refusal: &Refusal,
+    ) {
+        refusal.answer(&mut respond, is_grpc(request.headers()));
+        self.count(Outcome::Refused);
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let direction = self.direction.name();
+        self.settings.calls.count(direction, outcome.name());
     }
 }

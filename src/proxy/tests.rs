@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::client::SendRequest;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
@@ -143,9 +144,10 @@ async fn a_call_that_may_have_been_seen_is_never_offered_again() {
         let mut send = caller(proxied.caller, 65_535).await;
         let (answer, _) = send.send_request(call(), true).unwrap();
         let mut application = proxied.dialled.recv().await.unwrap();
+        let settings = frame(SETTINGS, 0, b"");
+        application.write_all(&settings).await.unwrap();
         read_call(&mut application).await;
-        let bytes = [frame(SETTINGS, 0, b""), sent.clone()].concat();
-        application.write_all(&bytes).await.unwrap();
+        application.write_all(&sent).await.unwrap();
         application.shutdown().await.unwrap();
         match answer.await {
             Err(error) => {
@@ -247,19 +249,68 @@ async fn an_old_connection_takes_no_new_call_and_ends_with_those_that_do_not() {
     let _held = proxied.dialled.recv().await.unwrap();
     let ended = proxied.ended.await.unwrap();
     assert!(matches!(ended, Err(Ended::Old)), "{ended:?}");
+}
 
-    // A pool whose connection is old dials again.
-    let settings = Arc::new(Settings::new(&limits));
-    let (dials, mut dialled) = mpsc::unbounded_channel();
+/// A pool whose dials come out of the receiver.
+fn pool(limits: &Limits) -> (Arc<Pool>, mpsc::UnboundedReceiver<DuplexStream>) {
+    let (dials, dialled) = mpsc::unbounded_channel();
+    let settings = Arc::new(Settings::new(limits));
     let pool = Pool::new(Pipes(dials), Other::Application, &settings);
+    (Arc::new(pool), dialled)
+}
+
+#[tokio::test]
+async fn a_dial_goes_on_when_its_callers_have_left_and_the_next_find_its_connection() {
+    let (pool, mut dialled) = pool(&Limits::default());
+    for _ in 0..3 {
+        let short = Duration::from_millis(10);
+        assert!(tokio::time::timeout(short, pool.ready()).await.is_err());
+    }
+    let mut other = dialled.recv().await.unwrap();
+    other.write_all(&frame(SETTINGS, 0, b"")).await.unwrap();
     pool.ready().await.unwrap();
-    let _first = dialled.recv().await.unwrap();
-    loop {
-        pool.ready().await.unwrap();
-        if let Ok(_second) = dialled.try_recv() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(dialled.try_recv().is_err(), "one dial for all");
+}
+
+#[tokio::test]
+async fn an_old_connection_serves_until_another_is_made() {
+    let limits = Limits {
+        connection_age_ms: 500,
+        ..Limits::default()
+    };
+    let (pool, mut dialled) = pool(&limits);
+    let first = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { pool.ready().await }
+    });
+    let mut one = dialled.recv().await.unwrap();
+    one.write_all(&frame(SETTINGS, 0, b"")).await.unwrap();
+    first.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(501)).await;
+    // The other side of the next one says nothing.
+    for _ in 0..3 {
+        pool.ready().now_or_never().unwrap().unwrap();
+    }
+    let _two = dialled.recv().await.unwrap();
+    assert!(dialled.try_recv().is_err(), "one dial at a time");
+}
+
+#[tokio::test]
+async fn who_takes_the_connection_and_says_nothing_is_no_http2() {
+    let (pool, mut dialled) = pool(&Limits::default());
+    for answer in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
+        let asked = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.ready().await }
+        });
+        let mut other = dialled.recv().await.unwrap();
+        other.write_all(answer).await.unwrap();
+        drop(other);
+        let refusal = asked.await.unwrap().err().unwrap();
+        assert_eq!(
+            refusal.message,
+            "the application behind this node does not speak HTTP/2"
+        );
     }
 }
 

@@ -25,6 +25,7 @@ const OURS: &str = "/fastness.";
 
 /// The application, by what it speaks. What one peer's calls stand on, no other's do: connections to the
 /// application are shared by the calls of one peer alone.
+#[derive(Default)]
 pub(super) enum Spoken {
     /// gRPC, and what looks at it before the application does.
     Grpc {
@@ -41,6 +42,9 @@ pub(super) enum Spoken {
     },
     /// Any bytes.
     Tcp(Upstream),
+    /// None: the node answers all calls itself.
+    #[default]
+    Nothing,
 }
 
 /// Who answers a peer's calls.
@@ -113,6 +117,7 @@ impl Behind {
                     }
                     _ => None,
                 };
+                let alone = matches!(application, Spoken::Nothing);
                 let session = Session {
                     settings: Arc::clone(settings),
                     direction: Direction::Ingress,
@@ -123,7 +128,7 @@ impl Behind {
                             if node.may_call(&connection, path).is_err() {
                                 return Target::Refuse(methods::refusal());
                             }
-                            if head.uri.path().starts_with(OURS) {
+                            if alone || head.uri.path().starts_with(OURS) {
                                 head.extensions.insert(connection.clone());
                                 return Target::Local(self.routes.clone());
                             }

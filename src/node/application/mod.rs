@@ -69,9 +69,9 @@ pub(super) fn spoken(settings: Option<&Settings>) -> Option<Inside> {
 /// What the node was given of the application; the default is none.
 #[derive(Default)]
 pub(super) struct Application {
-    spoken: Option<Arc<Spoken>>,
+    spoken: Arc<Spoken>,
     /// The service whose health the application tells us, and the connection on which we ask.
-    health: Option<(Pool, String)>,
+    health: Option<(Arc<Pool>, String)>,
     doors: Vec<Door>,
 }
 
@@ -110,39 +110,34 @@ impl Application {
         let patience = Duration::from_millis(limits.connect_ms);
         let reach = |place: &Place| Upstream::new(place.clone(), settings.user, patience);
         let upstream = settings.upstream.as_ref().map(reach);
-        let spoken = upstream.clone().map(|upstream| match settings.mode {
-            Mode::Grpc => Spoken::Grpc {
-                upstream,
-                pools: PerPeer::default(),
-                inspect: settings.kind.map(|kind| match kind {
-                    Kind::P2pfl => Arc::new(Front::new(settings, limits)) as Arc<dyn Inspect>,
-                }),
-            },
-            Mode::Http => Spoken::Http {
-                upstream,
-                webs: PerPeer::default(),
-                all: Arc::new(Semaphore::new(size(limits.connections))),
-            },
-            Mode::Tcp => Spoken::Tcp(upstream),
-        });
+        let spoken = upstream
+            .clone()
+            .map_or(Spoken::Nothing, |upstream| match settings.mode {
+                Mode::Grpc => Spoken::Grpc {
+                    upstream,
+                    pools: PerPeer::default(),
+                    inspect: settings.kind.map(|kind| match kind {
+                        Kind::P2pfl => Arc::new(Front::new(settings, limits)) as Arc<dyn Inspect>,
+                    }),
+                },
+                Mode::Http => Spoken::Http {
+                    upstream,
+                    webs: PerPeer::default(),
+                    all: Arc::new(Semaphore::new(size(limits.connections))),
+                },
+                Mode::Tcp => Spoken::Tcp(upstream),
+            });
         Ok(Self {
-            spoken: spoken.map(Arc::new),
+            spoken: Arc::new(spoken),
             // A connection of its own: no peer's calls are in its way.
             health: upstream
                 .zip(settings.health.clone())
                 .map(|(upstream, service)| {
-                    (
-                        Pool::new(upstream, Other::Application, &node.0.proxy),
-                        service,
-                    )
+                    let pool = Pool::new(upstream, Other::Application, &node.0.proxy);
+                    (Arc::new(pool), service)
                 }),
             doors,
         })
-    }
-
-    /// Whether peers' calls go to the application.
-    pub(super) fn serves(&self) -> bool {
-        self.spoken.is_some()
     }
 
     /// Follows the application's health; without a question it is well, with one when it says so.
@@ -155,7 +150,7 @@ impl Application {
     }
 
     /// Serves established connections: calls to the node itself by `routes`, all others by the
-    /// application. Comes to its end when the node drains and all calls have ended.
+    /// application, if there is one. Comes to its end when the node drains and all calls have ended.
     pub(super) async fn ingress(
         &self,
         node: &Node,
@@ -163,9 +158,6 @@ impl Application {
         mut accepted: mpsc::Receiver<io::Result<Stream>>,
         draining: watch::Receiver<bool>,
     ) {
-        let Some(spoken) = &self.spoken else {
-            return;
-        };
         let mut sessions = JoinSet::new();
         loop {
             let stream = tokio::select! {
@@ -179,7 +171,7 @@ impl Application {
             let (node, draining) = (node.clone(), draining.clone());
             let behind = Behind {
                 routes: routes.clone(),
-                application: Arc::clone(spoken),
+                application: Arc::clone(&self.spoken),
             };
             let connection = stream.connection().clone();
             sessions.spawn(behind.serve(node, connection, Box::new(stream), draining));
