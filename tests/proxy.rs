@@ -1,6 +1,7 @@
 //! An unchanged application beside each node: what it says to a place of its own on this host reaches
 //! the application of a peer through mutual TLS, and nobody else.
 
+mod dials;
 pub mod floods;
 mod isolation;
 mod plaintext;

@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 import threading
+import time
 
 import grpc
 
@@ -66,6 +67,18 @@ def patient(channel):
 
 def hasty(channel):
     channel.unary_unary("/test.Echo/Unary")(b"hello", timeout=1)
+
+
+def insist(channel):
+    """As many calls as go into three seconds; what they hear, each text once."""
+    heard, end = set(), time.monotonic() + 3
+    while time.monotonic() < end:
+        try:
+            channel.unary_unary("/test.Echo/Unary")(b"hello", timeout=5)
+            heard.add("answered")
+        except grpc.RpcError as error:
+            heard.add(f"{error.code().name} {error.details()}")
+    print(*sorted(heard), sep="\n")
 
 
 def slow(channel):
@@ -156,6 +169,7 @@ ACTIONS = {
     "twice": twice,
     "patient": patient,
     "hasty": hasty,
+    "insist": insist,
     "slow": slow,
     "heard": heard,
     "fail": fail,
