@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use der::Encode;
 use x509_cert::Certificate;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, chain};
 use crate::policy::{EndEntity, PeerId, SpkiPin};
 use crate::role::TlsRole;
-use crate::tls::TrustAnchors;
+use crate::tls::{AnchorError, TrustAnchors};
 
 /// A chain that a peer would accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,34 @@ pub(super) struct OwnChain {
     pub(super) pin: SpkiPin,
     /// RFC 3339
     pub(super) not_after: String,
+}
+
+/// Reads the trust anchors in `pem`. One that is out of its validity is not believed until it is in it.
+pub(super) fn trust_anchors(pem: &str, now: SystemTime) -> Result<TrustAnchors, Fault> {
+    let bad = |error: AnchorError| {
+        let mend = match error {
+            AnchorError::NotACertificate(_) => {
+                "keep certificates of root authorities alone in this file; a key belongs in a token"
+            }
+            AnchorError::NotAnAuthority(_) => {
+                "name the root's certificate: not that of a node, and none without cA (RFC 5280 §4.2.1.9)"
+            }
+            AnchorError::NoneInDate => {
+                "make the authority's certificate anew; or this machine's clock is wrong"
+            }
+            _ => "name a PEM file of root certificates",
+        };
+        Fault::new("trust_anchors", chain(&error), mend)
+    };
+    let anchors = TrustAnchors::from_pem(pem).map_err(bad)?;
+    anchors.some_at(now).map_err(bad)?;
+    for number in anchors.out_of_date(now) {
+        tracing::warn!(
+            number,
+            "a trust anchor is not in its validity, and not believed"
+        );
+    }
+    Ok(anchors)
 }
 
 /// Checks the chain in `pem` for `role` and identity `id` against the trust anchors.

@@ -23,7 +23,6 @@ use crate::fault::Fault;
 use crate::policy::{PeerId, PeerPolicy, ResolvedHosts};
 use crate::sandbox::{OwnProfile, Role};
 use crate::telemetry::LogSetup;
-use crate::tls::TrustAnchors;
 use crate::toml_faults;
 
 #[cfg(test)]
@@ -164,22 +163,11 @@ impl Reader<'_> {
         let id = self.parse::<PeerId>(&spec.id, "id", "such as spiffe://mesh.example/node/a");
         let listen = self.listen(&spec.listen);
         let trust_anchors = self.read(&spec.trust_anchors, Privacy::Public, "trust_anchors");
-        let anchors = trust_anchors
-            .as_deref()
-            .and_then(|pem| match TrustAnchors::from_pem(pem) {
-                Ok(anchors) => Some(anchors),
-                Err(error) => {
-                    self.fault(
-                        &spec.trust_anchors,
-                        Fault::new(
-                            "trust_anchors",
-                            error.to_string(),
-                            "name a PEM file of root certificates",
-                        ),
-                    );
-                    None
-                }
-            });
+        let anchors = trust_anchors.as_deref().and_then(|pem| {
+            certificate::trust_anchors(pem, self.now)
+                .map_err(|fault| self.fault(&spec.trust_anchors, fault))
+                .ok()
+        });
         let peers = self.peers(&spec.peers);
         let mut limit_faults = Vec::new();
         let limits = spec

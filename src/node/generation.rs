@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::control;
-use crate::fault::Fault;
+use crate::fault::{Fault, chain};
 use crate::keeper::ask::Asker;
 use crate::policy::PeerPolicy;
 use crate::role::TlsRole;
@@ -64,13 +64,13 @@ pub(super) fn build(
     if !faults.is_empty() {
         return Err(faults);
     }
-    TrustAnchors::from_pem(&sent.trust_anchors)
-        .and_then(|anchors| tls::Generation::new(policy, &anchors, servers, clients))
-        .map_err(|error| {
-            vec![Fault::new(
-                "trust_anchors",
-                error.to_string(),
-                "name root certificates",
-            )]
-        })
+    let bad = |error: &dyn std::error::Error| {
+        vec![Fault::new(
+            "trust_anchors",
+            chain(error),
+            "name root certificates",
+        )]
+    };
+    let anchors = TrustAnchors::from_pem(&sent.trust_anchors).map_err(|error| bad(&error))?;
+    tls::Generation::new(policy, &anchors, servers, clients).map_err(|error| bad(&error))
 }

@@ -114,6 +114,10 @@ pub enum Reason {
     /// that the peer acts in.
     #[error("the certificate's extended key usage is not exactly that of the role")]
     WrongExtendedKeyUsage,
+    /// Key usage is there without `digitalSignature`, which TLS asks for (RFC 8446 §4.4.2.2), or with a
+    /// right of authorities (RFC 5280 §4.2.1.3).
+    #[error("the certificate's key usage is not that of a peer's key")]
+    WrongKeyUsage,
     /// The identity is not in the policy.
     #[error("the peer is not listed")]
     Unlisted,
@@ -144,6 +148,7 @@ impl Reason {
             Self::SeveralIdentities => "several-identities",
             Self::MalformedIdentity => "malformed-identity",
             Self::WrongExtendedKeyUsage => "wrong-extended-key-usage",
+            Self::WrongKeyUsage => "wrong-key-usage",
             Self::Unlisted => "unlisted",
             Self::NotThePeerDialled => "not-the-peer-dialled",
             Self::AddressNotOfPeer => "address-not-of-peer",

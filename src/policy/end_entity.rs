@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use const_oid::db::rfc5912::{
-    ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
+    ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
 };
 use der::asn1::{AnyRef, OctetStringRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
-use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::time::Validity;
 
 use super::{PeerId, Reason, SpkiPin};
@@ -37,8 +37,8 @@ pub struct EndEntity {
 
 impl EndEntity {
     /// Reads a DER certificate that must be of our profile: not an authority's, exactly one URI
-    /// name, which is a SPIFFE ID, and exactly one extended key usage, `serverAuth` or
-    /// `clientAuth`.
+    /// name, which is a SPIFFE ID, exactly one extended key usage, `serverAuth` or
+    /// `clientAuth`, and a key usage, if there is one, for signatures and none of an authority.
     ///
     /// # Errors
     /// The [`Reason`] why it is not.
@@ -60,6 +60,9 @@ impl EndEntity {
             [ID_KP_CLIENT_AUTH] => TlsRole::Client,
             _ => return Err(Reason::WrongExtendedKeyUsage),
         };
+        if !fields.may_sign {
+            return Err(Reason::WrongKeyUsage);
+        }
         Ok(Self {
             id,
             role,
@@ -108,6 +111,8 @@ struct Fields<'a> {
     not_after: SystemTime,
     spki: &'a [u8],
     is_authority: bool,
+    /// TLS handshakes, and nothing of an authority's.
+    may_sign: bool,
     uris: Vec<&'a [u8]>,
     usages: Vec<ObjectIdentifier>,
 }
@@ -142,6 +147,7 @@ impl<'a> Fields<'a> {
             not_after: validity.not_after.to_system_time(),
             spki,
             is_authority: false,
+            may_sign: true,
             uris: Vec::new(),
             usages: Vec::new(),
         };
@@ -180,6 +186,11 @@ impl<'a> Fields<'a> {
     fn read_extension(&mut self, oid: ObjectIdentifier, body: &'a [u8]) -> der::Result<()> {
         match oid {
             ID_CE_BASIC_CONSTRAINTS => self.is_authority = BasicConstraints::from_der(body)?.ca,
+            ID_CE_KEY_USAGE => {
+                let usage = KeyUsage::from_der(body)?;
+                let of_authority = usage.key_cert_sign() || usage.crl_sign();
+                self.may_sign = usage.digital_signature() && !of_authority;
+            }
             ID_CE_EXT_KEY_USAGE => self.usages = Vec::from_der(body)?,
             ID_CE_SUBJECT_ALT_NAME => {
                 let mut reader = SliceReader::new(body)?;

@@ -27,6 +27,7 @@ pub(crate) struct TestLeaf {
 pub(crate) struct Profile {
     pub(crate) uris: Vec<String>,
     pub(crate) usages: Vec<ExtendedKeyUsagePurpose>,
+    pub(crate) key_usages: Vec<KeyUsagePurpose>,
     pub(crate) authority: bool,
     pub(crate) years: (i32, i32),
     pub(crate) extensions: Vec<CustomExtension>,
@@ -40,18 +41,38 @@ impl Profile {
                 TlsRole::Server => SERVER_AUTH,
                 TlsRole::Client => CLIENT_AUTH,
             }],
+            key_usages: vec![KeyUsagePurpose::DigitalSignature],
             authority: false,
             years: (2020, 4000),
             extensions: Vec::new(),
+        }
+    }
+
+    fn constraint(&self) -> IsCa {
+        match self.authority {
+            true => IsCa::Ca(BasicConstraints::Unconstrained),
+            false => IsCa::ExplicitNoCa,
         }
     }
 }
 
 impl TestAuthority {
     pub(crate) fn new() -> Self {
+        Self::like(&Profile {
+            key_usages: vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign],
+            authority: true,
+            years: (1980, 4000),
+            ..Profile::of(TlsRole::Server, "")
+        })
+    }
+
+    /// One whose own certificate has the years, the key usages and the constraint of `profile`.
+    pub(crate) fn like(profile: &Profile) -> Self {
         let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = date_time_ymd(profile.years.0, 1, 1);
+        params.not_after = date_time_ymd(profile.years.1, 1, 1);
+        params.is_ca = profile.constraint();
+        params.key_usages = profile.key_usages.clone();
         params
             .distinguished_name
             .push(DnType::CommonName, "test authority");
@@ -80,13 +101,10 @@ impl TestAuthority {
             .subject_alt_names
             .push(SanType::DnsName("localhost".try_into().unwrap()));
         params.extended_key_usages = profile.usages.clone();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.key_usages = profile.key_usages.clone();
         params.custom_extensions = profile.extensions.clone();
         params.use_authority_key_identifier_extension = true;
-        params.is_ca = match profile.authority {
-            true => IsCa::Ca(BasicConstraints::Unconstrained),
-            false => IsCa::ExplicitNoCa,
-        };
+        params.is_ca = profile.constraint();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         TestLeaf {
             key,

@@ -122,6 +122,29 @@ fn an_extended_key_usage_that_is_not_exactly_the_roles_is_refused() {
 }
 
 #[test]
+fn a_key_usage_must_be_that_of_a_peers_key() {
+    use rcgen::KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign, KeyEncipherment};
+    let with = |key_usages: &[_]| {
+        let leaf = leaf(&Profile {
+            key_usages: key_usages.to_vec(),
+            ..Profile::of(TlsRole::Client, B)
+        });
+        listing(&leaf).decide(client(&leaf.der)).into_result()
+    };
+    for refused in [
+        &[KeyEncipherment][..],
+        &[DigitalSignature, KeyCertSign],
+        &[DigitalSignature, CrlSign],
+    ] {
+        assert_eq!(with(refused).unwrap_err(), Reason::WrongKeyUsage);
+    }
+    // None at all is any.
+    for granted in [&[][..], &[DigitalSignature, KeyEncipherment]] {
+        with(granted).unwrap();
+    }
+}
+
+#[test]
 fn a_certificate_must_name_exactly_one_spiffe_id() {
     for (uris, expected) in [
         (vec![], Reason::NoIdentity),
@@ -285,6 +308,7 @@ fn every_reason_has_a_code_that_serde_writes_too() {
         Reason::SeveralIdentities,
         Reason::MalformedIdentity,
         Reason::WrongExtendedKeyUsage,
+        Reason::WrongKeyUsage,
         Reason::Unlisted,
         Reason::NotThePeerDialled,
         Reason::AddressNotOfPeer,

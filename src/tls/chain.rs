@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::WebPkiClientVerifier;
 
-use super::generation::{GenerationError, TrustAnchors};
+use super::anchors::{AnchorError, TrustAnchors};
 use super::provider::provider;
 use crate::role::TlsRole;
 
@@ -17,7 +17,7 @@ use crate::role::TlsRole;
 pub enum ChainError {
     /// The trust anchors cannot be used.
     #[error(transparent)]
-    Anchors(#[from] GenerationError),
+    Anchors(#[from] AnchorError),
     /// The text holds no certificate.
     #[error("no certificate in it")]
     Empty,
@@ -39,6 +39,7 @@ impl TrustAnchors {
             .flatten()
             .collect();
         let (end_entity, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
+        let roots = self.at(now)?.roots;
         let since_epoch = now
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -47,13 +48,12 @@ impl TrustAnchors {
         match role {
             TlsRole::Server => verify_server_cert_signed_by_trust_anchor(
                 &ParsedCertificate::try_from(end_entity)?,
-                self.roots(),
+                &roots,
                 intermediates,
                 now,
                 provider.signature_verification_algorithms.all,
             )?,
             TlsRole::Client => {
-                let roots = std::sync::Arc::new(self.roots().clone());
                 WebPkiClientVerifier::builder_with_provider(roots, provider)
                     .build()?
                     .verify_client_cert(end_entity, intermediates, now)?;

@@ -5,24 +5,18 @@ use std::sync::Arc;
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::server::{
-    NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni, VerifierBuilderError,
-    WebPkiClientVerifier,
+    NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni, WebPkiClientVerifier,
 };
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::Credential;
+use super::anchors::TrustAnchors;
 use super::inside::{H2, Inside};
 use super::provider::provider;
-use super::verifier::{ClientJudge, Dialled, Judge, ServerJudge};
+use super::verifier::{ClientJudge, Dialled, Judge, ServerJudge, WebPki};
 use crate::policy::PeerPolicy;
-
-/// The authorities whose certificates we believe.
-#[derive(Clone, Debug)]
-pub struct TrustAnchors(Arc<RootCertStore>);
 
 /// Policy, credentials and trust anchors of one moment.
 pub struct Generation {
@@ -36,44 +30,9 @@ pub struct Generation {
 /// Why there is no [`Generation`].
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
-    /// The text is not PEM (RFC 7468).
-    #[error("the trust anchors are not PEM")]
-    NotPem(#[source] pem::Error),
-    /// A certificate in it is no trust anchor.
-    #[error("trust anchor {0}, counted from 1, cannot be read")]
-    Unreadable(usize, #[source] rustls::Error),
-    /// Without a trust anchor no peer can be believed.
-    #[error("there is no trust anchor")]
-    NoAnchor,
     /// A bug: rustls does not take a configuration that is the same at every start.
     #[error("rustls refuses our configuration")]
     Configuration(#[source] rustls::Error),
-    /// A bug too.
-    #[error("rustls refuses our verifier")]
-    Verifier(#[source] VerifierBuilderError),
-}
-
-impl TrustAnchors {
-    /// Reads the PEM text of one or more root certificates.
-    ///
-    /// # Errors
-    /// [`GenerationError`] when there is none or one of them cannot be read.
-    pub fn from_pem(text: &str) -> Result<Self, GenerationError> {
-        let mut roots = RootCertStore::empty();
-        for (index, certificate) in CertificateDer::pem_slice_iter(text.as_bytes()).enumerate() {
-            let certificate = certificate.map_err(GenerationError::NotPem)?;
-            let unreadable = |error| GenerationError::Unreadable(index + 1, error);
-            roots.add(certificate).map_err(unreadable)?;
-        }
-        if roots.is_empty() {
-            return Err(GenerationError::NoAnchor);
-        }
-        Ok(Self(Arc::new(roots)))
-    }
-
-    pub(super) fn roots(&self) -> &RootCertStore {
-        &self.0
-    }
 }
 
 impl Generation {
@@ -81,7 +40,7 @@ impl Generation {
     /// Of several credentials for a role the first whose token signs is used.
     ///
     /// # Errors
-    /// [`GenerationError`], all of them bugs or an empty set of trust anchors.
+    /// [`GenerationError`], a bug.
     pub fn new(
         policy: PeerPolicy,
         anchors: &TrustAnchors,
@@ -89,12 +48,14 @@ impl Generation {
         clients: impl IntoIterator<Item = Credential>,
     ) -> Result<Self, GenerationError> {
         let provider = provider();
-        let roots = anchors.0.clone();
-        let peers = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-            .build()
-            .map_err(GenerationError::Verifier)?;
+        let webpki: WebPki = {
+            let provider = provider.clone();
+            Box::new(move |roots| {
+                WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build()
+            })
+        };
         let algorithms = provider.signature_verification_algorithms;
-        let judge = Arc::new(Judge::new(policy, roots, peers, algorithms));
+        let judge = Arc::new(Judge::new(policy, anchors.clone(), webpki, algorithms));
         Ok(Self {
             accepting: server_config(&provider, &judge).map_err(GenerationError::Configuration)?,
             dialling: client_config(&provider).map_err(GenerationError::Configuration)?,

@@ -5,6 +5,7 @@
 //! storage, and there are no lane and no handshakes of ours: only what decides about them.
 
 #[cfg(unix)]
+mod anchors;
 mod blame;
 mod chain;
 #[cfg(windows)]
@@ -37,8 +38,9 @@ mod verifier;
 #[cfg(unix)]
 mod wire;
 
+pub use anchors::{AnchorError, TrustAnchors};
 pub use chain::ChainError;
-pub use generation::{Generation, GenerationError, TrustAnchors};
+pub use generation::{Generation, GenerationError};
 pub use inside::Inside;
 pub use own_chain::CredentialError;
 

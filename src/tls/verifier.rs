@@ -3,20 +3,21 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, VerifierBuilderError};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     PeerIncompatible, RootCertStore, SignatureScheme,
 };
 
+use super::anchors::{AnchorError, InDate, TrustAnchors};
 use crate::policy::{Decision, Grant, PeerId, PeerPolicy, Presented, Reason};
 use crate::role::TlsRole;
 
@@ -24,17 +25,54 @@ use crate::role::TlsRole;
 const REMEMBERED: usize = 256;
 
 /// Everything that a certificate is judged by.
-#[derive(Debug)]
 pub(super) struct Judge {
     policy: PeerPolicy,
-    roots: Arc<RootCertStore>,
-    /// WebPKI for certificates of clients, over the same roots.
-    clients: Arc<dyn ClientCertVerifier>,
+    anchors: TrustAnchors,
+    webpki: WebPki,
     algorithms: WebPkiSupportedAlgorithms,
+    believed: RwLock<Option<Arc<Believed>>>,
+}
+
+/// Makes WebPKI for certificates of clients under these roots.
+pub(super) type WebPki = Box<
+    dyn Fn(Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError>
+        + Send
+        + Sync,
+>;
+
+/// What we go by as long as the same trust anchors are in their validity.
+struct Believed {
+    anchors: InDate,
+    clients: Arc<dyn ClientCertVerifier>,
     /// What was granted to clients whose certificates an anchor itself signed, by the bytes of these.
-    /// Neither that signature nor what stands in the bytes can change while this generation lives: only
-    /// the dates and the policy are asked again.
+    /// Neither that signature nor what stands in the bytes can change while this lives: only the
+    /// certificate's dates and the policy are asked again.
     granted: Mutex<HashMap<Box<[u8]>, Grant>>,
+}
+
+impl Believed {
+    fn granted(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Grant>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, chain: Chain<'_>) -> Option<Grant> {
+        match chain.is_of_a_client_alone() {
+            true => self.granted().get(chain.end_entity.as_ref()).cloned(),
+            false => None,
+        }
+    }
+
+    fn remember(&self, chain: Chain<'_>, grant: &Grant) {
+        if !chain.is_of_a_client_alone() {
+            return;
+        }
+        let mut granted = self.granted();
+        // Each is of a peer whose key is pinned: nobody else can fill it.
+        if granted.len() >= REMEMBERED {
+            granted.clear();
+        }
+        granted.insert(chain.end_entity.as_ref().into(), grant.clone());
+    }
 }
 
 /// What a peer presented, before anybody believes it.
@@ -63,16 +101,16 @@ pub(super) struct Dialled {
 impl Judge {
     pub(super) fn new(
         policy: PeerPolicy,
-        roots: Arc<RootCertStore>,
-        clients: Arc<dyn ClientCertVerifier>,
+        anchors: TrustAnchors,
+        webpki: WebPki,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
         Self {
             policy,
-            roots,
-            clients,
+            anchors,
+            webpki,
             algorithms,
-            granted: Mutex::default(),
+            believed: RwLock::default(),
         }
     }
 
@@ -83,41 +121,45 @@ impl Judge {
 
     /// WebPKI and policy.
     pub(super) fn judge(&self, chain: Chain<'_>, now: UnixTime) -> Result<Grant, Error> {
-        let Chain {
-            end_entity,
-            intermediates,
-            dialled,
-        } = chain;
-        if let Some(grant) = self.granted_before(chain, now) {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        let believed = self.believed(time)?;
+        let known = believed.known(chain);
+        if let Some(grant) = known.filter(|grant| grant.end_entity().is_valid_at(time)) {
             return self
                 .policy
                 .decide_again(&grant)
                 .into_result()
                 .map_err(refused);
         }
+        let Chain {
+            end_entity,
+            intermediates,
+            dialled,
+        } = chain;
         if dialled.is_some() {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             let all = self.algorithms.all;
+            let roots = &believed.anchors.roots;
             // No name is compared here: ours are SPIFFE IDs, and the policy compares them.
             verify_server_cert_signed_by_trust_anchor(
                 &certificate,
-                &self.roots,
+                roots,
                 intermediates,
                 now,
                 all,
             )?;
         } else {
-            self.clients
-                .verify_client_cert(end_entity, intermediates, now)?;
+            let clients = &believed.clients;
+            clients.verify_client_cert(end_entity, intermediates, now)?;
         }
         let grant = self.decide(chain).into_result().map_err(refused)?;
-        self.remember(chain, &grant);
+        believed.remember(chain, &grant);
         Ok(grant)
     }
 
     /// The policy alone.
     pub(super) fn decide(&self, chain: Chain<'_>) -> Decision {
-        let known = self.known(chain);
+        let known = self.last().and_then(|believed| believed.known(chain));
         if let Some(grant) = known {
             return self.policy.decide_again(&grant);
         }
@@ -130,34 +172,43 @@ impl Judge {
         })
     }
 
-    fn granted_before(&self, chain: Chain<'_>, now: UnixTime) -> Option<Grant> {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        self.known(chain)
-            .filter(|grant| grant.end_entity().is_valid_at(now))
+    fn last(&self) -> Option<Arc<Believed>> {
+        let believed = self.believed.read();
+        believed.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn known(&self, chain: Chain<'_>) -> Option<Grant> {
-        match chain.is_of_a_client_alone() {
-            true => self.granted().get(chain.end_entity.as_ref()).cloned(),
-            false => None,
+    /// What we go by at `now`: made anew when an anchor has come into its validity or left it.
+    fn believed(&self, now: SystemTime) -> Result<Arc<Believed>, Error> {
+        if let Some(last) = self.last()
+            && last.anchors.are_so_at(now)
+        {
+            return Ok(last);
         }
+        let anchors = self.anchors.at(now).map_err(not_believed)?;
+        let clients = (self.webpki)(anchors.roots.clone());
+        let believed = Arc::new(Believed {
+            clients: clients.map_err(|error| Error::General(error.to_string()))?,
+            anchors,
+            granted: Mutex::default(),
+        });
+        let mut last = self
+            .believed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(last.insert(believed).clone())
     }
+}
 
-    fn remember(&self, chain: Chain<'_>, grant: &Grant) {
-        if !chain.is_of_a_client_alone() {
-            return;
-        }
-        let mut granted = self.granted();
-        // Each is of a peer whose key is pinned: nobody else can fill it.
-        if granted.len() >= REMEMBERED {
-            granted.clear();
-        }
-        granted.insert(chain.end_entity.as_ref().into(), grant.clone());
+impl std::fmt::Debug for Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Judge");
+        shown.field("policy", &self.policy).finish_non_exhaustive()
     }
+}
 
-    fn granted(&self) -> std::sync::MutexGuard<'_, HashMap<Box<[u8]>, Grant>> {
-        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The same for anchors of which none is in its validity.
+fn not_believed(error: AnchorError) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
 
 /// A denial on its way through rustls to the log; the peer gets the alert `certificate_unknown`
@@ -279,7 +330,6 @@ mod tests {
 
     use super::*;
     use crate::policy::test_authority::{Profile, TestAuthority, TestLeaf, spare_pin};
-    use crate::tls::generation::TrustAnchors;
     use crate::tls::provider::provider;
 
     const B: &str = "spiffe://mesh.example/node/b";
@@ -333,14 +383,15 @@ mod tests {
             "[[peer]]\nname = \"b\"\nid = \"{B}\"\n[peer.client]\nactive = \"{active}\"\nbackup = \"{backup}\"\n"
         );
         let anchors = TrustAnchors::from_pem(&authority.pem()).unwrap();
-        let roots = Arc::new(anchors.roots().clone());
-        let provider = provider();
-        let webpki = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
         let asked = Arc::new(AtomicUsize::new(0));
-        let clients = Arc::new(Counted(webpki.build().unwrap(), asked.clone()));
-        let algorithms = provider.signature_verification_algorithms;
+        let counter = asked.clone();
+        let webpki: WebPki = Box::new(move |roots| {
+            let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            Ok(Arc::new(Counted(webpki.build()?, counter.clone())))
+        });
+        let algorithms = provider().signature_verification_algorithms;
         let policy = PeerPolicy::parse(&policy).unwrap();
-        (Judge::new(policy, roots, clients, algorithms), asked)
+        (Judge::new(policy, anchors, webpki, algorithms), asked)
     }
 
     fn key_and_copy() -> (KeyPair, KeyPair) {
@@ -385,6 +436,33 @@ mod tests {
         };
         judge.judge(with_more, in_year(2025)).unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn an_anchor_is_believed_in_its_validity_alone_and_forgets_what_was_granted_under_it() {
+        let years = (2024, 2028);
+        let authority = TestAuthority::like(&Profile {
+            years,
+            authority: true,
+            key_usages: Vec::new(),
+            ..Profile::of(TlsRole::Server, B)
+        });
+        let leaf = authority.issue(&Profile::of(TlsRole::Client, B));
+        let (judge, asked) = judge_of(&authority, &leaf);
+        let end_entity = CertificateDer::from(leaf.der.clone());
+        let alone = Chain {
+            end_entity: &end_entity,
+            intermediates: &[],
+            dialled: None,
+        };
+        for (year, granted) in [(2023, false), (2026, true), (2029, false), (2027, true)] {
+            let judged = judge.judge(alone, in_year(year));
+            assert_eq!(judged.is_ok(), granted, "{year}");
+            if let Err(error) = judged {
+                assert!(format!("{error:?}").contains("NoneInDate"), "{error:?}");
+            }
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
     }
 
     #[test]
