@@ -7,7 +7,7 @@ use seccompiler::TargetArch;
 use serde_json::json;
 
 /// Every name that Linux has for a call on one of our machines (syscalls(2)).
-const NAMES: &str = include_str!("calls.txt");
+pub(super) const NAMES: &str = include_str!("calls.txt");
 
 /// `BPF_JMP | BPF_JEQ | BPF_K`: the instruction that compares (linux/bpf_common.h).
 const JUMP_IF_EQUAL: u16 = 0x15;

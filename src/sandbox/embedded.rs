@@ -202,6 +202,35 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_of_any_role_that_allows_what_none_needs_is_refused() {
+        for (name, role, calls) in [
+            (
+                "supervisor",
+                Role::Supervisor,
+                &["ptrace", "mount", "init_module", "setns"][..],
+            ),
+            (
+                "keeper",
+                Role::Keeper,
+                &["reboot", "setreuid", "tkill", "mknod", "bind"],
+            ),
+        ] {
+            let good = ALL
+                .iter()
+                .find(|one| one.name == name && one.arch == "x86_64");
+            let good = good.unwrap().text;
+            for call in calls {
+                let rule = format!(r#""rules": [{{"calls": ["{call}"], "why": "x"}},"#);
+                let bad = good.replacen("\"rules\": [", &rule, 1);
+                assert_ne!(bad, good);
+                let error = Profile::parse(name, role, "x86_64", &bad, &everything()).unwrap_err();
+                let expected = format!("{call} is never allowed in a {name}");
+                assert!(error.to_string().contains(&expected), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_faulty_profile_is_refused_with_its_fault() {
         let text = |arch| {
             let node = ALL

@@ -1,6 +1,7 @@
 //! A profile's file: its rules, what is wrong with them, and the filters they become.
 
 pub(super) mod learned;
+mod never;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,82 +92,6 @@ enum UserNumber {
     #[serde(rename = "none")]
     None,
 }
-
-/// Calls that a sealed role has no business with; a profile of a keeper or a node that allows one is
-/// a mistake or worse.
-const NEVER: [&str; 33] = [
-    "execve",
-    "execveat",
-    "fork",
-    "vfork",
-    "ptrace",
-    "process_vm_readv",
-    "process_vm_writev",
-    "pidfd_getfd",
-    "kill",
-    "bpf",
-    "perf_event_open",
-    "userfaultfd",
-    "keyctl",
-    "add_key",
-    "request_key",
-    "mount",
-    "umount2",
-    "pivot_root",
-    "chroot",
-    "setns",
-    "unshare",
-    "init_module",
-    "finit_module",
-    "kexec_load",
-    "io_uring_setup",
-    "setuid",
-    "setresuid",
-    "memfd_create",
-    "pkey_mprotect",
-    "shmat",
-    "personality",
-    "listen",
-    "bind",
-];
-
-/// Calls that a sealed node has no business with beside those, while a keeper's module may: files, threads,
-/// descriptors from and to others.
-const NEVER_IN_A_NODE: [&str; 22] = [
-    "open",
-    "openat",
-    "openat2",
-    "creat",
-    "clone",
-    "clone3",
-    "sendmsg",
-    "sendmmsg",
-    "recvmsg",
-    "recvmmsg",
-    "prctl",
-    "seccomp",
-    "socketpair",
-    "unlink",
-    "unlinkat",
-    "rename",
-    "renameat2",
-    "shmget",
-    "capset",
-    "pidfd_open",
-    "pidfd_send_signal",
-    "exit",
-];
-
-/// Calls that a node may have with conditions alone.
-const NEVER_PLAIN_IN_A_NODE: [&str; 7] = [
-    "mmap",
-    "mprotect",
-    "socket",
-    "setsockopt",
-    "shutdown",
-    "fcntl",
-    "tgkill",
-];
 
 /// Calls that a node has at most.
 const MOST_IN_A_NODE: usize = 36;
@@ -344,26 +269,18 @@ impl Rule {
         {
             problems.push(format!("{named}: no reason (\"untried\")"));
         }
-        if role != Role::Supervisor && self.answer.is_none() {
-            problems.extend(
-                self.calls
-                    .iter()
-                    .filter(|call| {
-                        NEVER.contains(&call.as_str())
-                            || role == Role::Node && NEVER_IN_A_NODE.contains(&call.as_str())
-                    })
-                    .map(|call| format!("{call} is never allowed in a {}", role.name())),
-            );
+        if self.answer.is_some() {
+            return;
         }
-        if role == Role::Node && self.answer.is_none() && self.args.is_none() {
-            let plain = |call: &&String| NEVER_PLAIN_IN_A_NODE.contains(&call.as_str());
-            problems.extend(
-                self.calls
-                    .iter()
-                    .filter(plain)
-                    .map(|call| format!("{call} is never allowed without conditions in a node")),
-            );
-        }
+        let of = |call: &String| {
+            let name = role.name();
+            if never::is_allowed_never(role, call) {
+                return Some(format!("{call} is never allowed in a {name}"));
+            }
+            let plain = self.args.is_none() && never::needs_conditions(role, call);
+            plain.then(|| format!("{call} is never allowed without conditions in a {name}"))
+        };
+        problems.extend(self.calls.iter().filter_map(of));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Condition, File, NEVER, Operand, Rule};
+use super::super::Role;
+use super::{Condition, File, Operand, Rule, never};
 
 /// Which argument says what a call is for, and whether it has 64 bits: the others are addresses,
 /// lengths and descriptors, which differ from run to run.
@@ -74,7 +75,7 @@ pub(crate) fn telling(name: &str, args: &[u64; 6]) -> Vec<(u8, u64)> {
 /// Whether no keeper may ever make this call, whatever its profile says.
 pub(crate) fn is_never_allowed(name: &str, telling: &[(u8, u64)]) -> bool {
     let process = |(_, flags): &(u8, u64)| flags & CLONE_THREAD_AND_VM != CLONE_THREAD_AND_VM;
-    NEVER.contains(&name) || (name == "clone" && telling.iter().any(process))
+    never::is_allowed_never(Role::Keeper, name) || (name == "clone" && telling.iter().any(process))
 }
 
 impl Rule {
