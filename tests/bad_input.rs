@@ -859,6 +859,40 @@ fn trust_anchors_that_are_none_are_refused() {
             &[&at(&mesh, "a/node.toml", "trust_anchors", "trust_anchors")],
         );
     }
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let root = |change: fn(&mut rcgen::CertificateParams)| {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        change(&mut params);
+        params.self_signed(&key).expect("a certificate").pem()
+    };
+    let leaf = root(|params| params.is_ca = rcgen::IsCa::ExplicitNoCa);
+    let past = root(|params| params.not_after = rcgen::date_time_ymd(2021, 1, 1));
+    let key = key.serialize_pem();
+    for (bad, words) in [
+        (
+            good.clone() + &leaf,
+            "trust anchor 2 is not an authority's certificate",
+        ),
+        (
+            good.clone() + &key,
+            "entry 2 of the trust anchors is not a certificate",
+        ),
+        (past.clone(), "no trust anchor is in its validity"),
+    ] {
+        mesh.write("ca/authority/ca.pem", &bad);
+        says(
+            &mesh,
+            3,
+            &[
+                &at(&mesh, "a/node.toml", "trust_anchors", "trust_anchors"),
+                words,
+            ],
+        );
+    }
+    // An old one beside a good one is not believed, and in nobody's way.
+    mesh.write("ca/authority/ca.pem", &(past + &good));
+    assert_eq!(mesh.check("a").status.code(), Some(0));
     mesh.write("ca/authority/ca.pem", &good);
     assert_eq!(mesh.check("a").status.code(), Some(0));
 }
