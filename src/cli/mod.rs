@@ -35,7 +35,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[cfg(feature = "dangerous-unfiltered-bench")]
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
-    " DANGEROUS: without system call filters"
+    " DANGEROUS: can leave out system call filters"
 );
 
 /// A hardened node: mutual-TLS gRPC between peers, every private key inside a PKCS#11 token.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{DumpableBehavior, Pid};
 
-use super::{FILTERS, Profile, Report, Role, SECCOMP, User};
+use super::{Profile, Report, Role, User, is_filtered};
 
 /// What a process must be.
 #[derive(Clone, Debug)]
@@ -294,9 +294,10 @@ impl Task {
                 mismatches.push(what);
             }
         };
+        let seccomp = if is_filtered() { 2 } else { 0 };
         must(
-            self.seccomp == SECCOMP,
-            format!("Seccomp is {} and not {SECCOMP}", self.seccomp),
+            self.seccomp == seccomp,
+            format!("Seccomp is {} and not {seccomp}", self.seccomp),
         );
         // Ours are on everything that we start.
         let before = if ours {
@@ -304,7 +305,7 @@ impl Task {
         } else {
             own.filters
         };
-        let filters = before + FILTERS;
+        let filters = before + u32::from(is_filtered());
         must(
             self.filters >= filters,
             format!("{} seccomp filters and not {filters}", self.filters),
