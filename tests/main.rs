@@ -40,6 +40,7 @@ mod readiness; // What load balancers and systemd see of it.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod soak; // Faults in any order leave nothing behind.
+mod streams; // Nobody hears what a command says.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_files; // What a keeper may still open.
 mod token_session; // The token room as a library.

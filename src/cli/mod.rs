@@ -19,6 +19,7 @@ mod unlock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tonic::service::Routes;
@@ -37,6 +38,9 @@ const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " DANGEROUS: without system call filters"
 );
+
+/// How long `run` waits, when it fails, for each few lines to be read.
+const READING: Duration = Duration::from_secs(1);
 
 /// A hardened node: mutual-TLS gRPC between peers, every private key inside a PKCS#11 token.
 #[derive(Debug, Parser)]
@@ -218,12 +222,16 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
         _ => {}
     }
     #[cfg(feature = "dangerous-unfiltered-bench")]
-    eprintln!("fastness: {}", crate::sandbox::UNFILTERED);
+    crate::telemetry::write_or_drop(
+        format!("fastness: {}\n", crate::sandbox::UNFILTERED).into_bytes(),
+    );
     let cli = Cli::parse();
+    // A service must end though nobody reads its log: its exit code says whether it may be started again.
+    let patience = matches!(cli.command, Command::Run(_)).then_some(READING);
     match dispatch(cli.command, cli.format) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            failure.print(cli.format);
+            failure.print(cli.format, patience);
             failure.exit.into()
         }
     }
