@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{FASTNESS, Mesh, Node, Options, full_pipe};
+use crate::support::{FASTNESS, Mesh, Node, Options, full_pipe, said};
 
 /// A pipe whose reader is gone.
 fn closed_pipe() -> Stdio {
@@ -42,5 +42,31 @@ fn a_command_that_fails_unheard_has_its_exit_code() {
             .status()
             .expect("the binary runs");
         assert_eq!(status.code(), Some(6), "{format}: {status}");
+    }
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    let mesh = Mesh::new();
+    let token = mesh.tokens("a");
+    let module = token.module.to_str().expect("UTF-8");
+    let certificate = mesh.path("a/server.pem");
+    let certificate = certificate.to_str().expect("UTF-8");
+    let commands: [&[&str]; 6] = [
+        &["completions", "bash"],
+        &["completions", "zsh"],
+        &["man"],
+        &["spki-pin", certificate],
+        &["token", "list", "--module", module],
+        &["sandbox", "show"],
+    ];
+    for arguments in commands {
+        let output = token
+            .fastness()
+            .args(arguments)
+            .stdout(closed_pipe())
+            .output()
+            .expect("the binary runs");
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
     }
 }

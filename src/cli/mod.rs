@@ -259,13 +259,10 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::P2pfl(command) => p2pfl::run(command, format),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "fastness",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            // It panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "fastness", &mut script);
+            output::text(&String::from_utf8_lossy(&script))
         }
         Command::Man => manual::print(),
     }
