@@ -21,6 +21,7 @@ mod bad_input; // Every fault is named with its place and its mend.
 mod confinement; // Every process is confined, and the mesh does its work so.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod failover; // Two tokens with the same keys.
+mod fifos; // A FIFO in the place of a file.
 mod greeter; // The library: a service of one's own behind all of this.
 mod hsm_outage; // A slow, hung or dying HSM.
 mod hsm_table; // Every return code from every call.

@@ -1,8 +1,11 @@
 //! Reading the files that a configuration names, after looking at who may change or read them.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::fault::Fault;
 
@@ -29,13 +32,13 @@ pub(super) fn read(
 ) -> Result<String, Fault> {
     let shown = path.display();
     let fault = |problem: String, mend: String| Fault::new(key, problem, mend);
-    let mut file = std::fs::File::open(path).map_err(|error| cannot_open(path, key, &error))?;
+    let mut file = open(path).map_err(|error| cannot_open(path, key, &error))?;
     let metadata = file
         .metadata()
         .map_err(|error| fault(format!("cannot look at {shown}: {error}"), String::new()))?;
     if !metadata.is_file() {
         return Err(fault(
-            format!("{shown} is not a file"),
+            format!("{shown} is not a regular file"),
             "name a file".into(),
         ));
     }
@@ -110,6 +113,12 @@ pub(super) fn read_administrators(
     }
     let text = read(&path, Privacy::Public, key, faults)?;
     Ok((path, text))
+}
+
+/// Opens `path`, whatever it is, without waiting: a FIFO would, for whoever writes into it.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 fn cannot_open(path: &Path, key: &str, error: &std::io::Error) -> Fault {
