@@ -8,6 +8,7 @@ use super::public_key::KeyError;
 use super::serial::{Serial, SerialError};
 use super::signer::SignerError;
 use super::store::StoreError;
+use crate::policy::PeerId;
 use crate::role::TlsRole;
 
 /// Why a certificate, a request or a revocation list was not made or not accepted.
@@ -88,6 +89,17 @@ pub enum Refusal {
     OtherRole {
         /// The role that the key is certified for.
         role: TlsRole,
+        /// The certificate that says so.
+        serial: Serial,
+    },
+    /// The key is already certified for another node.
+    #[error(
+        "this key already has a certificate for {id} ({serial}): a node has keys of its own, generate \
+         another key"
+    )]
+    OtherIdentity {
+        /// Whose key it is.
+        id: PeerId,
         /// The certificate that says so.
         serial: Serial,
     },

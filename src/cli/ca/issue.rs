@@ -23,7 +23,8 @@ Example:
 
 The request proves that the node has the key; names in it are ignored. What the
 certificate says is what stands on this command line. A key gets certificates for
-one profile only: a server and a client key are separate objects.";
+one profile and one identity only: a server and a client key are separate objects,
+and every node has its own.";
 
 /// Arguments of `fastness ca issue`.
 #[derive(Debug, clap::Args)]
