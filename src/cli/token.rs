@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+pub(super) use keygen::Purpose;
+
 use super::unechoed::unechoed;
 use super::{Exit, Failure, Format};
 use crate::fault::chain;

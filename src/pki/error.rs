@@ -112,6 +112,15 @@ pub enum Refusal {
     /// The request is for the authority's own key.
     #[error("the request holds the authority's own key: a node needs a key of its own")]
     AuthorityKey,
+    /// The key that is to be the authority's is a node's.
+    #[error(
+        "the key's label says that it is a node's {role} key: an authority needs a key of its own, made \
+         with 'fastness token keygen --purpose ca'"
+    )]
+    NodesKey {
+        /// What it is for.
+        role: TlsRole,
+    },
     /// The authority's certificate has expired.
     #[error("the authority's certificate expired at {not_after}: make a new authority")]
     AuthorityExpired {

@@ -36,7 +36,7 @@ pub struct KeygenArgs {
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Purpose {
+pub(in crate::cli) enum Purpose {
     /// The server side of handshakes.
     Server,
     /// The client side of handshakes.
@@ -131,7 +131,7 @@ impl Purpose {
     }
 
     /// The purpose that a label says by convention: `server`, or `server-2026`.
-    pub(super) fn of_label(label: &str) -> Option<Self> {
+    pub(in crate::cli) fn of_label(label: &str) -> Option<Self> {
         let first = label.split(['-', '_', ' ']).next()?;
         [Self::Server, Self::Client, Self::Ca]
             .into_iter()
