@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::support::{Mesh, id_of, said};
+use crate::support::files::only_ours;
+use crate::support::{Mesh, as_root, id_of, said};
 
 /// `fastness ca` with these arguments, in the mesh's authority.
 fn ca(mesh: &Mesh, arguments: &[&str]) -> Output {
@@ -73,5 +74,52 @@ fn a_nodes_key_makes_no_authority() {
             .expect("the binary");
         is_refused(&output, &[&format!("a node's {role} key")]);
         assert!(!mesh.path("new").exists(), "nothing was made");
+    }
+}
+
+#[test]
+fn an_authority_that_others_may_change_loads_no_module() {
+    for (name, mode) in [
+        ("", 0o777),
+        ("", 0o1777),
+        ("authority.toml", 0o666),
+        ("ca.pem", 0o664),
+        ("issued.jsonl", 0o622),
+        ("revoked.jsonl", 0o620),
+        ("crl-number", 0o602),
+    ] {
+        let mesh = Mesh::new();
+        only_ours(&mesh.path("ca/authority").join(name), mode);
+        // It is not looked for: whoever wrote this path is not asked.
+        mesh.edit(
+            "ca/authority/authority.toml",
+            "module = \"",
+            "module = \"/nowhere",
+        );
+        only_ours(
+            &mesh.path("ca/authority/authority.toml"),
+            if name == "authority.toml" {
+                mode
+            } else {
+                0o600
+            },
+        );
+        let refused = issue(&mesh, "a/server.csr", &id_of("a"), &mesh.path("new.pem"));
+        let mode = format!("{mode:04o}");
+        is_refused(&refused, &["--dir", name, &mode, "mend: chmod go-w"]);
+        let refused = ca(&mesh, &["revoke", "--serial", "0a"]);
+        is_refused(&refused, &["--dir", name, &mode]);
+    }
+}
+
+#[test]
+fn an_authority_of_another_user_loads_no_module() {
+    as_root("only root gives files away");
+    for name in ["", "authority.toml", "ca.pem", "issued.jsonl"] {
+        let mesh = Mesh::new();
+        let path = mesh.path("ca/authority").join(name);
+        std::os::unix::fs::chown(&path, Some(2), None).expect("root may");
+        let refused = issue(&mesh, "a/server.csr", &id_of("a"), &mesh.path("new.pem"));
+        is_refused(&refused, &["--dir", name, "belongs to user 2"]);
     }
 }

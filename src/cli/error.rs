@@ -3,8 +3,8 @@
 use std::io;
 
 use super::{Exit, Failure};
-use crate::fault::chain;
-use crate::pki::{PkiError, Serial, SignerError};
+use crate::fault::{Fault, chain};
+use crate::pki::{Exposed, PkiError, Serial, SignerError};
 use crate::secret::PinError;
 use crate::token::TokenError;
 use crate::token::uri::UriError;
@@ -39,6 +39,9 @@ pub enum CommandError {
     /// A rule of the authority stands against it.
     #[error(transparent)]
     Refused(PkiError),
+    /// Others may change the authority's folder.
+    #[error("nothing was done: mend the faults above")]
+    Exposed(Vec<Exposed>),
     /// A file could not be read or written, or is in the way.
     #[error(transparent)]
     Io(PkiError),
@@ -87,6 +90,7 @@ impl From<PkiError> for CommandError {
             | PkiError::Serial(_)
             | PkiError::Key(_) => Self::Input(error),
             PkiError::Refused(_) => Self::Refused(error),
+            PkiError::Exposed(exposed) => Self::Exposed(exposed),
             PkiError::Signer(_) | PkiError::SelfCheck(_) => Self::Signing(error),
             PkiError::Store(_) => Self::Io(error),
             PkiError::ReadBack(_) | PkiError::Encoding(_) => Self::Bug(error),
@@ -103,6 +107,10 @@ impl From<SignerError> for CommandError {
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
         let exit = match &error {
+            CommandError::Exposed(exposed) => {
+                let fault = |it: &Exposed| Fault::new("--dir", it.to_string(), it.mend());
+                return Self::faults(error.to_string(), exposed.iter().map(fault).collect());
+            }
             CommandError::Usage(_) | CommandError::KeyUri(_) | CommandError::Name(_) => Exit::Usage,
             CommandError::Pin(_) | CommandError::Login(_) => Exit::Pin,
             CommandError::Token(_) | CommandError::Signing(_) => Exit::Token,

@@ -8,6 +8,7 @@ use super::public_key::KeyError;
 use super::serial::{Serial, SerialError};
 use super::signer::SignerError;
 use super::store::StoreError;
+use crate::ownership::Exposed;
 use crate::policy::PeerId;
 use crate::role::TlsRole;
 
@@ -61,6 +62,9 @@ pub enum PkiError {
     /// The token did not sign.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// Others may change the authority's folder, and so what it certifies and which module it loads.
+    #[error("others may change the authority's folder")]
+    Exposed(Vec<Exposed>),
     /// A file could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -29,6 +29,7 @@ mod subject;
 #[cfg(test)]
 mod software_double;
 
+pub use crate::ownership::Exposed;
 pub use algorithm::identifier;
 pub use armour::LARGEST;
 pub use authority::{Authority, Issued, Settings};
