@@ -46,6 +46,7 @@ mod streams; // Nobody hears what a command says.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_files; // What a keeper may still open.
 mod token_session; // The token room as a library.
+mod token_usage; // What is found before a PIN is read; several at once.
 mod unechoed; // A secret in a wrong place is not repeated.
 mod unlock; // A PIN that cannot be taken again.
 mod upstreams; // Applications that speak no gRPC.

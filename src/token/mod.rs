@@ -15,6 +15,7 @@ mod module;
 mod scheme;
 mod session;
 mod spki;
+mod turn;
 pub mod uri;
 mod verify;
 
