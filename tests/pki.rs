@@ -538,7 +538,7 @@ fn a_certificate_that_cannot_be_written_is_recorded_and_named() {
              --id spiffe://mesh.example/a --out {out}"
         ))
     };
-    issue("nowhere/a.pem").refused("its folder does not exist");
+    issue("nowhere/a.pem").refused("nowhere/a.pem does not exist");
     assert!(bench.read("ca/issued.jsonl").is_empty());
     // A folder in which nobody can make files.
     issue("/proc/a.pem").refused("issued and recorded");

@@ -1,9 +1,60 @@
-//! `fastness token`: several at once.
+//! `fastness token`: what is wrong with a command line is found before a module is loaded or a PIN read; and
+//! several at once.
 
 use std::process::Stdio;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use crate::softhsm::{MODULE, Ran, SoftHsm};
 use crate::support::json;
+
+const NOWHERE: [&str; 4] = ["--module", "/nowhere", "--pin", "file:/nowhere"];
+
+/// A usage error of `fastness token …`, without module and PIN.
+#[track_caller]
+fn is_usage(hsm: &SoftHsm, arguments: &[&str], problem: &str) -> Ran {
+    let ran = hsm.fastness(&[&["token"], arguments, &NOWHERE].concat());
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.err.contains(problem), "{problem:?} is not in {ran:?}");
+    ran
+}
+
+#[test]
+fn a_request_that_could_not_be_written_costs_no_login() {
+    let hsm = SoftHsm::new();
+    let csr = |out: &str, more: &[&str], problem: &str| {
+        let order = ["csr", "--key", "pkcs11:token=x;object=y", "--out", out];
+        is_usage(&hsm, &[&order[..], more].concat(), problem);
+    };
+    let fifo = hsm.path("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+    csr("no/x.csr", &[], "no/x.csr does not exist");
+    csr("pin", &[], "exists and is not overwritten");
+    csr("fifo", &[], "not a regular file");
+    csr("fifo", &["--force"], "not a regular file");
+    csr(".", &["--force"], "not a regular file");
+    csr("x.csr", &["--subject", ""], "1 to 64 printable characters");
+    assert!(fifo.exists(), "it is still there");
+}
+
+#[test]
+fn a_key_that_could_not_be_named_costs_no_login() {
+    let hsm = SoftHsm::new();
+    let long = "x".repeat(3000);
+    for (label, problem) in [
+        ("", "the label is empty"),
+        (long.as_str(), "longer than 64 bytes"),
+        ("a\u{1b}[31m", "control characters"),
+    ] {
+        let order = ["keygen", "--token", "pkcs11:token=x", "--purpose", "ca"];
+        let order = [&order[..], &["--label", label]].concat();
+        let ran = is_usage(&hsm, &order, problem);
+        assert!(
+            !ran.err.contains("xxx") && !ran.err.contains('\u{1b}'),
+            "{ran:?}"
+        );
+    }
+}
 
 /// Initialises a token for each of `labels`, all at once.
 fn init_at_once(hsm: &SoftHsm, labels: &[&str]) -> Vec<Ran> {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, OutFault};
 use crate::fault::{Fault, chain};
 use crate::pki::{Exposed, PkiError, Serial, SignerError};
 use crate::secret::PinError;
@@ -15,6 +15,9 @@ pub enum CommandError {
     /// The command line: give it again, mended.
     #[error("{0}")]
     Usage(String),
+    /// The file that the result is to be written to.
+    #[error(transparent)]
+    Out(#[from] OutFault),
     /// The name of a key on the command line.
     #[error("the key's URI: {0}")]
     KeyUri(UriError),
@@ -111,7 +114,10 @@ impl From<CommandError> for Failure {
                 let fault = |it: &Exposed| Fault::new("--dir", it.to_string(), it.mend());
                 return Self::faults(error.to_string(), exposed.iter().map(fault).collect());
             }
-            CommandError::Usage(_) | CommandError::KeyUri(_) | CommandError::Name(_) => Exit::Usage,
+            CommandError::Usage(_)
+            | CommandError::Out(_)
+            | CommandError::KeyUri(_)
+            | CommandError::Name(_) => Exit::Usage,
             CommandError::Pin(_) | CommandError::Login(_) => Exit::Pin,
             CommandError::Token(_) | CommandError::Signing(_) => Exit::Token,
             CommandError::Input(_) | CommandError::Refused(_) => Exit::Faults,

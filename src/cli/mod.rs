@@ -7,6 +7,7 @@ mod error;
 mod exit;
 mod given;
 mod manual;
+mod out;
 mod output;
 mod p2pfl;
 mod report;
@@ -29,6 +30,7 @@ use crate::supervisor::child::Role;
 
 pub use error::CommandError;
 pub use exit::Exit;
+pub use out::OutFault;
 pub(crate) use output::Failure;
 
 #[cfg(not(feature = "dangerous-unfiltered-bench"))]

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 pub(super) use keygen::Purpose;
 
 use super::unechoed::unechoed;
-use super::{Exit, Failure, Format};
+use super::{Exit, Failure, Format, OutFault};
 use crate::fault::chain;
 use crate::pki::PkiError;
 use crate::secret::{PinError, PinKind, PinSource, UserPin};
@@ -99,6 +99,9 @@ pub enum TokenCommandError {
     /// The command line.
     #[error("{0}")]
     Usage(String),
+    /// The file that the result is to be written to.
+    #[error(transparent)]
+    Out(#[from] OutFault),
     /// The PIN could not be had.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -123,7 +126,7 @@ impl From<TokenCommandError> for Failure {
                 return Self::faults(format!("key {key} is refused"), faults);
             }
             _ if error.is_about_the_pin() => Exit::Pin,
-            TokenCommandError::Usage(_) => Exit::Usage,
+            TokenCommandError::Usage(_) | TokenCommandError::Out(_) => Exit::Usage,
             TokenCommandError::Token(_) => Exit::Token,
             _ => Exit::Failed,
         };

@@ -41,6 +41,9 @@ pub enum StoreError {
     /// A FIFO or a folder is in the place of a file.
     #[error("{} is not a regular file: restore it from a copy", .0.display())]
     NotAFile(PathBuf),
+    /// Something else than a file has the name.
+    #[error("{} is not a regular file and is not replaced: choose another name", .0.display())]
+    NotReplaced(PathBuf),
     /// The file is larger than it can rightly be.
     #[error("{} is larger than {most} bytes: it is not what it should be", path.display())]
     TooLarge {
@@ -69,11 +72,15 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     write_with(path, bytes, RenameFlags::NOREPLACE)
 }
 
-/// Writes a file in the place of the one with this name, if any; readers see the old or the new.
+/// Writes a file in the place of the one with this name, if any; readers see the old or the new. A device, a
+/// FIFO, a folder or a link is not replaced: others use it by that name.
 ///
 /// # Errors
-/// [`StoreError::Io`].
+/// [`StoreError::NotReplaced`], or [`StoreError::Io`].
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(StoreError::NotReplaced(path.to_owned()));
+    }
     write_with(path, bytes, RenameFlags::empty())
 }
 
@@ -227,6 +234,10 @@ pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error)
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{FileType, Mode};
+
     use super::*;
 
     #[test]
@@ -246,6 +257,23 @@ mod tests {
             1,
             "a draft was left"
         );
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fifo, link) = (folder.path().join("fifo"), folder.path().join("link"));
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for path in [fifo.as_path(), &link, folder.path()] {
+            let before = path.symlink_metadata().unwrap().ino();
+            let replaced = replace(path, b"x");
+            assert!(
+                matches!(replaced, Err(StoreError::NotReplaced(_))),
+                "{replaced:?}"
+            );
+            assert_eq!(path.symlink_metadata().unwrap().ino(), before);
+        }
     }
 
     #[test]
