@@ -227,7 +227,7 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
     crate::telemetry::write_or_drop(
         format!("fastness: {}\n", crate::sandbox::UNFILTERED).into_bytes(),
     );
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| unechoed::without_strays(error).exit());
     // A service must end though nobody reads its log: its exit code says whether it may be started again.
     let patience = matches!(cli.command, Command::Run(_)).then_some(READING);
     match dispatch(cli.command, cli.format) {
