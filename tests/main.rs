@@ -41,6 +41,7 @@ mod proxy; // An unchanged application beside each node.
 mod readiness; // What load balancers and systemd see of it.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
+mod shown; // What roles may do, shown without PINs.
 mod soak; // Faults in any order leave nothing behind.
 mod streams; // Nobody hears what a command says.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.

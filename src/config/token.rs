@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::Reader;
 use super::certificate::{self, OwnChain};
 use super::files::Privacy;
 use super::spec::{KeySpec, TokenSpec};
+use super::{Aim, Reader};
 use crate::fault::Fault;
 use crate::policy::{PeerId, SpkiPin};
 use crate::role::TlsRole;
@@ -115,7 +115,8 @@ impl Reader<'_> {
             "file:PATH, fd:N, credential:NAME or prompt",
         );
         let pin = pin.map(|source| source.relative_to(self.folder));
-        if let Some(Err(error)) = pin.as_ref().map(PinSource::open) {
+        let opened = pin.as_ref().filter(|_| self.aim == Aim::Start);
+        if let Some(Err(error)) = opened.map(PinSource::open) {
             self.fault(
                 &spec.pin,
                 Fault::new(
@@ -229,6 +230,9 @@ impl Reader<'_> {
             },
             _ => None,
         };
+        if self.aim == Aim::Show {
+            return None;
+        }
         let certificate = format!("{place}.{role}.certificate");
         let chain = self.read(&spec.certificate, Privacy::Public, &certificate)?;
         match certificate::check(&chain, role, id, trust_anchors, self.now, &certificate) {
