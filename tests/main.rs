@@ -31,6 +31,7 @@ mod keeper_boundary; // A node that was taken over gets no signature but its han
 mod kinds; // Every kind of key.
 mod learn; // A draft of a profile from what a module does.
 mod memory; // Where secrets are in memory, and where not.
+mod mends; // Every fault at once, with a mend that mends it.
 mod mesh; // Two nodes, and what they survive.
 mod methods; // What a peer may call, and that a reload reaches who is there already.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.

@@ -28,7 +28,6 @@ pub(super) struct Spec {
     pub(super) metrics: Option<Spanned<String>>,
     /// The application beside us; none by default.
     pub(super) application: Option<ApplicationSpec>,
-    #[serde(default)]
     pub(super) token: Vec<Spanned<TokenSpec>>,
     #[serde(default)]
     pub(super) limits: LimitsSpec,
