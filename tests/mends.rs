@@ -32,3 +32,44 @@ fn every_missing_key_is_named_at_once() {
     }
     assert!(!said.contains("server.key"), "{said}");
 }
+
+#[test]
+fn nothing_for_the_loader_and_no_name_that_is_none_is_in_a_modules_environment() {
+    for (line, fault) in [
+        (
+            "LD_PRELOAD = \"/x.so\"",
+            "token[0].environment.LD_PRELOAD: ",
+        ),
+        ("GCONV_PATH = \".\"", "token[0].environment.GCONV_PATH: "),
+        ("\"A=B\" = \"x\"", "token[0].environment: has a name"),
+        ("\"\" = \"x\"", "token[0].environment: has a name"),
+    ] {
+        let mesh = Mesh::new();
+        let section = "[token.environment]\n";
+        mesh.edit("a/node.toml", section, &format!("{section}{line}\n"));
+        let said = refused(&mesh, 3);
+        assert!(said.contains(fault), "{fault:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn a_listener_has_a_port_and_a_policy_that_lists_nobody_is_noted() {
+    let mesh = Mesh::new();
+    let port = mesh.ports["a"];
+    mesh.edit("a/node.toml", &format!("127.0.0.1:{port}"), "127.0.0.1:0");
+    let said = refused(&mesh, 3);
+    assert!(said.contains("listen[0]: has no port"), "{said}");
+    mesh.configure();
+    for (policy, note) in [
+        (String::new(), "lists nobody"),
+        (
+            mesh.peer("b").replace("addresses", "#"),
+            "peer b has pins as a server",
+        ),
+    ] {
+        mesh.write("a/peers.toml", &policy);
+        let output = mesh.check("a");
+        let said = crate::support::said(&output);
+        assert!(output.status.success() && said.contains(note), "{said}");
+    }
+}

@@ -111,3 +111,16 @@ fn programs_that_initialise_tokens_at_once_have_their_turns() {
     serials.dedup();
     assert_eq!(serials.len(), 4, "{ran:?}");
 }
+
+#[test]
+fn a_user_is_not_the_security_officer() {
+    let hsm = SoftHsm::new();
+    let init = [
+        "init", "--module", MODULE, "--label", "x", "--pin", "file:pin",
+    ];
+    let ran = hsm.fastness(&[&["token"], &init[..], &["--so-pin", "file:pin"]].concat());
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    assert!(ran.err.contains("are the same"), "{ran:?}");
+    let list = hsm.fastness(&["token", "list", "--module", MODULE]).good();
+    assert!(!list.out.contains("\"x\""), "{list:?}");
+}

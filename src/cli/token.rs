@@ -108,6 +108,9 @@ pub enum TokenCommandError {
     /// The two PINs that were typed differ.
     #[error("the two PINs that were typed differ; nothing was changed")]
     PinsDiffer,
+    /// The user would be the security officer.
+    #[error("the SO PIN and the user PIN are the same: give each its own; nothing was changed")]
+    PinsEqual,
     /// The module, the token or the key.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -144,7 +147,7 @@ impl TokenCommandError {
     /// Whether the PIN is at fault: its source, its reading, or the token's verdict about it.
     pub fn is_about_the_pin(&self) -> bool {
         match self {
-            Self::Pin(_) | Self::PinsDiffer => true,
+            Self::Pin(_) | Self::PinsDiffer | Self::PinsEqual => true,
             Self::Token(error) => error.is_pin_verdict(),
             _ => false,
         }

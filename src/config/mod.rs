@@ -3,6 +3,7 @@
 
 mod application;
 mod certificate;
+mod environment;
 mod files;
 mod limits;
 mod part;
@@ -262,7 +263,15 @@ impl Reader<'_> {
         }
         let mut found = Vec::new();
         for (index, address) in addresses.get_ref().iter().enumerate() {
-            found.extend(self.parse::<SocketAddr>(address, &format!("listen[{index}]"), mend));
+            let key = format!("listen[{index}]");
+            let parsed = self.parse::<SocketAddr>(address, &key, mend);
+            if parsed.is_some_and(|parsed| parsed.port() == 0) {
+                self.fault(
+                    address,
+                    Fault::new(key, "has no port that a peer could name", mend),
+                );
+            }
+            found.extend(parsed);
         }
         found
     }

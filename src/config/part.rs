@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use super::files::{self, Privacy};
 use super::{Aim, Config};
 use crate::fault::Fault;
+use crate::policy::PeerPolicy;
+use crate::role::TlsRole;
 use crate::toml_faults;
 
 impl Config {
@@ -15,6 +17,27 @@ impl Config {
             (Some(config), faults) if faults.is_empty() => Ok(config),
             (_, faults) => Err(faults),
         }
+    }
+
+    /// What is no fault, but surely not meant.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let Ok(policy) = PeerPolicy::parse(&self.peers) else {
+            return Vec::new();
+        };
+        if policy.peers().is_empty() {
+            return vec![
+                "the peer policy lists nobody: no peer can call this node or be called by it"
+                    .into(),
+            ];
+        }
+        let peers = policy.peers().iter();
+        peers
+            .filter(|peer| peer.pins(TlsRole::Server).is_some() && peer.addresses().is_empty())
+            .map(|peer| {
+                let name = peer.name();
+                format!("peer {name} has pins as a server and no address: it is never dialled")
+            })
+            .collect()
     }
 
     /// The admin socket that `file` names, without checking the rest of it.

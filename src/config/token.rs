@@ -170,17 +170,7 @@ impl Reader<'_> {
                 "a key has one purpose: make a second one with `fastness token keygen --purpose client`",
             ));
         }
-        let folder = self.folder;
-        let environment = spec.environment.into_iter().map(|(name, value)| {
-            let path = folder.join(&value);
-            // A module's settings file may stand beside the configuration.
-            let value = if !value.is_empty() && path.exists() {
-                path.display().to_string()
-            } else {
-                value
-            };
-            (name, value)
-        });
+        let environment = self.environment(spec.environment, &format!("{place}.environment"));
         let files = self.token_files(&spec.files, &format!("{place}.files"));
         let user = self.user(spec.user.as_ref(), &format!("{place}.user"));
         let profile = self.own_profile(
@@ -195,7 +185,7 @@ impl Reader<'_> {
             module: spec.module.into_inner(),
             uri: uri?,
             pin: pin?,
-            environment: environment.collect(),
+            environment,
             sessions,
             probe_ms,
             keys,
