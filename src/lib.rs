@@ -25,6 +25,8 @@ pub mod node; // The network process.
 #[cfg(windows)]
 mod other; // In the place of the processes: refuses to start.
 #[cfg(unix)]
+mod ownership; // Who else may change a file that we go by.
+#[cfg(unix)]
 pub mod p2pfl; // What is special about P2PFL peers: their messages, bound to their certificates.
 #[cfg(unix)]
 pub mod pki; // Certificate authority whose key is in a token.

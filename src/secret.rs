@@ -108,6 +108,11 @@ impl SoPin {
         same(&self.0, &other.0)
     }
 
+    /// Whether the user has this PIN too, and so all that the security officer may do.
+    pub fn is_also(&self, user: &UserPin) -> bool {
+        same(&self.0, &user.0)
+    }
+
     /// The PIN, for a login. The token room is the only caller.
     pub(crate) fn expose_for_login(&self) -> &[u8] {
         self.0.expose_secret().bytes()

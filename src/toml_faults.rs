@@ -1,6 +1,8 @@
 //! TOML to a `Spec`, with every fault placed at its key and line and never with the value that
 //! caused it: a mistyped key may hold a secret, and a parser's own message prints the whole line.
 
+mod stand_in;
+
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
@@ -8,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::fault::Fault;
+use stand_in::StandIns;
 
 /// Enough to mend a file in one go; a file with more faults than this is another kind of file.
 const MOST_FAULTS: usize = 50;
@@ -16,7 +19,7 @@ const MOST_FAULTS: usize = 50;
 ///
 /// `T` should use `deny_unknown_fields` and `toml::Spanned` (whose spans [`line_of`] turns into
 /// lines). Syntax errors are reported first and alone; then unknown keys, values of the wrong type
-/// and the first missing key together.
+/// and missing keys together.
 ///
 /// # Errors
 /// Every fault found, in the order of the lines.
@@ -49,31 +52,53 @@ fn read<T: DeserializeOwned>(text: &str, file: &str, faults: &mut Vec<Fault>) ->
         return None;
     }
     let (span, mut table) = (document.span(), document.into_inner());
+    let mut stand_ins = StandIns::new(text.len());
     loop {
         let attempt = Spanned::new(span.clone(), table.clone());
         let error = match T::deserialize(toml::de::Deserializer::from(attempt)) {
-            Ok(spec) => return Some(spec),
+            Ok(spec) => return (!stand_ins.any()).then_some(spec),
             Err(error) => error,
         };
-        let path = error
+        let mut path = error
             .span()
             .map(|span| path_of(&table, &span))
             .unwrap_or_default();
-        let fault = said(error.message(), &path, &table)
-            .in_file(file)
-            .at_line(error.span().map_or(1, |span| line_of(text, span.start)));
-        // A key that was taken out because of its value is then missed: one fault, not two.
-        let known = |known: &Fault| {
-            known.key == fault.key || known.key.starts_with(&format!("{}[", fault.key))
-        };
-        if !fault.problem.contains("missing") || !faults.iter().any(known) {
-            faults.push(fault);
+        let missing = missing_field(error.message());
+        if let Some(name) = &missing {
+            path.push(Step::Key(name.clone()));
         }
-        let missing = error.message().starts_with("missing field");
-        if missing || faults.len() >= MOST_FAULTS || !take_out(&mut table, &path) {
+        if !stand_ins.hold(&path) {
+            let fault = said(error.message(), &path, &table)
+                .in_file(file)
+                .at_line(error.span().map_or(1, |span| line_of(text, span.start)));
+            // A key that was taken out because of its value is then missed: one fault, not two.
+            let known = |known: &Fault| {
+                known.key == fault.key || known.key.starts_with(&format!("{}[", fault.key))
+            };
+            if missing.is_none() || !faults.iter().any(known) {
+                faults.push(fault);
+            }
+        }
+        let goes_on = if missing.is_some() || stand_ins.hold(&path) {
+            stand_ins.put(&mut table, &path)
+        } else {
+            take_out(&mut table, &path)
+        };
+        if !goes_on || faults.len() >= MOST_FAULTS {
             return None;
         }
     }
+}
+
+/// The name in serde's words for a field that is missing.
+fn missing_field(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("missing field ")?;
+    quoted(rest).pop()
+}
+
+fn quoted(text: &str) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.map(str::to_owned).collect()
 }
 
 /// The line, counted from 1, of the byte at `offset` in `text`.
@@ -180,25 +205,31 @@ fn take_out(table: &mut DeTable<'_>, path: &[Step]) -> bool {
     let Some(last) = path.iter().rposition(|step| matches!(step, Step::Key(_))) else {
         return false;
     };
-    let (Some((Step::Key(first), rest)), Some(Step::Key(name))) =
-        (path[..last].split_first(), path.get(last))
-    else {
-        return match path.first() {
-            Some(Step::Key(name)) if last == 0 => table.remove(name.as_str()).is_some(),
-            _ => false,
-        };
+    let (table, Some(Step::Key(name))) = (table_at(table, &path[..last]), path.get(last)) else {
+        return false;
     };
-    let mut place = table.get_mut(first.as_str());
+    table.is_some_and(|table| table.remove(name.as_str()).is_some())
+}
+
+/// The table at `path`.
+fn table_at<'a, 'i>(table: &'a mut DeTable<'i>, path: &[Step]) -> Option<&'a mut DeTable<'i>> {
+    let Some((first, rest)) = path.split_first() else {
+        return Some(table);
+    };
+    let Step::Key(first) = first else {
+        return None;
+    };
+    let mut place = table.get_mut(first.as_str())?;
     for step in rest {
-        place = match (place.map(Spanned::get_mut), step) {
-            (Some(DeValue::Table(table)), Step::Key(key)) => table.get_mut(key.as_str()),
-            (Some(DeValue::Array(array)), Step::Index(index)) => array.get_mut(*index),
-            _ => None,
+        place = match (place.get_mut(), step) {
+            (DeValue::Table(table), Step::Key(key)) => table.get_mut(key.as_str())?,
+            (DeValue::Array(array), Step::Index(index)) => array.get_mut(*index)?,
+            _ => return None,
         };
     }
-    match place.map(Spanned::get_mut) {
-        Some(DeValue::Table(table)) => table.remove(name.as_str()).is_some(),
-        _ => false,
+    match place.get_mut() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
     }
 }
 
@@ -217,13 +248,6 @@ fn written(path: &[Step]) -> String {
 /// serde's message in our words, without the value in it.
 fn said(message: &str, path: &[Step], table: &DeTable<'_>) -> Fault {
     let key = written(path);
-    let quoted = |text: &str| -> Vec<String> {
-        text.split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect()
-    };
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let names = quoted(rest);
         let known = names.get(1..).unwrap_or_default();
@@ -234,11 +258,8 @@ fn said(message: &str, path: &[Step], table: &DeTable<'_>) -> Fault {
         };
         return Fault::new(key, "unknown key", mend);
     }
-    if let Some(rest) = message.strip_prefix("missing field ") {
-        let name = quoted(rest).pop().unwrap_or_default();
-        let mut place = path.to_vec();
-        place.push(Step::Key(name));
-        return Fault::new(written(&place), "is missing", "add it");
+    if missing_field(message).is_some() {
+        return Fault::new(key, "is missing", "add it");
     }
     if let Some((_, expected)) = message.rsplit_once(", expected ") {
         let what = kind_at(table, path).map_or_else(
@@ -267,99 +288,4 @@ fn kind_at(table: &DeTable<'_>, path: &[Step]) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its shape matters")]
-    struct Spec {
-        listen: String,
-        port: Option<u16>,
-        #[serde(default)]
-        token: Vec<Token>,
-    }
-
-    #[derive(Debug, serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its shape matters")]
-    struct Token {
-        module: String,
-        slots: Option<Vec<u8>>,
-    }
-
-    fn faults(text: &str) -> Vec<(usize, String, String)> {
-        let faults = parse::<Spec>(text, "node.toml").unwrap_err();
-        assert!(!format!("{faults:?}").contains("hunter2"), "{faults:?}");
-        faults
-            .into_iter()
-            .map(|fault| (fault.line.unwrap_or(0), fault.key, fault.mend))
-            .collect()
-    }
-
-    #[test]
-    fn a_good_text_is_read() {
-        assert!(parse::<Spec>("listen = 'x'\n[[token]]\nmodule = 'm'\n", "node.toml").is_ok());
-    }
-
-    #[test]
-    fn all_unknown_keys_are_reported_at_once_with_the_nearest_known_one() {
-        let found = faults(
-            "lisen = 'hunter2'\nlisten = 'x'\n[[token]]\nmodule = 'm'\n[[token]]\nmodul = 'hunter2'\nmodule = 'm'\nzzzzzz = 1\n",
-        );
-        assert_eq!(
-            found,
-            [
-                (1, "lisen".into(), "did you mean `listen`?".into()),
-                (6, "token[1].modul".into(), "did you mean `module`?".into()),
-                (
-                    8,
-                    "token[1].zzzzzz".into(),
-                    "known here: module, slots".into()
-                ),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_wrong_type_is_reported_without_the_value() {
-        let found = faults(
-            "listen = 4\nport = 'hunter2'\n[[token]]\nmodule = 'm'\nslots = [1, 'hunter2']\n",
-        );
-        assert_eq!(
-            found,
-            [
-                (1, "listen".into(), "expected a string".into()),
-                (2, "port".into(), "expected u16".into()),
-                (5, "token[0].slots[1]".into(), "expected u8".into()),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_fault_that_is_found_later_gets_its_place_from_its_key() {
-        let text = "listen = 'x'\n[[token]]\nmodule = 'm'\n[token.server]\nkey = 'k'\n";
-        let place = |key: &str| placed(Fault::new(key, "bad", ""), text, "node.toml").line;
-        assert_eq!(place("listen"), Some(1));
-        assert_eq!(place("token[0].module"), Some(3));
-        assert_eq!(place("token[0].server.key"), Some(5));
-        assert_eq!(place("token[0].pin"), Some(2), "its table");
-        assert_eq!(place("admin"), None);
-        let elsewhere = Fault::new("listen", "bad", "").in_file("peers.toml");
-        assert_eq!(placed(elsewhere.clone(), text, "node.toml"), elsewhere);
-    }
-
-    #[test]
-    fn a_missing_key_names_its_table() {
-        let found = faults("listen = 'x'\n[[token]]\nmodule = 'm'\n[[token]]\n");
-        assert_eq!(found, [(4, "token[1].module".into(), "add it".into())]);
-    }
-
-    #[test]
-    fn a_syntax_error_has_its_line_and_not_its_text() {
-        let found = faults("listen = 'x'\npin = hunter2\n");
-        assert_eq!(found.first().map(|fault| fault.0), Some(2));
-        let found = faults("listen = 'x'\nlisten = 'hunter2'\n");
-        assert_eq!(found.first().map(|fault| fault.0), Some(2));
-    }
-}
+mod tests;

@@ -17,10 +17,12 @@ mod softhsm;
 mod support;
 
 mod admission; // Strangers by the hundred; metrics.
+mod authority; // Whom the authority certifies, and whose folder it goes by.
 mod bad_input; // Every fault is named with its place and its mend.
 mod confinement; // Every process is confined, and the mesh does its work so.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod failover; // Two tokens with the same keys.
+mod fifos; // A FIFO in the place of a file.
 mod greeter; // The library: a service of one's own behind all of this.
 mod hsm_outage; // A slow, hung or dying HSM.
 mod hsm_table; // Every return code from every call.
@@ -29,6 +31,7 @@ mod keeper_boundary; // A node that was taken over gets no signature but its han
 mod kinds; // Every kind of key.
 mod learn; // A draft of a profile from what a module does.
 mod memory; // Where secrets are in memory, and where not.
+mod mends; // Every fault at once, with a mend that mends it.
 mod mesh; // Two nodes, and what they survive.
 mod methods; // What a peer may call, and that a reload reaches who is there already.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.
@@ -39,10 +42,13 @@ mod proxy; // An unchanged application beside each node.
 mod readiness; // What load balancers and systemd see of it.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod rooms; // The source keeps to the design; samples and manual are true.
+mod shown; // What roles may do, shown without PINs.
 mod soak; // Faults in any order leave nothing behind.
+mod streams; // Nobody hears what a command says.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_files; // What a keeper may still open.
 mod token_session; // The token room as a library.
+mod token_usage; // What is found before a PIN is read; several at once.
 mod unechoed; // A secret in a wrong place is not repeated.
 mod unlock; // A PIN that cannot be taken again.
 mod upstreams; // Applications that speak no gRPC.

@@ -538,7 +538,7 @@ fn a_certificate_that_cannot_be_written_is_recorded_and_named() {
              --id spiffe://mesh.example/a --out {out}"
         ))
     };
-    issue("nowhere/a.pem").refused("its folder does not exist");
+    issue("nowhere/a.pem").refused("nowhere/a.pem does not exist");
     assert!(bench.read("ca/issued.jsonl").is_empty());
     // A folder in which nobody can make files.
     issue("/proc/a.pem").refused("issued and recorded");
@@ -570,7 +570,7 @@ fn commands_at_the_same_time_lose_nothing() {
     let issue = |number: usize| {
         format!(
             "ca issue --dir ca --pin file:pin --csr a.csr --profile server \
-             --id spiffe://mesh.example/{number} --out {number}.pem"
+             --id spiffe://mesh.example/a --out {number}.pem"
         )
     };
     // SoftHSM may refuse one of several logins at once, which is not the authority's affair.

@@ -69,6 +69,16 @@ fn nothing_points_at_the_node_but_the_command_line() {
     assert_eq!(found, [""; 0]);
 }
 
+/// They panic when nobody can be written to.
+#[test]
+fn nothing_prints_with_the_macros() {
+    let found: Vec<_> = ["print!(", "println!("]
+        .into_iter()
+        .flat_map(|word| strangers("other.rs", word))
+        .collect();
+    assert_eq!(found, [""; 0]);
+}
+
 #[test]
 fn the_policy_decides_over_bytes_alone() {
     let files = sources(&root().join("src/policy"));

@@ -300,7 +300,7 @@ fn a_wrong_pin_is_said_to_be_wrong_and_was_tried_once() {
     with("file:short").refused(&["the PIN is wrong"]);
     hsm.secret("public", PIN, 0o644);
     with("file:public").refused(&["can be read or written by others", "chmod 600"]);
-    with("file:missing").refused(&["cannot open the PIN source file:missing"]);
+    with("file:missing").refused(&["cannot open the PIN source file:…"]);
     with("fd:9").refused(&["fd:9", "no such descriptor"]);
     with("credential:pin").refused(&["CREDENTIALS_DIRECTORY"]);
     with(PIN).refused(&["not a PIN source"]);

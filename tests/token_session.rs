@@ -56,7 +56,7 @@ fn token(module: &Module) -> Token {
 
 fn spec(label: &str, kind: KeyKind) -> KeySpec {
     KeySpec {
-        label: label.into(),
+        label: label.parse().unwrap(),
         id: None,
         kind,
     }

@@ -12,7 +12,7 @@ use crate::support::{FASTNESS, Mesh};
 const SECRETS: [&str; 2] = ["q7ZkW2pXr9", "8421357690"];
 
 /// What may become of `pin = "file:token/pin"` by mistake; `@` is the PIN.
-const PIN: [&str; 30] = [
+const PIN: [&str; 34] = [
     "pin = \"@\"",
     "pin = '@'",
     "pin = @",
@@ -24,6 +24,10 @@ const PIN: [&str; 30] = [
     "pin = \"pin:@\"",
     "pin = \"fd:@\"",
     "pin = \"credential:/@\"",
+    "pin = \"credential:@\"",
+    "pin = \"file:@\"",
+    "pin = \"file:token/@\"",
+    "pin = \"file:token/pin/@\"",
     "pin = \"prompt @\"",
     "pin = \"@",
     "pin = '''@",
@@ -46,7 +50,7 @@ const PIN: [&str; 30] = [
 ];
 
 /// What may become of `uri = "pkcs11:token=a"`, and of a key's.
-const URI: [&str; 17] = [
+const URI: [&str; 20] = [
     "pkcs11:token=a?pin-value=@",
     "pkcs11:token=a;pin-value=@",
     "pkcs11:token=a&pin-value=@",
@@ -59,6 +63,9 @@ const URI: [&str; 17] = [
     "pkcs11:token=a?module-path=/x&pin-value=@",
     "pkcs11:token=a?pin-value=@&pin-value=@",
     "pkcs11:token=a?pin-value=@%zz",
+    "pkcs11:token=a%3fpin-value=@",
+    "pkcs11:token=a%3FPIN-value%3D@",
+    "pkcs11:token=%26pin-value@",
     "pkcs11:token=a?@",
     "pkcs11:token=a;@",
     "pkcs11:@",
@@ -226,4 +233,63 @@ fn fuzzed_configurations_with_a_pin_in_them_are_never_quoted() {
     }
     println!("{refused} refused, {faults_seen} faults");
     assert!(refused > 1000, "most of them are refused: {refused}");
+}
+
+#[test]
+fn a_pin_on_a_command_line_is_never_repeated() {
+    let mesh = Mesh::new();
+    let module = mesh.tokens("a").module;
+    let module = module.to_str().expect("UTF-8");
+    let uri = "pkcs11:token=a;object=server";
+    let given: [&[&str]; 16] = [
+        &["unlock", "--pin", "prompt", "@"],
+        &["unlock", "@"],
+        &["unlock", "--pinn=@"],
+        &["unlock", "-p@"],
+        &["token", "list", "--module", module, "--pin", "prompt", "@"],
+        &[
+            "token",
+            "list",
+            "--token",
+            "pkcs11:token=a",
+            "--module",
+            module,
+            "--pin",
+            "file:@",
+        ],
+        &[
+            "token", "csr", "--key", uri, "--out", "x", "--module", module, "--pin", "file:@",
+        ],
+        &[
+            "token", "destroy", "--key", uri, "--yes=@", "--module", module,
+        ],
+        &["ca", "crl", "--dir", "x", "--out", "x", "--force=@"],
+        &[
+            "ca", "crl", "--dir", "x", "--out", "x", "--pin", "prompt", "@",
+        ],
+        &["spki-pin", "pkcs11:token=a;object=b?pin-value=@"],
+        &["spki-pin", "PKCS11:token=a;object=b?pin-value=@"],
+        &["spki-pin", " pkcs11:token=a;object=b?pin-value=@"],
+        &["spki-pin", "pkcs11 token=a;object=b?pin-value=@"],
+        &["spki-pin", "--module", module, "--pin", "prompt", "@"],
+        &["spki-pin", uri, "--module", module, "--pin", "file:@"],
+    ];
+    for secret in SECRETS {
+        for arguments in given {
+            let arguments = arguments
+                .iter()
+                .map(|argument| argument.replace('@', secret));
+            let output = mesh.tokens("a").fastness().args(arguments.clone()).output();
+            let output = output.expect("the binary runs");
+            let said = crate::support::said(&output);
+            let arguments: Vec<_> = arguments.collect();
+            assert!(!output.status.success(), "{arguments:?}: {said}");
+            assert!(!holds_secret(&said), "{arguments:?} said\n{said}");
+        }
+    }
+    let misspelt = Command::new(FASTNESS)
+        .args(["unlock", "--pim", "prompt"])
+        .output();
+    let said = crate::support::said(&misspelt.expect("the binary runs"));
+    assert!(said.contains("--pim") && said.contains("--pin"), "{said}");
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::{CommandError, Format};
-use crate::pki::{Authority, Moment, PkiError, Serial, StoreError};
+use crate::pki::{Authority, Moment, PkiError, Serial};
 use crate::secret::{PinSource, UserPin};
 use crate::token::uri::UriError;
 use crate::token::{KeyUri, Module, TokenError, TokenKey};
@@ -74,21 +74,4 @@ fn fresh_serial() -> Result<Serial, CommandError> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(CommandError::Random)?;
     Ok(Serial::from_random(random))
-}
-
-/// Refuses a file that is in the way, and a folder that is not there, before anyone types a PIN for
-/// nothing.
-fn check_out(path: &Path, overwrite: bool) -> Result<(), CommandError> {
-    if !overwrite && path.symlink_metadata().is_ok() {
-        return Err(PkiError::from(StoreError::Exists(path.to_owned())).into());
-    }
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    if folder.is_some_and(|folder| !folder.is_dir()) || path.file_name().is_none() {
-        let text = format!(
-            "--out {}: its folder does not exist, make it first",
-            path.display()
-        );
-        return Err(CommandError::Usage(text));
-    }
-    Ok(())
 }

@@ -25,6 +25,7 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
         return output::json(&serde_json::json!({
             "ok": true,
             "faults": [],
+            "notes": config.notes(),
             "id": config.id.to_string(),
             "tokens": tokens,
             "landlock": walls.reach(),
@@ -53,5 +54,11 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
             )
         }));
     }
+    lines.extend(
+        config
+            .notes()
+            .iter()
+            .map(|note| format!("  note        {note}")),
+    );
     output::text(&lines.join("\n"))
 }

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::{Exit, Failure};
-use crate::fault::chain;
-use crate::pki::{PkiError, Serial, SignerError};
+use super::{Exit, Failure, OutFault};
+use crate::fault::{Fault, chain};
+use crate::pki::{Exposed, PkiError, Serial, SignerError};
 use crate::secret::PinError;
 use crate::token::TokenError;
 use crate::token::uri::UriError;
@@ -15,6 +15,9 @@ pub enum CommandError {
     /// The command line: give it again, mended.
     #[error("{0}")]
     Usage(String),
+    /// The file that the result is to be written to.
+    #[error(transparent)]
+    Out(#[from] OutFault),
     /// The name of a key on the command line.
     #[error("the key's URI: {0}")]
     KeyUri(UriError),
@@ -39,6 +42,9 @@ pub enum CommandError {
     /// A rule of the authority stands against it.
     #[error(transparent)]
     Refused(PkiError),
+    /// Others may change the authority's folder.
+    #[error("nothing was done: mend the faults above")]
+    Exposed(Vec<Exposed>),
     /// A file could not be read or written, or is in the way.
     #[error(transparent)]
     Io(PkiError),
@@ -87,6 +93,7 @@ impl From<PkiError> for CommandError {
             | PkiError::Serial(_)
             | PkiError::Key(_) => Self::Input(error),
             PkiError::Refused(_) => Self::Refused(error),
+            PkiError::Exposed(exposed) => Self::Exposed(exposed),
             PkiError::Signer(_) | PkiError::SelfCheck(_) => Self::Signing(error),
             PkiError::Store(_) => Self::Io(error),
             PkiError::ReadBack(_) | PkiError::Encoding(_) => Self::Bug(error),
@@ -103,7 +110,14 @@ impl From<SignerError> for CommandError {
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
         let exit = match &error {
-            CommandError::Usage(_) | CommandError::KeyUri(_) | CommandError::Name(_) => Exit::Usage,
+            CommandError::Exposed(exposed) => {
+                let fault = |it: &Exposed| Fault::new("--dir", it.to_string(), it.mend());
+                return Self::faults(error.to_string(), exposed.iter().map(fault).collect());
+            }
+            CommandError::Usage(_)
+            | CommandError::Out(_)
+            | CommandError::KeyUri(_)
+            | CommandError::Name(_) => Exit::Usage,
             CommandError::Pin(_) | CommandError::Login(_) => Exit::Pin,
             CommandError::Token(_) | CommandError::Signing(_) => Exit::Token,
             CommandError::Input(_) | CommandError::Refused(_) => Exit::Faults,

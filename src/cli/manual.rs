@@ -4,14 +4,13 @@ use std::io::{self, Write};
 
 use clap::CommandFactory;
 
-use super::{Cli, Failure};
+use super::{Cli, Failure, output};
 
 /// Prints the manual page with a section for each command.
 pub(super) fn print() -> Result<(), Failure> {
     let mut page = Vec::new();
     render(&mut page)?;
-    io::stdout().write_all(&page)?;
-    Ok(())
+    output::text(&String::from_utf8_lossy(&page))
 }
 
 fn render(page: &mut Vec<u8>) -> io::Result<()> {

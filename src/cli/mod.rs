@@ -7,6 +7,7 @@ mod error;
 mod exit;
 mod given;
 mod manual;
+mod out;
 mod output;
 mod p2pfl;
 mod report;
@@ -19,6 +20,7 @@ mod unlock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tonic::service::Routes;
@@ -28,6 +30,7 @@ use crate::supervisor::child::Role;
 
 pub use error::CommandError;
 pub use exit::Exit;
+pub use out::OutFault;
 pub(crate) use output::Failure;
 
 #[cfg(not(feature = "dangerous-unfiltered-bench"))]
@@ -37,6 +40,9 @@ const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " DANGEROUS: can leave out system call filters"
 );
+
+/// How long `run` waits, when it fails, for each few lines to be read.
+const READING: Duration = Duration::from_secs(1);
 
 /// A hardened node: mutual-TLS gRPC between peers, every private key inside a PKCS#11 token.
 #[derive(Debug, Parser)]
@@ -218,12 +224,16 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
         _ => {}
     }
     #[cfg(feature = "dangerous-unfiltered-bench")]
-    eprintln!("fastness: {}", crate::sandbox::UNFILTERED);
-    let cli = Cli::parse();
+    crate::telemetry::write_or_drop(
+        format!("fastness: {}\n", crate::sandbox::UNFILTERED).into_bytes(),
+    );
+    let cli = Cli::try_parse().unwrap_or_else(|error| unechoed::without_strays(error).exit());
+    // A service must end though nobody reads its log: its exit code says whether it may be started again.
+    let patience = matches!(cli.command, Command::Run(_)).then_some(READING);
     match dispatch(cli.command, cli.format) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            failure.print(cli.format);
+            failure.print(cli.format, patience);
             failure.exit.into()
         }
     }
@@ -251,13 +261,10 @@ fn dispatch(command: Command, format: Format) -> Result<(), Failure> {
         Command::P2pfl(command) => p2pfl::run(command, format),
         Command::SpkiPin(args) => Ok(spki_pin::run(args, format)?),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "fastness",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            // It panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "fastness", &mut script);
+            output::text(&String::from_utf8_lossy(&script))
         }
         Command::Man => manual::print(),
     }

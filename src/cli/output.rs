@@ -3,10 +3,11 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Exit, Format};
 use crate::fault::Fault;
-use crate::toml_faults;
+use crate::{telemetry, toml_faults};
 
 /// A failed command.
 #[derive(Debug)]
@@ -50,22 +51,34 @@ impl Failure {
         self
     }
 
-    /// Prints it.
-    pub(crate) fn print(&self, format: Format) {
-        if format == Format::Json {
-            let value = serde_json::json!({
-                "ok": false,
-                "exit": self.exit as u8,
-                "message": self.message,
-                "faults": self.faults,
-            });
-            let _ = text(&value.to_string());
-            return;
-        }
-        for fault in &self.faults {
-            eprintln!("{fault}");
-        }
-        eprintln!("fastness: {}", self.message);
+    /// Prints it, waiting for a slow reader no longer than `patience` at a time. What cannot be written is
+    /// lost: the exit code is the answer.
+    pub(crate) fn print(&self, format: Format, patience: Option<Duration>) {
+        let _ = match (format, patience) {
+            (Format::Json, None) => io::stdout().write_all(self.as_json().as_bytes()),
+            (Format::Human, None) => io::stderr().write_all(self.for_people().as_bytes()),
+            (Format::Json, Some(patience)) => {
+                telemetry::write_within(io::stdout(), self.as_json().as_bytes(), patience)
+            }
+            (Format::Human, Some(patience)) => {
+                telemetry::write_within(io::stderr(), self.for_people().as_bytes(), patience)
+            }
+        };
+    }
+
+    fn as_json(&self) -> String {
+        let value = serde_json::json!({
+            "ok": false,
+            "exit": self.exit as u8,
+            "message": self.message,
+            "faults": self.faults,
+        });
+        format!("{value}\n")
+    }
+
+    fn for_people(&self) -> String {
+        let faults = self.faults.iter().map(|fault| format!("{fault}\n"));
+        format!("{}fastness: {}\n", faults.collect::<String>(), self.message)
     }
 }
 
@@ -80,10 +93,17 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     text(&serde_json::to_string(value).map_err(io::Error::from)?)
 }
 
-/// Prints `text`. Whoever stopped reading (`| head`) has seen enough: that is no failure.
+/// Prints `text`.
 pub(super) fn text(text: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+    Ok(write(text)?)
+}
+
+/// Writes `text` and a line end to standard output. Whoever stopped reading (`| head`) has seen enough: that
+/// is no failure.
+pub(super) fn write(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{}", text.trim_end()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
 }

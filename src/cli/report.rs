@@ -1,11 +1,10 @@
 //! Printing a result, for people or for programs.
 
 use std::fmt::Display;
-use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{CommandError, Format};
+use super::{CommandError, Format, output};
 
 /// Prints `report` on standard output: its `Display` for people, one line of JSON for programs.
 pub(super) fn show(
@@ -18,8 +17,5 @@ pub(super) fn show(
             serde_json::to_string(report).map_err(|error| CommandError::Print(error.into()))?
         }
     };
-    let mut output = io::stdout().lock();
-    writeln!(output, "{line}")
-        .and_then(|()| output.flush())
-        .map_err(CommandError::Print)
+    output::write(&line).map_err(CommandError::Print)
 }

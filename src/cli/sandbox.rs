@@ -20,7 +20,7 @@ use crate::sandbox::{Maker, NEEDS, Profile, ProfileError, Reach, Role, Rule, Use
 pub(super) enum SandboxCommand {
     /// Show what each role of a node may do: system calls, Landlock, digests of the profiles, users.
     ///
-    /// With a configuration: for its tokens, its users and its own profiles (`profile` in [[token]],
+    /// With a configuration, whose PINs and certificates are not looked at: for its tokens, its users and its own profiles (`profile` in [[token]],
     /// `node_profile` and `supervisor_profile` in [sandbox]); and when its node runs, what each process
     /// really is, read from /proc for this answer.
     ///
@@ -208,7 +208,8 @@ pub(super) fn run(command: &SandboxCommand, format: Format) -> Result<(), Failur
 }
 
 fn show(args: &ShowArgs, format: Format) -> Result<(), Failure> {
-    let config = args.config.as_deref().map(Config::load).transpose();
+    let config = args.config.as_deref().map(Config::load_to_show);
+    let config = config.transpose();
     let config = config.map_err(|faults| Failure::faults("mend the faults above", faults))?;
     let asked = args
         .config

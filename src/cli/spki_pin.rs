@@ -1,7 +1,8 @@
 //! `fastness spki-pin`
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use crate::pki::{LARGEST, PkiError, read_at_most};
 use crate::policy::SpkiPin;
 use crate::secret::PinSource;
 use crate::token::KeyUri;
+use crate::token::uri::UriError;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -30,14 +32,46 @@ certificate of that key.";
 pub struct SpkiPinArgs {
     /// A certificate (the first in a PEM), a certificate request or a public key, PEM or DER; or the
     /// PKCS#11 URI of a key in a token
-    #[arg(value_name = "FILE|URI")]
-    of: String,
+    #[arg(value_name = "FILE|URI", value_parser = unechoed::<Of>())]
+    of: Of,
     /// PKCS#11 module of the token (absolute path); for a URI
     #[arg(long)]
     module: Option<PathBuf>,
     /// Where the token's PIN comes from: prompt, file:PATH, fd:N or credential:NAME; for a URI
-    #[arg(long, value_name = "SOURCE", default_value = "prompt", value_parser = unechoed::<PinSource>())]
-    pin: PinSource,
+    /// [default: prompt]
+    #[arg(long, value_name = "SOURCE", value_parser = unechoed::<PinSource>())]
+    pin: Option<PinSource>,
+}
+
+/// What to show the pin of.
+#[derive(Clone, Debug)]
+enum Of {
+    Key(KeyUri),
+    File(PathBuf),
+}
+
+/// Why an argument is neither. It is not repeated: it may hold a PIN.
+#[derive(Debug, thiserror::Error)]
+enum OfFault {
+    #[error(transparent)]
+    Uri(UriError),
+    #[error("a PIN is not taken here; give its source with --pin")]
+    HoldsPin,
+}
+
+impl FromStr for Of {
+    type Err = OfFault;
+
+    fn from_str(text: &str) -> Result<Self, OfFault> {
+        let plain = text.trim().to_ascii_lowercase();
+        if plain.starts_with("pkcs11:") {
+            text.trim().parse().map(Self::Key).map_err(OfFault::Uri)
+        } else if plain.contains("pin-value") {
+            Err(OfFault::HoldsPin)
+        } else {
+            Ok(Self::File(text.into()))
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -51,17 +85,24 @@ struct Report {
 /// # Errors
 /// [`CommandError`], by whose move it is.
 pub fn run(args: SpkiPinArgs, format: Format) -> Result<(), CommandError> {
-    let (source, pin) = if args.of.starts_with("pkcs11:") {
-        let key: KeyUri = args.of.parse().map_err(CommandError::KeyUri)?;
-        let module = args
-            .module
-            .ok_or_else(|| CommandError::Usage("a PKCS#11 URI needs --module PATH".to_owned()))?;
-        let key = open_key(&module, &key, args.pin)?;
-        ("token", SpkiPin::of_spki(key.spki_der()))
-    } else {
-        let bytes = read_at_most(Path::new(&args.of), LARGEST).map_err(PkiError::from)?;
-        let (source, pin) = pin::of_bytes(&bytes)?;
-        (name(source), pin)
+    let (source, pin) = match args.of {
+        Of::Key(key) => {
+            let needs = || CommandError::Usage("a PKCS#11 URI needs --module PATH".to_owned());
+            let module = args.module.ok_or_else(needs)?;
+            let key = open_key(&module, &key, args.pin.unwrap_or(PinSource::Prompt))?;
+            ("token", SpkiPin::of_spki(key.spki_der()))
+        }
+        Of::File(_) if args.module.is_some() || args.pin.is_some() => {
+            return Err(CommandError::Usage(
+                "--module and --pin are for a key in a token: name it by its PKCS#11 URI"
+                    .to_owned(),
+            ));
+        }
+        Of::File(file) => {
+            let bytes = read_at_most(&file, LARGEST).map_err(PkiError::from)?;
+            let (source, pin) = pin::of_bytes(&bytes)?;
+            (name(source), pin)
+        }
     };
     report::show(
         format,

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+pub(super) use keygen::Purpose;
+
 use super::unechoed::unechoed;
-use super::{Exit, Failure, Format};
+use super::{Exit, Failure, Format, OutFault};
 use crate::fault::chain;
 use crate::pki::PkiError;
 use crate::secret::{PinError, PinKind, PinSource, UserPin};
@@ -97,12 +99,18 @@ pub enum TokenCommandError {
     /// The command line.
     #[error("{0}")]
     Usage(String),
+    /// The file that the result is to be written to.
+    #[error(transparent)]
+    Out(#[from] OutFault),
     /// The PIN could not be had.
     #[error(transparent)]
     Pin(#[from] PinError),
     /// The two PINs that were typed differ.
     #[error("the two PINs that were typed differ; nothing was changed")]
     PinsDiffer,
+    /// The user would be the security officer.
+    #[error("the SO PIN and the user PIN are the same: give each its own; nothing was changed")]
+    PinsEqual,
     /// The module, the token or the key.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -121,7 +129,7 @@ impl From<TokenCommandError> for Failure {
                 return Self::faults(format!("key {key} is refused"), faults);
             }
             _ if error.is_about_the_pin() => Exit::Pin,
-            TokenCommandError::Usage(_) => Exit::Usage,
+            TokenCommandError::Usage(_) | TokenCommandError::Out(_) => Exit::Usage,
             TokenCommandError::Token(_) => Exit::Token,
             _ => Exit::Failed,
         };
@@ -139,7 +147,7 @@ impl TokenCommandError {
     /// Whether the PIN is at fault: its source, its reading, or the token's verdict about it.
     pub fn is_about_the_pin(&self) -> bool {
         match self {
-            Self::Pin(_) | Self::PinsDiffer => true,
+            Self::Pin(_) | Self::PinsDiffer | Self::PinsEqual => true,
             Self::Token(error) => error.is_pin_verdict(),
             _ => false,
         }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
 /// Reads a `T` by its `FromStr`, and says what is wrong without the value.
@@ -41,6 +41,31 @@ where
         let text = format!("invalid value for '{arg}': {fault}\n");
         Err(Error::raw(ErrorKind::ValueValidation, text).with_cmd(command))
     }
+}
+
+/// Takes out of a parser's error what nobody asked for: it may be a PIN (`--pin prompt 1234`). The names of
+/// options stay, so that a misspelt one can be seen.
+pub(super) fn without_strays(mut error: Error) -> Error {
+    let is_option =
+        |value: &ContextValue| matches!(value, ContextValue::String(text) if text.starts_with('-'));
+    match error.kind() {
+        ErrorKind::UnknownArgument
+            if !error.get(ContextKind::InvalidArg).is_some_and(is_option) =>
+        {
+            // It has the argument too: "to pass '…' as a value".
+            error.remove(ContextKind::Suggested);
+            error.insert(ContextKind::InvalidArg, unsaid());
+        }
+        ErrorKind::TooManyValues => {
+            error.insert(ContextKind::InvalidValue, unsaid());
+        }
+        _ => {}
+    }
+    error
+}
+
+fn unsaid() -> ContextValue {
+    ContextValue::String("…".to_owned())
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Reading the files that a configuration names, after looking at who may change or read them.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::fault::Fault;
+use crate::ownership::Exposed;
 
 /// Who besides its owner may do what with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub(super) enum Privacy {
     Public,
 }
 
+/// What nobody but owner and group may read, and only the owner may change, has none of these bits.
+const PRIVATE: u32 = 0o027;
 /// A file is at most so long: the peer policy's bound.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -29,35 +35,27 @@ pub(super) fn read(
 ) -> Result<String, Fault> {
     let shown = path.display();
     let fault = |problem: String, mend: String| Fault::new(key, problem, mend);
-    let mut file = std::fs::File::open(path).map_err(|error| cannot_open(path, key, &error))?;
+    let mut file = open(path).map_err(|error| cannot_open(path, key, &error))?;
     let metadata = file
         .metadata()
         .map_err(|error| fault(format!("cannot look at {shown}: {error}"), String::new()))?;
     if !metadata.is_file() {
         return Err(fault(
-            format!("{shown} is not a file"),
+            format!("{shown} is not a regular file"),
             "name a file".into(),
         ));
     }
-    let ourselves = rustix::process::geteuid().as_raw();
-    if metadata.uid() != 0 && metadata.uid() != ourselves {
-        faults.push(fault(
-            format!("{shown} belongs to user {}", metadata.uid()),
-            format!("it must belong to root or to user {ourselves}: chown it"),
-        ));
+    for exposed in Exposed::of(path, &metadata) {
+        // Who may read it is said together with who may change it.
+        if privacy == Privacy::Public || !matches!(exposed, Exposed::Mode { .. }) {
+            faults.push(fault(exposed.to_string(), exposed.mend()));
+        }
     }
-    let (forbidden, chmod, who) = match privacy {
-        Privacy::Private => (
-            0o027,
-            "chmod u=rw,g=r,o=",
-            "others may read it or change it",
-        ),
-        Privacy::Public => (0o022, "chmod go-w", "others may change it"),
-    };
-    if metadata.mode() & forbidden != 0 {
+    if privacy == Privacy::Private && metadata.mode() & PRIVATE != 0 {
+        let mode = metadata.mode() & 0o7777;
         faults.push(fault(
-            format!("{shown} has mode {:04o}: {who}", metadata.mode() & 0o7777),
-            format!("{chmod} {shown}"),
+            format!("{shown} has mode {mode:04o}: others may read it or change it"),
+            format!("chmod u=rw,g=r,o= {shown}"),
         ));
     }
     if metadata.len() > MAX_BYTES {
@@ -84,32 +82,18 @@ pub(super) fn read_administrators(
     let path = path
         .canonicalize()
         .map_err(|error| cannot_open(path, key, &error))?;
-    let ourselves = rustix::process::geteuid().as_raw();
-    for folder in path.ancestors().skip(1) {
-        let shown = folder.display();
-        let metadata =
-            std::fs::metadata(folder).map_err(|error| cannot_open(folder, key, &error))?;
-        // In a sticky folder, such as /tmp, others cannot move what is ours (chmod(1)).
-        let (open, sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
-        if metadata.uid() != 0 && metadata.uid() != ourselves {
-            faults.push(Fault::new(
-                key,
-                format!("the folder {shown} belongs to user {}", metadata.uid()),
-                "put the file where only root or this user can replace it",
-            ));
-        } else if open && !sticky {
-            faults.push(Fault::new(
-                key,
-                format!(
-                    "the folder {shown} has mode {:04o}: others may put another file there",
-                    metadata.mode() & 0o7777
-                ),
-                format!("chmod go-w {shown}"),
-            ));
-        }
+    let exposed = Exposed::on_the_way(&path).map_err(|error| cannot_open(&path, key, &error))?;
+    for exposed in exposed {
+        faults.push(Fault::new(key, exposed.to_string(), exposed.mend()));
     }
     let text = read(&path, Privacy::Public, key, faults)?;
     Ok((path, text))
+}
+
+/// Opens `path`, whatever it is, without waiting: a FIFO would, for whoever writes into it.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 fn cannot_open(path: &Path, key: &str, error: &std::io::Error) -> Fault {

@@ -3,8 +3,10 @@
 
 mod application;
 mod certificate;
+mod environment;
 mod files;
 mod limits;
+mod part;
 #[cfg(test)]
 mod sample;
 mod sandbox;
@@ -76,7 +78,7 @@ impl Config {
     /// # Errors
     /// Every fault found.
     pub fn load(file: &Path) -> Result<Self, Vec<Fault>> {
-        match Self::read(file) {
+        match Self::read(file, Aim::Start) {
             (Some(config), faults) if faults.is_empty() => Ok(config),
             (_, faults) => Err(faults),
         }
@@ -86,7 +88,7 @@ impl Config {
     /// sockets, and its tokens before the first that has a fault beside its keys. For `check` alone: what
     /// is faulty is left out, or has something in its place.
     pub(crate) fn load_to_try(file: &Path) -> (Option<Self>, Vec<Fault>) {
-        let (config, faults) = Self::read(file);
+        let (config, faults) = Self::read(file, Aim::Start);
         let config = config.and_then(|config| config.that_can_be_tried(&faults));
         (config, faults)
     }
@@ -110,7 +112,7 @@ impl Config {
     }
 
     /// What `file` says, with something in place of what is faulty, and every fault.
-    fn read(file: &Path) -> (Option<Self>, Vec<Fault>) {
+    fn read(file: &Path, aim: Aim) -> (Option<Self>, Vec<Fault>) {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let shown = file.display().to_string();
         let in_file = |fault: Fault| fault.in_file(&*shown);
@@ -124,28 +126,11 @@ impl Config {
             text: &text,
             folder: file.parent().unwrap_or(Path::new("/")),
             now: SystemTime::now(),
+            aim,
             faults,
         };
         let config = spec.map(|spec| reader.config(spec, file.clone()));
         (config, reader.faults.into_iter().map(in_file).collect())
-    }
-}
-
-impl Config {
-    /// The admin socket that `file` names, without checking the rest of it.
-    pub(crate) fn admin_socket(file: &Path) -> Result<PathBuf, Vec<Fault>> {
-        #[derive(serde::Deserialize)]
-        struct Spec {
-            admin: Option<PathBuf>,
-        }
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let shown = file.display().to_string();
-        // Only the socket's place is wanted here; `check` says what is wrong with the file.
-        let text = files::read(&file, Privacy::Private, "", &mut Vec::new())
-            .map_err(|fault| vec![fault.in_file(&*shown)])?;
-        let spec: Spec = toml_faults::parse(&text, &shown)?;
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        Ok(folder.join(spec.admin.unwrap_or_else(|| "admin.sock".into())))
     }
 }
 
@@ -155,7 +140,17 @@ struct Reader<'a> {
     /// Relative paths start here.
     folder: &'a Path,
     now: SystemTime,
+    aim: Aim,
     faults: Vec<Fault>,
+}
+
+/// What a configuration is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// To start a node: its PINs are to be had, its certificates in date, its peers' names looked up.
+    Start,
+    /// To show what it says: none of these.
+    Show,
 }
 
 impl Reader<'_> {
@@ -256,7 +251,15 @@ impl Reader<'_> {
         }
         let mut found = Vec::new();
         for (index, address) in addresses.get_ref().iter().enumerate() {
-            found.extend(self.parse::<SocketAddr>(address, &format!("listen[{index}]"), mend));
+            let key = format!("listen[{index}]");
+            let parsed = self.parse::<SocketAddr>(address, &key, mend);
+            if parsed.is_some_and(|parsed| parsed.port() == 0) {
+                self.fault(
+                    address,
+                    Fault::new(key, "has no port that a peer could name", mend),
+                );
+            }
+            found.extend(parsed);
         }
         found
     }
@@ -321,10 +324,8 @@ impl Reader<'_> {
         let shown = self.folder.join(path.get_ref()).display().to_string();
         match PeerPolicy::parse(&text) {
             Ok(policy) => {
-                let resolved = policy
-                    .hosts()
-                    .map(|host| (host.to_owned(), resolve(host)))
-                    .collect();
+                let hosts = policy.hosts().filter(|_| self.aim == Aim::Start);
+                let resolved = hosts.map(|host| (host.to_owned(), resolve(host))).collect();
                 Some((text, policy, resolved))
             }
             Err(faults) => {

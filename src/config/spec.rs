@@ -28,7 +28,6 @@ pub(super) struct Spec {
     pub(super) metrics: Option<Spanned<String>>,
     /// The application beside us; none by default.
     pub(super) application: Option<ApplicationSpec>,
-    #[serde(default)]
     pub(super) token: Vec<Spanned<TokenSpec>>,
     #[serde(default)]
     pub(super) limits: LimitsSpec,
@@ -64,7 +63,7 @@ pub(super) struct TokenSpec {
     pub(super) pin: Spanned<String>,
     /// The only environment that the module sees.
     #[serde(default)]
-    pub(super) environment: BTreeMap<String, String>,
+    pub(super) environment: BTreeMap<String, Spanned<String>>,
     /// Sessions to sign with.
     pub(super) sessions: Option<Spanned<u8>>,
     /// Milliseconds between two health probes, at most.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::Reader;
 use super::certificate::{self, OwnChain};
 use super::files::Privacy;
 use super::spec::{KeySpec, TokenSpec};
+use super::{Aim, Reader};
 use crate::fault::Fault;
 use crate::policy::{PeerId, SpkiPin};
 use crate::role::TlsRole;
@@ -115,7 +115,8 @@ impl Reader<'_> {
             "file:PATH, fd:N, credential:NAME or prompt",
         );
         let pin = pin.map(|source| source.relative_to(self.folder));
-        if let Some(Err(error)) = pin.as_ref().map(PinSource::open) {
+        let opened = pin.as_ref().filter(|_| self.aim == Aim::Start);
+        if let Some(Err(error)) = opened.map(PinSource::open) {
             self.fault(
                 &spec.pin,
                 Fault::new(
@@ -169,17 +170,7 @@ impl Reader<'_> {
                 "a key has one purpose: make a second one with `fastness token keygen --purpose client`",
             ));
         }
-        let folder = self.folder;
-        let environment = spec.environment.into_iter().map(|(name, value)| {
-            let path = folder.join(&value);
-            // A module's settings file may stand beside the configuration.
-            let value = if !value.is_empty() && path.exists() {
-                path.display().to_string()
-            } else {
-                value
-            };
-            (name, value)
-        });
+        let environment = self.environment(spec.environment, &format!("{place}.environment"));
         let files = self.token_files(&spec.files, &format!("{place}.files"));
         let user = self.user(spec.user.as_ref(), &format!("{place}.user"));
         let profile = self.own_profile(
@@ -194,7 +185,7 @@ impl Reader<'_> {
             module: spec.module.into_inner(),
             uri: uri?,
             pin: pin?,
-            environment: environment.collect(),
+            environment,
             sessions,
             probe_ms,
             keys,
@@ -229,6 +220,9 @@ impl Reader<'_> {
             },
             _ => None,
         };
+        if self.aim == Aim::Show {
+            return None;
+        }
         let certificate = format!("{place}.{role}.certificate");
         let chain = self.read(&spec.certificate, Privacy::Public, &certificate)?;
         match certificate::check(&chain, role, id, trust_anchors, self.now, &certificate) {

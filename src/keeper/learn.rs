@@ -41,7 +41,8 @@ pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fastness learner {}: {error}", std::process::id());
+            let line = format!("fastness learner {}: {error}\n", std::process::id());
+            telemetry::write_or_drop(line.into_bytes());
             ExitCode::FAILURE
         }
     }

@@ -34,7 +34,8 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log may not have been started yet.
-            eprintln!("fastness keeper {}: {error}", std::process::id());
+            let line = format!("fastness keeper {}: {error}\n", std::process::id());
+            telemetry::write_or_drop(line.into_bytes());
             ExitCode::FAILURE
         }
     }

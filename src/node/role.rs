@@ -42,7 +42,8 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log may not have been started yet.
-            eprintln!("fastness node {}: {error}", std::process::id());
+            let line = format!("fastness node {}: {error}\n", std::process::id());
+            telemetry::write_or_drop(line.into_bytes());
             ExitCode::FAILURE
         }
     }

@@ -87,11 +87,13 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Refuses a folder that has an authority already; call it before asking for a PIN.
+    /// Refuses a folder that has an authority already, or that others may change; call it before asking for
+    /// a PIN.
     ///
     /// # Errors
-    /// [`Refusal::AuthorityExists`].
+    /// [`Refusal::AuthorityExists`], or [`PkiError::Exposed`].
     pub fn vacant(dir: &Path) -> Result<(), PkiError> {
+        ours_alone(dir)?;
         let in_use = |name: &str, fresh: &[u8]| match std::fs::read(dir.join(name)) {
             Ok(bytes) => bytes != fresh,
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
@@ -148,8 +150,10 @@ impl Authority {
     /// Opens the authority in `dir` for reading.
     ///
     /// # Errors
-    /// When `ca.pem` or `authority.toml` is missing or damaged.
+    /// When `ca.pem` or `authority.toml` is missing or damaged; [`PkiError::Exposed`] when others may change
+    /// them or the records: they say which module is loaded and whose keys are certified.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        ours_alone(dir)?;
         let issuer = Issuer::from_bytes(&store::read_at_most(&dir.join(ROOT), LARGEST)?)?;
         let path = dir.join(SETTINGS);
         let bytes = store::read_at_most(&path, LARGEST)?;
@@ -181,6 +185,15 @@ impl Authority {
     /// Its certificate, as issuer.
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
+    }
+}
+
+/// Refuses a folder in which somebody else than root or we may change anything.
+fn ours_alone(dir: &Path) -> Result<(), PkiError> {
+    let names = [SETTINGS, ROOT, ISSUED, REVOKED, LIST_NUMBER, store::LOCK];
+    match store::exposed(dir, &names)? {
+        exposed if exposed.is_empty() => Ok(()),
+        exposed => Err(PkiError::Exposed(exposed)),
     }
 }
 

@@ -238,7 +238,7 @@ pub fn leaf(
 /// # Errors
 /// When it is not a certificate; [`Refusal::OtherIssuer`]; [`Refusal::OwnCertificate`] for the
 /// issuer's own.
-pub fn serial_if_issued_by(issuer: &Issuer, bytes: &[u8]) -> Result<Serial, PkiError> {
+pub fn if_issued_by(issuer: &Issuer, bytes: &[u8]) -> Result<(Serial, SpkiPin), PkiError> {
     let (certificate, der) = read(bytes)?;
     let content = certificate.tbs_certificate();
     if signed::verify(&der, &issuer.public_key).is_err() {
@@ -247,7 +247,12 @@ pub fn serial_if_issued_by(issuer: &Issuer, bytes: &[u8]) -> Result<Serial, PkiE
     if content.subject() == &issuer.name {
         return Err(Refusal::OwnCertificate.into());
     }
-    Ok(Serial::from_x509(content.serial_number())?)
+    let spki = content
+        .subject_public_key_info()
+        .to_der()
+        .map_err(PkiError::Encoding)?;
+    let serial = Serial::from_x509(content.serial_number())?;
+    Ok((serial, SpkiPin::of_spki(&spki)))
 }
 
 /// TBSCertificate, version 3 (RFC 5280 §4.1). The one of x509-cert cannot be filled from outside.

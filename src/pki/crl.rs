@@ -15,7 +15,8 @@ use super::error::PkiError;
 use super::moment::Moment;
 use super::serial::Serial;
 use super::signer::Signer;
-use super::{algorithm, armour, signed};
+use super::{algorithm, armour, as_text, signed};
+use crate::policy::SpkiPin;
 
 /// Why a certificate was revoked (RFC 5280 §5.3.1); those that an end entity can have and that are
 /// final.
@@ -52,6 +53,9 @@ pub struct Revoked {
     pub at: Moment,
     /// Why.
     pub reason: Reason,
+    /// Pin of its key; absent in the lines of older releases.
+    #[serde(default, with = "as_text::optional")]
+    pub spki_pin: Option<SpkiPin>,
 }
 
 /// What a new list says.

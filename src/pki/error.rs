@@ -8,6 +8,8 @@ use super::public_key::KeyError;
 use super::serial::{Serial, SerialError};
 use super::signer::SignerError;
 use super::store::StoreError;
+use crate::ownership::Exposed;
+use crate::policy::PeerId;
 use crate::role::TlsRole;
 
 /// Why a certificate, a request or a revocation list was not made or not accepted.
@@ -60,6 +62,9 @@ pub enum PkiError {
     /// The token did not sign.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// Others may change the authority's folder, and so what it certifies and which module it loads.
+    #[error("others may change the authority's folder")]
+    Exposed(Vec<Exposed>),
     /// A file could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -91,6 +96,17 @@ pub enum Refusal {
         /// The certificate that says so.
         serial: Serial,
     },
+    /// The key is already certified for another node.
+    #[error(
+        "this key already has a certificate for {id} ({serial}): a node has keys of its own, generate \
+         another key"
+    )]
+    OtherIdentity {
+        /// Whose key it is.
+        id: PeerId,
+        /// The certificate that says so.
+        serial: Serial,
+    },
     /// A certificate for this key was revoked because the key was compromised.
     #[error("this key was revoked as compromised ({serial}): generate a new one")]
     Compromised {
@@ -100,6 +116,15 @@ pub enum Refusal {
     /// The request is for the authority's own key.
     #[error("the request holds the authority's own key: a node needs a key of its own")]
     AuthorityKey,
+    /// The key that is to be the authority's is a node's.
+    #[error(
+        "the key's label says that it is a node's {role} key: an authority needs a key of its own, made \
+         with 'fastness token keygen --purpose ca'"
+    )]
+    NodesKey {
+        /// What it is for.
+        role: TlsRole,
+    },
     /// The authority's certificate has expired.
     #[error("the authority's certificate expired at {not_after}: make a new authority")]
     AuthorityExpired {

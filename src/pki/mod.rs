@@ -29,12 +29,13 @@ mod subject;
 #[cfg(test)]
 mod software_double;
 
+pub use crate::ownership::Exposed;
 pub use algorithm::identifier;
 pub use armour::LARGEST;
 pub use authority::{Authority, Issued, Settings};
 pub use error::{PkiError, Refusal};
 pub use moment::{Moment, MomentError};
-pub use names::{AuthorityName, DnsName, NameError};
+pub use names::{AuthorityName, CommonName, DnsName, NameError};
 pub use public_key::{KeyError, PublicKey};
 pub use serial::{Serial, SerialError};
 pub use signer::{Signer, SignerError};

@@ -18,6 +18,10 @@ pub struct DnsName(String);
 #[serde(into = "String", try_from = "String")]
 pub struct AuthorityName(String);
 
+/// The subject of a request: 1 to 64 printable characters (ub-common-name, RFC 5280 §A.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommonName(String);
+
 /// A name that cannot stand in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -98,6 +102,25 @@ fn dns_fault(text: &str) -> Option<&'static str> {
     None
 }
 
+impl CommonName {
+    /// The name as a text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CommonName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if is_common_name(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError::CommonName)
+        }
+    }
+}
+
 impl AuthorityName {
     /// The name as a text.
     pub fn as_str(&self) -> &str {
@@ -118,7 +141,7 @@ impl FromStr for AuthorityName {
 }
 
 /// Whether `text` can be a common name: 1 to 64 printable characters, no space at either end.
-pub(super) fn is_common_name(text: &str) -> bool {
+fn is_common_name(text: &str) -> bool {
     (1..=LONGEST_COMMON_NAME).contains(&text.chars().count())
         && text.trim() == text
         && !text.chars().any(char::is_control)
@@ -188,6 +211,14 @@ mod tests {
         assert!("Mesh root 1 — Köln".parse::<AuthorityName>().is_ok());
         for text in ["", " a", "a/b", "a\nb", &"x".repeat(65)] {
             assert!(text.parse::<AuthorityName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_subject_that_is_no_common_name_is_refused() {
+        assert!("a/b, Köln".parse::<CommonName>().is_ok());
+        for text in ["", " ", "a\nb", &"x".repeat(65)] {
+            assert!(text.parse::<CommonName>().is_err(), "{text:?}");
         }
     }
 

@@ -2,15 +2,21 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
+use crate::ownership::Exposed;
+
 /// How long a command waits for another one that works on the same folder. A token's slowest
 /// signature takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The file that one command at a time holds.
+pub(super) const LOCK: &str = "lock";
+/// Whatever the umask: what a group may change is not read again.
+const OURS_TO_CHANGE: u32 = 0o644;
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// A file that could not be read or written as it must be.
@@ -32,6 +38,12 @@ pub enum StoreError {
     /// Another command holds the folder.
     #[error("another fastness command is at work in {}: wait for it to end", .0.display())]
     Busy(PathBuf),
+    /// A FIFO or a folder is in the place of a file.
+    #[error("{} is not a regular file: restore it from a copy", .0.display())]
+    NotAFile(PathBuf),
+    /// Something else than a file has the name.
+    #[error("{} is not a regular file and is not replaced: choose another name", .0.display())]
+    NotReplaced(PathBuf),
     /// The file is larger than it can rightly be.
     #[error("{} is larger than {most} bytes: it is not what it should be", path.display())]
     TooLarge {
@@ -60,11 +72,15 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     write_with(path, bytes, RenameFlags::NOREPLACE)
 }
 
-/// Writes a file in the place of the one with this name, if any; readers see the old or the new.
+/// Writes a file in the place of the one with this name, if any; readers see the old or the new. A device, a
+/// FIFO, a folder or a link is not replaced: others use it by that name.
 ///
 /// # Errors
-/// [`StoreError::Io`].
+/// [`StoreError::NotReplaced`], or [`StoreError::Io`].
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(StoreError::NotReplaced(path.to_owned()));
+    }
     write_with(path, bytes, RenameFlags::empty())
 }
 
@@ -101,6 +117,7 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
+        .mode(OURS_TO_CHANGE)
         .open(draft)?;
     file.write_all(bytes)?;
     file.sync_all()
@@ -135,6 +152,35 @@ pub fn read_at_most(path: &Path, most: usize) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
+/// Who else may change what is in `folder` and in its files called `names`, or put others in their place. Of
+/// a folder that is not there yet, who may change where it will be.
+pub(super) fn exposed(folder: &Path, names: &[&str]) -> Result<Vec<Exposed>, StoreError> {
+    let look = |path: &Path| std::fs::metadata(path).map_err(failed("look at", path));
+    let way = |path: &Path| Exposed::on_the_way(path).map_err(failed("look at", path));
+    let Ok(real) = folder.canonicalize() else {
+        let folder = std::path::absolute(folder).map_err(failed("find", folder))?;
+        let there = folder.ancestors().find_map(|it| it.canonicalize().ok());
+        return way(&there.unwrap_or_default().join("new"));
+    };
+    let mut found = way(&real)?;
+    found.extend(Exposed::of(&real, &look(&real)?));
+    for name in names {
+        // What is missing is said by whoever reads it.
+        let Ok(file) = real.join(name).canonicalize() else {
+            continue;
+        };
+        let metadata = look(&file)?;
+        if !metadata.is_file() {
+            return Err(StoreError::NotAFile(file));
+        }
+        found.extend(Exposed::of(&file, &metadata));
+        if !file.starts_with(&real) {
+            found.extend(way(&file)?);
+        }
+    }
+    Ok(found)
+}
+
 /// Makes the folder, for its owner only, unless it is there.
 pub(super) fn folder(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new()
@@ -154,10 +200,11 @@ pub(super) struct Lock {
 impl Lock {
     /// Waits up to half a minute for the folder's lock file (flock(2)).
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join("lock");
+        let path = folder.join(LOCK);
         let file = OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(OURS_TO_CHANGE)
             .open(&path)
             .map_err(failed("open", &path))?;
         let until = Instant::now() + PATIENCE;
@@ -187,6 +234,10 @@ pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error)
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{FileType, Mode};
+
     use super::*;
 
     #[test]
@@ -206,6 +257,23 @@ mod tests {
             1,
             "a draft was left"
         );
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fifo, link) = (folder.path().join("fifo"), folder.path().join("link"));
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for path in [fifo.as_path(), &link, folder.path()] {
+            let before = path.symlink_metadata().unwrap().ino();
+            let replaced = replace(path, b"x");
+            assert!(
+                matches!(replaced, Err(StoreError::NotReplaced(_))),
+                "{replaced:?}"
+            );
+            assert_eq!(path.symlink_metadata().unwrap().ino(), before);
+        }
     }
 
     #[test]

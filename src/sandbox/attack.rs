@@ -38,7 +38,7 @@ impl Attack {
                 Ok(returned) => format!("it returned {returned}"),
                 Err(errno) => format!("errno {errno}"),
             };
-            let _ = telemetry::write_or_drop(format!("attack {name:?}: {outcome}\n").into_bytes());
+            telemetry::write_or_drop(format!("attack {name:?}: {outcome}\n").into_bytes());
         }
     }
 }

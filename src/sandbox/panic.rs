@@ -13,7 +13,7 @@ pub(super) fn abort_on_panic() {
             std::process::id(),
             thread.name().unwrap_or("?")
         );
-        let _ = telemetry::write_or_drop((line.replace('\n', " ") + "\n").into_bytes());
+        telemetry::write_or_drop((line.replace('\n', " ") + "\n").into_bytes());
         std::process::abort();
     }));
 }

@@ -43,7 +43,9 @@ pub enum PinError {
     },
     /// `credential:` outside a systemd unit.
     #[error(
-        "CREDENTIALS_DIRECTORY is not set: credential: works in a systemd unit with LoadCredential= or LoadCredentialEncrypted="
+        "CREDENTIALS_DIRECTORY is not set: credential: works in a systemd unit with LoadCredential= or \
+         LoadCredentialEncrypted=; from a shell, start the command with systemd-run --pipe -p \
+         LoadCredentialEncrypted=NAME:FILE"
     )]
     NoCredentials,
     /// Not a regular file (a folder, a device).

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -80,7 +81,7 @@ impl PinSource {
         let flags =
             OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-            rustix::io::Errno::LOOP => self.cannot_open(
+            Errno::LOOP => self.cannot_open(
                 errno,
                 "a symbolic link is not followed; name the file itself",
             ),
@@ -125,11 +126,32 @@ impl PinSource {
         Ok(fd)
     }
 
-    fn cannot_open(&self, errno: rustix::io::Errno, mend: &'static str) -> PinError {
+    fn cannot_open(&self, errno: Errno, mend: &'static str) -> PinError {
+        // What is there is surely a name; what is not may be the PIN itself (`file:1234`).
+        let is_there = matches!(errno, Errno::ACCESS | Errno::PERM | Errno::LOOP);
         PinError::Open {
-            source_name: self.to_string(),
+            source_name: if is_there {
+                self.to_string()
+            } else {
+                self.without_its_name()
+            },
             mend,
             cause: io::Error::from(errno),
+        }
+    }
+
+    /// What kind of source it is, and a file's folder.
+    fn without_its_name(&self) -> String {
+        match self {
+            Self::File(path) => {
+                let folder = path.parent().unwrap_or(Path::new(""));
+                format!("file:{}", folder.join("…").display())
+            }
+            // No PIN is so short.
+            Self::Fd(number @ ..1000) => format!("fd:{number}"),
+            Self::Fd(_) => "fd:…".into(),
+            Self::Credential(_) => "credential:…".into(),
+            Self::Prompt => self.to_string(),
         }
     }
 }

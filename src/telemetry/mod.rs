@@ -4,6 +4,8 @@ mod lines;
 pub mod metrics;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -66,6 +68,8 @@ pub(crate) fn start(role: &str, setup: LogSetup) {
     let pid = std::process::id();
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
+        // It would say so on standard error, which may be what cannot be written to.
+        .log_internal_errors(false)
         .with_target(false);
     // A second start in one process (a library user that logs already) keeps the first.
     let _ = match setup.format {
@@ -87,23 +91,34 @@ pub(crate) fn start(role: &str, setup: LogSetup) {
     };
 }
 
+/// poll(2) promises room for PIPE_BUF bytes, and a write of at most so many is atomic.
+const PIPE_BUF: usize = 4096;
+
 /// Writes to standard error, but drops a line that would block: a full log pipe must never stall a
 /// role.
-pub(crate) fn write_or_drop(mut line: Vec<u8>) -> io::Result<()> {
-    // poll(2) promises room for PIPE_BUF bytes, and a write of at most so many is atomic.
-    const PIPE_BUF: usize = 4096;
-    let stderr = rustix::stdio::stderr();
-    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
-    let immediately = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    if poll(&mut ready, Some(&immediately))? == 1 {
-        if line.len() > PIPE_BUF {
-            line.truncate(PIPE_BUF - 1);
-            line.push(b'\n');
+pub(crate) fn write_or_drop(mut line: Vec<u8>) {
+    if line.len() > PIPE_BUF {
+        line.truncate(PIPE_BUF - 1);
+        line.push(b'\n');
+    }
+    let _ = write_within(rustix::stdio::stderr(), &line, Duration::ZERO);
+}
+
+/// Writes `text` to `output`, a piece at a time, as long as whoever reads it takes each within `patience`.
+pub(crate) fn write_within(
+    output: impl AsFd,
+    mut text: &[u8],
+    patience: Duration,
+) -> io::Result<()> {
+    let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+    while !text.is_empty() {
+        let mut ready = [PollFd::new(&output, PollFlags::OUT)];
+        if poll(&mut ready, Some(&patience))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        let _ = rustix::io::write(stderr, &line);
+        let piece = text.len().min(PIPE_BUF);
+        let written = rustix::io::write(&output, &text[..piece])?;
+        text = &text[written..];
     }
     Ok(())
 }
@@ -126,7 +141,7 @@ impl<'a> MakeWriter<'a> for LineWriter {
 impl Write for &LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let rest = &line[usize::from(self.instead_of_brace && line.starts_with(b"{"))..];
-        write_or_drop([self.prefix.as_bytes(), rest].concat())?;
+        write_or_drop([self.prefix.as_bytes(), rest].concat());
         Ok(line.len())
     }
 

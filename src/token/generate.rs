@@ -11,6 +11,7 @@ use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use super::error::TokenError;
 use super::gate::KeyEvidence;
 use super::key::Key;
+use super::key_label::KeyLabel;
 use super::locate;
 use super::mechanism;
 use super::module::Access;
@@ -21,14 +22,11 @@ use template::Templates;
 
 const GENERATING: &str = "generating a key";
 
-/// Longest label of a key that we make, in bytes.
-const LONGEST_LABEL: usize = 64;
-
 /// What key to make.
 #[derive(Clone, Debug)]
 pub struct KeySpec {
-    /// Its label (CKA_LABEL), 1 … 64 bytes without control characters. No other object may have it.
-    pub label: String,
+    /// Its label (CKA_LABEL). No other object may have it.
+    pub label: KeyLabel,
     /// Its CKA_ID; 16 random bytes when there is none. No other object may have it.
     pub id: Option<KeyId>,
     /// Its kind.
@@ -56,16 +54,15 @@ impl Token {
     /// [`TokenError::KeyUnusable`] when the name is taken or what was made does not pass.
     pub fn generate(&self, spec: &KeySpec) -> Result<Generated, TokenError> {
         let session = self.session()?;
-        check_label(&spec.label)?;
         check_support(&session, spec.kind)?;
         let id = match &spec.id {
             Some(id) => id.clone(),
             None => random_id()?,
         };
-        check_free(&session, &spec.label, &id)?;
-        let mut templates = Templates::new(spec.kind, &spec.label, &id);
+        check_free(&session, spec.label.as_str(), &id)?;
+        let mut templates = Templates::new(spec.kind, spec.label.as_str(), &id);
         let (public, private) = self.generate_patiently(spec.kind, &mut templates)?;
-        let name = KeyUri::new(session.token(), &spec.label, Some(id));
+        let name = KeyUri::new(session.token(), spec.label.as_str(), Some(id));
         match examine(&session, &name) {
             Ok((key, evidence)) => Ok(Generated {
                 key,
@@ -149,21 +146,6 @@ fn examine(session: &Session, name: &KeyUri) -> Result<(Key, KeyEvidence), Token
         })?;
     session.prove(&key)?;
     Ok((key, evidence))
-}
-
-fn check_label(label: &str) -> Result<(), TokenError> {
-    let problem = match label {
-        "" => "the label is empty".to_owned(),
-        long if long.len() > LONGEST_LABEL => {
-            format!("the label is longer than {LONGEST_LABEL} bytes")
-        }
-        odd if odd.chars().any(char::is_control) => "the label has control characters".to_owned(),
-        _ => return Ok(()),
-    };
-    Err(TokenError::KeyUnusable {
-        key: format!("\"{}\"", label.escape_debug()),
-        problem,
-    })
 }
 
 /// What the token offers, before it is asked.

@@ -14,6 +14,7 @@ use super::info::TokenInfo;
 use super::locate;
 use super::module::{Access, Loaded, Module};
 use super::session::Token;
+use super::turn::Turn;
 use super::uri::{KeyUri, TokenLabel, TokenUri};
 use crate::secret::{SoPin, UserPin};
 
@@ -36,7 +37,8 @@ pub struct Destroyed {
 
 impl Token {
     /// Initialises a free token of `module` (C_InitToken on a slot whose token is not initialised;
-    /// SoftHSM keeps one at hand) and sets the user PIN. `serial` chooses among several.
+    /// SoftHSM keeps one at hand) and sets the user PIN. `serial` chooses among several. One program of
+    /// this machine does so at a time.
     ///
     /// # Errors
     /// [`TokenError::CannotInitialise`] when a token has this label already or none is free;
@@ -50,6 +52,9 @@ impl Token {
     ) -> Result<Self, TokenError> {
         let (so, user) = (so_pin.expose_for_login(), user_pin.expose_for_login());
         let loaded = &module.loaded;
+        let _turn = Turn::take(module)?;
+        // What others have made since the module was loaded is not there for it yet.
+        loaded.restart()?;
         let slot = free_slot(loaded, label, serial)?;
         check_lengths(loaded, slot, [("SO PIN", so), ("user PIN", user)])?;
         let code = loaded.pin_calls.init_token(slot.id(), so, label.padded());
@@ -60,9 +65,9 @@ impl Token {
             done: format!("token \"{label}\" is initialised, but has no user PIN yet"),
             cause: Box::new(blame(label, error)),
         })?;
+        let wanted = made(loaded, slot, label)?;
         // The slot may have another number now.
         loaded.restart()?;
-        let wanted = TokenUri::by_label(label);
         let shown = std::time::Instant::now();
         loop {
             match module.token(&wanted) {
@@ -162,6 +167,17 @@ fn free_slot(
                 .join(", ")
         )),
     }
+}
+
+/// The name of the token that was just made in `slot`, with its serial number: another machine may have made
+/// one of the same label.
+fn made(loaded: &Loaded, slot: Slot, label: &TokenLabel) -> Result<TokenUri, TokenError> {
+    let info = loaded
+        .pkcs11
+        .get_token_info(slot)
+        .map_err(TokenError::call(INITIALISING))?;
+    let name = TokenInfo::of(&info).uri();
+    Ok(name.unwrap_or_else(|| TokenUri::by_label(label)))
 }
 
 /// Before C_InitToken, so that no half-made token is left behind.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{check_out, key_of, now};
+use super::{key_of, now};
 use crate::cli::unechoed::unechoed;
-use crate::cli::{CommandError, Format, report};
+use crate::cli::{CommandError, Format, out, report};
 use crate::pki::{Authority, Moment, PkiError, replace, write_new};
 use crate::secret::PinSource;
 
@@ -33,7 +33,7 @@ pub struct CrlArgs {
     /// File for the list (PEM)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replace the file: a list is renewed under its name
+    /// Replace the file: a list is renewed under its name. What is no regular file is not replaced
     #[arg(long)]
     force: bool,
     /// Days until readers must have a newer list
@@ -51,7 +51,7 @@ struct Report {
 }
 
 pub(super) fn run(args: CrlArgs, format: Format) -> Result<(), CommandError> {
-    check_out(&args.out, args.force)?;
+    out::check(&args.out, Some(args.force))?;
     let authority = Authority::open(&args.dir)?;
     let signer = key_of(&authority, args.pin)?;
     let now = now()?;

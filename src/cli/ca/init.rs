@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{fresh_serial, now, open_key};
+use crate::cli::token::Purpose;
 use crate::cli::unechoed::unechoed;
 use crate::cli::{CommandError, Format, report};
 use crate::pki::certificate::RootOrder;
-use crate::pki::{Authority, AuthorityName, Moment, Serial, Settings};
+use crate::pki::{Authority, AuthorityName, Moment, PkiError, Refusal, Serial, Settings};
 use crate::policy::SpkiPin;
+use crate::role::TlsRole;
 use crate::secret::PinSource;
 use crate::token::{KeyKind, KeyUri};
 
@@ -19,7 +21,8 @@ Example:
   fastness ca init --dir ca --module /usr/lib/softhsm/libsofthsm2.so \\
       --key 'pkcs11:token=ca;object=root' --pin file:ca.pin --name 'Mesh root'
 
-The key must be in the token already (fastness token keygen). The folder gets
+The key must be in the token already (fastness token keygen --purpose ca); one whose
+label says that it is a node's server or client key is refused. The folder gets
 ca.pem, which every peer takes as trust anchor, and the authority's records; no
 secret. Back it up: what is not recorded cannot be revoked by its serial number.";
 
@@ -61,7 +64,10 @@ struct Report {
 pub(super) fn run(args: InitArgs, format: Format) -> Result<(), CommandError> {
     Authority::vacant(&args.dir)?;
     let key = args.key;
+    // What the URI says is known before the PIN is.
+    no_nodes_key(key.label().unwrap_or_default())?;
     let signer = open_key(&args.module, &key, args.pin)?;
+    no_nodes_key(signer.key().label())?;
     let order = RootOrder {
         name: args.name.clone(),
         serial: fresh_serial()?,
@@ -85,6 +91,16 @@ pub(super) fn run(args: InitArgs, format: Format) -> Result<(), CommandError> {
         not_after: root.not_after,
     };
     report::show(format, &made)
+}
+
+/// Refuses a key whose label says that it signs handshakes: whoever may use it could make certificates.
+fn no_nodes_key(label: &str) -> Result<(), PkiError> {
+    let role = match Purpose::of_label(label) {
+        Some(Purpose::Server) => TlsRole::Server,
+        Some(Purpose::Client) => TlsRole::Client,
+        Some(Purpose::Ca) | None => return Ok(()),
+    };
+    Err(Refusal::NodesKey { role }.into())
 }
 
 impl fmt::Display for Report {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{check_out, fresh_serial, key_of, now};
+use super::{fresh_serial, key_of, now};
 use crate::cli::unechoed::unechoed;
-use crate::cli::{CommandError, Format, report};
+use crate::cli::{CommandError, Format, out, report};
 use crate::pki::certificate::LeafOrder;
 use crate::pki::request::Request;
 use crate::pki::{Authority, DnsName, Issued, LARGEST, PkiError, read_at_most, write_new};
@@ -23,7 +23,8 @@ Example:
 
 The request proves that the node has the key; names in it are ignored. What the
 certificate says is what stands on this command line. A key gets certificates for
-one profile only: a server and a client key are separate objects.";
+one profile and one identity only: a server and a client key are separate objects,
+and every node has its own.";
 
 /// Arguments of `fastness ca issue`.
 #[derive(Debug, clap::Args)]
@@ -76,7 +77,7 @@ struct Report {
 }
 
 pub(super) fn run(args: IssueArgs, format: Format) -> Result<(), CommandError> {
-    check_out(&args.out, false)?;
+    out::check(&args.out, None)?;
     let authority = Authority::open(&args.dir)?;
     let request = read_at_most(&args.csr, LARGEST).map_err(PkiError::from)?;
     let request = Request::from_bytes(&request)?;

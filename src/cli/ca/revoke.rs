@@ -16,7 +16,8 @@ Example:
   fastness ca crl --dir ca --pin file:ca.pin --out ca.crl --force
 
 Only records the revocation, so it needs no PIN; peers learn of it by the next list
-(fastness ca crl). A key that is revoked as compromised is never certified again.";
+(fastness ca crl). A key that is revoked as compromised is never certified again. A
+certificate that is revoked for another reason can be revoked as compromised later.";
 
 /// Arguments of `fastness ca revoke`.
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::cli::unechoed::unechoed;
-use crate::cli::{Exit, Failure, Format, output};
+use crate::cli::{Exit, Failure, Format, out, output};
 use crate::config::{Config, TokenConfig};
 use crate::control::{FromLearner, KeeperSetup, LearnerReport, LearnerSetup, frame};
 use crate::fault::{Fault, chain};
@@ -41,10 +41,7 @@ pub(crate) struct LearnArgs {
 
 pub(super) fn run(args: &LearnArgs, format: Format) -> Result<(), Failure> {
     // Before the PIN is tried; written without a race below all the same.
-    if args.out.exists() {
-        let text = format!("{} exists; choose another file", args.out.display());
-        return Err(Failure::new(Exit::Usage, text));
-    }
+    out::check(&args.out, None).map_err(|error| Failure::new(Exit::Usage, chain(&error)))?;
     let config = Config::load(&args.config)
         .map_err(|faults| Failure::faults("mend the faults above", faults))?;
     let (index, token) = chosen(&config, args.token.as_ref())?;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{ModuleArgs, PinArgs, TokenCommandError, log_in, say, token_of};
-use crate::cli::Format;
 use crate::cli::unechoed::unechoed;
-use crate::pki::{PkiError, replace, request, write_new};
+use crate::cli::{Format, out};
+use crate::pki::{CommonName, PkiError, replace, request, write_new};
 use crate::policy::SpkiPin;
 use crate::token::{KeyKind, KeyUri, TokenKey};
 
@@ -23,11 +23,11 @@ pub struct CsrArgs {
     pin: PinArgs,
     /// Common name in the request, 1 to 64 characters. The authority does not take names from it.
     #[arg(long, value_name = "NAME")]
-    subject: Option<String>,
+    subject: Option<CommonName>,
     /// File to write the request to. It must not exist yet.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replace the file if it exists.
+    /// Replace the file if it exists. What is no regular file is not replaced.
     #[arg(long)]
     force: bool,
 }
@@ -42,17 +42,10 @@ struct Output {
 
 pub(super) fn run(args: CsrArgs, format: Format) -> Result<(), TokenCommandError> {
     let token = token_of(&args.key)?;
-    // Before the PIN is tried; written without a race below all the same.
-    if !args.force && args.out.exists() {
-        let text = format!(
-            "{} exists; choose another file, or replace it with --force",
-            args.out.display()
-        );
-        return Err(TokenCommandError::Usage(text));
-    }
+    out::check(&args.out, Some(args.force))?;
     let key = TokenKey::within(log_in(&args.module, &token, &args.pin)?, &args.key)?;
     say::progress("Signing the request in the token");
-    let pem = request::build(&key, args.subject.as_deref())?;
+    let pem = request::build(&key, args.subject.as_ref())?;
     let write = if args.force { replace } else { write_new };
     write(&args.out, pem.as_bytes()).map_err(PkiError::from)?;
     let output = Output {

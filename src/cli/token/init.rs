@@ -54,6 +54,9 @@ pub(super) fn run(args: InitArgs, format: Format) -> Result<(), TokenCommandErro
         |fd, kind| UserPin::read(fd, kind),
         UserPin::matches,
     )?;
+    if so_pin.is_also(&pin) {
+        return Err(TokenCommandError::PinsEqual);
+    }
     say::progress("Initialising the token");
     let token = Token::init(&module, &label, args.serial.as_deref(), so_pin, pin)?;
     let output = Output {

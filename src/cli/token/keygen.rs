@@ -7,7 +7,7 @@ use super::{ModuleArgs, PinArgs, TokenCommandError, log_in, say};
 use crate::cli::Format;
 use crate::cli::unechoed::unechoed;
 use crate::policy::SpkiPin;
-use crate::token::{KeyEvidence, KeyId, KeyKind, KeySpec, KeyUri, TokenUri};
+use crate::token::{KeyEvidence, KeyId, KeyKind, KeyLabel, KeySpec, KeyUri, TokenUri};
 
 /// `fastness token keygen`
 #[derive(clap::Args, Debug)]
@@ -22,9 +22,9 @@ pub struct KeygenArgs {
     /// What the key is for. A key has one purpose.
     #[arg(long, value_enum)]
     purpose: Purpose,
-    /// The key's label, by which URIs name it [default: the purpose].
-    #[arg(long, value_name = "LABEL")]
-    label: Option<String>,
+    /// The key's label, by which URIs name it: 1 to 64 bytes [default: the purpose].
+    #[arg(long, value_name = "LABEL", value_parser = unechoed::<KeyLabel>())]
+    label: Option<KeyLabel>,
     /// The kind of key.
     #[arg(long, value_enum, default_value_t = Kind::P256)]
     kind: Kind,
@@ -36,7 +36,7 @@ pub struct KeygenArgs {
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Purpose {
+pub(in crate::cli) enum Purpose {
     /// The server side of handshakes.
     Server,
     /// The client side of handshakes.
@@ -76,11 +76,9 @@ pub(super) fn run(args: KeygenArgs, format: Format) -> Result<(), TokenCommandEr
             return Err(TokenCommandError::Usage(text));
         }
     };
-    let label = args
-        .label
-        .unwrap_or_else(|| args.purpose.as_str().to_owned());
+    let named = || args.purpose.as_str().parse().expect("a short word");
     let spec = KeySpec {
-        label,
+        label: args.label.unwrap_or_else(named),
         id,
         kind: args.kind.into(),
     };
@@ -131,7 +129,7 @@ impl Purpose {
     }
 
     /// The purpose that a label says by convention: `server`, or `server-2026`.
-    pub(super) fn of_label(label: &str) -> Option<Self> {
+    pub(in crate::cli) fn of_label(label: &str) -> Option<Self> {
         let first = label.split(['-', '_', ' ']).next()?;
         [Self::Server, Self::Client, Self::Ca]
             .into_iter()

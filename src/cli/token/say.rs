@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use super::TokenCommandError;
-use crate::cli::Format;
+use crate::cli::{Format, output};
 
 /// Prints `json` or `human`, whichever was asked for.
 pub(super) fn result(
@@ -13,12 +13,11 @@ pub(super) fn result(
     json: &impl Serialize,
     human: impl FnOnce() -> String,
 ) -> Result<(), TokenCommandError> {
-    let mut text = match format {
+    let text = match format {
         Format::Human => human(),
         Format::Json => serde_json::to_string(json).map_err(io::Error::from)?,
     };
-    text.push('\n');
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+    Ok(output::write(&text)?)
 }
 
 /// A word on what takes so long, if someone is watching.

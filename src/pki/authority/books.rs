@@ -11,7 +11,6 @@ use crate::pki::serial::Serial;
 use crate::pki::signer::Signer;
 use crate::pki::store::{self, Lock, StoreError};
 use crate::policy::SpkiPin;
-use crate::role::TlsRole;
 
 /// The records of an authority, locked against every other command.
 #[derive(Debug)]
@@ -42,8 +41,8 @@ impl Books<'_> {
     /// Issues a certificate for the key of `request`. It is in the records when this returns.
     ///
     /// # Errors
-    /// [`Refusal`] when the key is certified for the other role, was revoked as compromised, or is
-    /// the authority's own; [`PkiError`] when the token does not sign or a file cannot be written.
+    /// [`Refusal`] when the key is certified for the other role or another identity, was revoked as
+    /// compromised, or is the authority's own; [`PkiError`] when the token does not sign or a file cannot be written.
     pub fn issue(
         &mut self,
         signer: &dyn Signer,
@@ -51,7 +50,7 @@ impl Books<'_> {
         order: &LeafOrder,
     ) -> Result<(Issued, Built), PkiError> {
         let spki_pin = SpkiPin::of_spki(request.public_key().spki_der());
-        self.check_key(spki_pin, order.role)?;
+        self.check_key(spki_pin, order)?;
         if self.issuance(&order.serial).is_some() {
             return Err(Refusal::SerialUsed {
                 serial: order.serial.clone(),
@@ -74,39 +73,56 @@ impl Books<'_> {
         Ok((line, built))
     }
 
-    fn check_key(&self, spki_pin: SpkiPin, role: TlsRole) -> Result<(), Refusal> {
-        for earlier in self
-            .issued
-            .entries()
-            .iter()
-            .filter(|issued| issued.spki_pin == spki_pin)
-        {
+    fn check_key(&self, spki_pin: SpkiPin, order: &LeafOrder) -> Result<(), Refusal> {
+        if let Some(revoked) = self.compromised(spki_pin) {
+            return Err(Refusal::Compromised {
+                serial: revoked.serial.clone(),
+            });
+        }
+        let issued = self.issued.entries().iter();
+        for earlier in issued.filter(|issued| issued.spki_pin == spki_pin) {
             let serial = earlier.serial.clone();
-            if earlier.profile != role {
+            if earlier.profile != order.role {
                 return Err(Refusal::OtherRole {
                     role: earlier.profile,
                     serial,
                 });
             }
-            if self
-                .revocation(&serial)
-                .is_some_and(|it| it.reason == Reason::KeyCompromise)
-            {
-                return Err(Refusal::Compromised { serial });
+            if earlier.id != order.id {
+                return Err(Refusal::OtherIdentity {
+                    id: earlier.id.clone(),
+                    serial,
+                });
             }
         }
         Ok(())
     }
 
-    fn revocation(&self, serial: &Serial) -> Option<&Revoked> {
-        self.revoked
-            .entries()
-            .iter()
-            .find(|revoked| revoked.serial == *serial)
+    /// What says that this key is in other hands. Lines of older releases name no key, but a certificate.
+    fn compromised(&self, spki_pin: SpkiPin) -> Option<&Revoked> {
+        let is_about = |revoked: &Revoked| {
+            let issued = self.issuance(&revoked.serial);
+            revoked.spki_pin == Some(spki_pin) || issued.is_some_and(|it| it.spki_pin == spki_pin)
+        };
+        let mut lines = self.revoked.entries().iter();
+        lines.find(|revoked| revoked.reason == Reason::KeyCompromise && is_about(revoked))
+    }
+
+    /// The revocations in force, one for each certificate: since the first line about it, for the reason
+    /// of the last.
+    fn revocations(&self) -> Vec<Revoked> {
+        let mut in_force: Vec<Revoked> = Vec::new();
+        for line in self.revoked.entries() {
+            match in_force.iter_mut().find(|it| it.serial == line.serial) {
+                Some(earlier) => earlier.reason = line.reason,
+                None => in_force.push(line.clone()),
+            }
+        }
+        in_force
     }
 
     /// Records the revocation of a certificate by its serial number. It takes effect with the next
-    /// list.
+    /// list. One that is revoked for another reason can still be revoked as compromised.
     ///
     /// # Errors
     /// [`Refusal::UnknownSerial`], [`Refusal::AlreadyRevoked`], or a file that cannot be written.
@@ -123,6 +139,7 @@ impl Books<'_> {
             serial,
             at: now,
             reason,
+            spki_pin: Some(issued.spki_pin),
         })?;
         Ok(issued)
     }
@@ -140,22 +157,30 @@ impl Books<'_> {
         reason: Reason,
         now: Moment,
     ) -> Result<(Serial, Option<Issued>), PkiError> {
-        let serial = certificate::serial_if_issued_by(&self.authority.issuer, bytes)?;
+        let (serial, spki_pin) = certificate::if_issued_by(&self.authority.issuer, bytes)?;
         let issued = self.issuance(&serial).cloned();
         self.record(Revoked {
             serial: serial.clone(),
             at: now,
             reason,
+            spki_pin: Some(spki_pin),
         })?;
         Ok((serial, issued))
     }
 
+    /// A certificate is revoked once; afterwards it may still turn out that its key is in other hands.
     fn record(&mut self, revoked: Revoked) -> Result<(), PkiError> {
-        if let Some(earlier) = self.revocation(&revoked.serial) {
-            let (serial, since) = (revoked.serial, earlier.at);
-            return Err(Refusal::AlreadyRevoked { serial, since }.into());
+        let of_it = |line: &&Revoked| line.serial == revoked.serial;
+        let lines: Vec<&Revoked> = self.revoked.entries().iter().filter(of_it).collect();
+        let worse = revoked.reason == Reason::KeyCompromise
+            && lines.iter().all(|it| it.reason != Reason::KeyCompromise);
+        match lines.first() {
+            Some(first) if !worse => {
+                let (serial, since) = (revoked.serial, first.at);
+                Err(Refusal::AlreadyRevoked { serial, since }.into())
+            }
+            _ => Ok(self.revoked.push(revoked)?),
         }
-        Ok(self.revoked.push(revoked)?)
     }
 
     fn issuance(&self, serial: &Serial) -> Option<&Issued> {
@@ -183,14 +208,14 @@ impl Books<'_> {
             number,
             now,
             days,
-            revoked: self.revoked.entries(),
+            revoked: &self.revocations(),
         };
         Ok((number, crl::build(signer, &self.authority.issuer, &order)?))
     }
 
     /// How many certificates are revoked.
     pub fn revoked(&self) -> usize {
-        self.revoked.entries().len()
+        self.revocations().len()
     }
 
     fn next_list_number(&self) -> Result<u64, StoreError> {

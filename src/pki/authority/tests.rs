@@ -1,3 +1,6 @@
+use der::DecodePem;
+use x509_cert::crl::CertificateList;
+
 use super::*;
 use crate::pki::certificate::LeafOrder;
 use crate::pki::crl::Reason;
@@ -129,6 +132,76 @@ fn a_compromised_key_is_not_certified_again_but_a_superseded_one_is() {
             "{reason}"
         );
     }
+}
+
+#[test]
+fn a_key_is_certified_for_one_identity() {
+    let mut bench = Bench::new();
+    let key = SoftwareDouble::generate(KeyKind::P256);
+    let (issued, _) = bench.issue(&key, TlsRole::Server).unwrap();
+    let mut order = bench.order(TlsRole::Server);
+    order.id = "spiffe://mesh.example/node/other".parse().unwrap();
+    let authority = bench.authority();
+    let mut books = authority.lock().unwrap();
+    let refused = refusal(books.issue(&bench.key, &asks(&key), &order));
+    let (id, serial) = (issued.id.clone(), issued.serial);
+    assert_eq!(refused, Refusal::OtherIdentity { id, serial });
+    order.id = issued.id;
+    books.issue(&bench.key, &asks(&key), &order).unwrap();
+}
+
+#[test]
+fn a_revoked_certificates_key_may_turn_out_to_be_compromised_later() {
+    let mut bench = Bench::new();
+    let key = SoftwareDouble::generate(KeyKind::P256);
+    let (issued, _) = bench.issue(&key, TlsRole::Client).unwrap();
+    for reason in [Reason::Unspecified, Reason::KeyCompromise] {
+        bench.revoke(&issued.serial, reason).unwrap();
+    }
+    for reason in [Reason::KeyCompromise, Reason::Superseded] {
+        let again = refusal(bench.revoke(&issued.serial, reason));
+        assert!(matches!(again, Refusal::AlreadyRevoked { .. }), "{again:?}");
+    }
+    let refused = refusal(bench.issue(&key, TlsRole::Client));
+    let serial = issued.serial.clone();
+    assert_eq!(refused, Refusal::Compromised { serial });
+
+    let authority = bench.authority();
+    let mut books = authority.lock().unwrap();
+    assert_eq!(books.revoked(), 1);
+    let (_, list) = books.list(&bench.key, now(), 7).unwrap();
+    let list: CertificateList = CertificateList::from_pem(list.pem).unwrap();
+    let entries = list.tbs_cert_list.revoked_certificates.unwrap();
+    assert_eq!(entries.len(), 1, "a certificate stands in a list once");
+    assert!(entries[0].crl_entry_extensions.is_some(), "its reason");
+}
+
+#[test]
+fn a_compromised_key_is_known_without_its_certificate_and_in_old_records() {
+    let mut bench = Bench::new();
+    let key = SoftwareDouble::generate(KeyKind::P256);
+    let (issued, built) = bench.issue(&key, TlsRole::Server).unwrap();
+    let records = std::fs::read(bench.folder.path().join(ISSUED)).unwrap();
+    std::fs::write(bench.folder.path().join(ISSUED), "").unwrap();
+    let revoke = |bytes: &[u8]| {
+        let authority = bench.authority();
+        let mut books = authority.lock().unwrap();
+        books.revoke_certificate(bytes, Reason::KeyCompromise, now())
+    };
+    revoke(built.pem.as_bytes()).unwrap();
+    let compromised = Refusal::Compromised {
+        serial: issued.serial.clone(),
+    };
+    assert_eq!(refusal(bench.issue(&key, TlsRole::Server)), compromised);
+
+    let old = format!(
+        r#"{{"serial":"{}","at":"{}","reason":"key-compromise"}}"#,
+        issued.serial,
+        now()
+    );
+    std::fs::write(bench.folder.path().join(ISSUED), records).unwrap();
+    std::fs::write(bench.folder.path().join(REVOKED), old + "\n").unwrap();
+    assert_eq!(refusal(bench.issue(&key, TlsRole::Server)), compromised);
 }
 
 #[test]

@@ -184,6 +184,10 @@ fn set(
         .ok()
         .filter(|text| !text.contains('\0'));
     let text = text.ok_or(UriError::NotText(name))?;
+    // A separator that was percent-encoded: it would be looked for, and shown, as a part of a name.
+    if text.to_ascii_lowercase().contains("pin-value") {
+        return Err(UriError::PinValue);
+    }
     match name {
         "token" => put(&mut found.token, name, text),
         "manufacturer" => put(&mut found.manufacturer, name, text),
