@@ -1,9 +1,9 @@
 //! One call, passed on.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -16,6 +16,7 @@ use http::{HeaderMap, Request, Uri};
 use super::head::clean;
 use super::pump::{Broken, Patience, pump};
 use super::refusal::is_grpc;
+use super::session::Settings;
 use super::{Code, Look, Pool, Refusal};
 
 /// How a call ended, for the counters.
@@ -58,7 +59,7 @@ pub(super) async fn exchange(
     mut respond: SendResponse<Bytes>,
     pool: &Pool,
     mut look: Option<Box<dyn Look>>,
-    stall: Duration,
+    settings: &Settings,
 ) -> Outcome {
     let grpc = is_grpc(request.headers());
     let (mut head, mut body) = request.into_parts();
@@ -98,8 +99,9 @@ pub(super) async fn exchange(
     };
     let mut down = None;
     let ended = {
-        let mut answering = pin!(answer(response, &mut respond, &mut down, stall));
-        let mut asking = pin!(pump(&mut body, &mut up, Patience::new(stall), look));
+        let mut answering = pin!(answer(response, &mut respond, &mut down, settings));
+        let patience = Patience::new(settings.stall());
+        let mut asking = pin!(pump(&mut body, &mut up, patience, look, &settings.lists));
         let mut asked = whole;
         loop {
             tokio::select! {
@@ -211,10 +213,27 @@ fn lost(error: &h2::Error) -> Told {
         // caller may send it again (RFC 9113 §8.7): h2 ends those calls with it that are above its
         // last stream, and lets the others go on.
         Some(_) if error.is_go_away() && error.is_remote() => Told::Reset(Reason::REFUSED_STREAM),
+        // h2 does not say what it found.
+        Some(Reason::PROTOCOL_ERROR) if error.is_reset() && error.is_library() => {
+            let broken =
+                "the answer breaks HTTP/2, or its headers are far above limits.header_list_bytes";
+            Told::Refusal(Refusal {
+                code: Code::Internal,
+                message: broken.into(),
+            })
+        }
         Some(reason) if error.is_reset() => Told::Reset(reason),
-        _ => Told::Refusal(Refusal::unavailable(
-            "the connection behind this call was lost",
-        )),
+        _ => {
+            let lost = "the connection behind this call was lost";
+            let refusal = match error.get_io() {
+                // We ended it, for what was sent.
+                Some(why) if why.kind() == io::ErrorKind::InvalidData => {
+                    Refusal::unavailable(format!("{lost}: {why}"))
+                }
+                _ => Refusal::unavailable(lost),
+            };
+            Told::Refusal(refusal)
+        }
     }
 }
 
@@ -223,7 +242,7 @@ async fn answer(
     mut response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     down: &mut Option<SendStream<Bytes>>,
-    stall: Duration,
+    settings: &Settings,
 ) -> Result<(), Broken> {
     let response = poll_fn(|context| {
         if let Poll::Ready(response) = Future::poll(std::pin::Pin::new(&mut response), context) {
@@ -235,12 +254,23 @@ async fn answer(
     })
     .await?;
     let (mut head, mut body) = response.into_parts();
+    let lists = &settings.lists;
+    lists.answer(&head.headers).map_err(Broken::Refused)?;
     clean(&mut head.headers);
     let whole = body.is_end_stream();
     let sent = respond.send_response(http::Response::from_parts(head, ()), whole);
     let down = down.insert(sent.map_err(|error| Broken::To(error.reason()))?);
     match whole {
         true => Ok(()),
-        false => pump(&mut body, down, Patience::new(stall), None).await,
+        false => {
+            pump(
+                &mut body,
+                down,
+                Patience::new(settings.stall()),
+                None,
+                lists,
+            )
+            .await
+        }
     }
 }

@@ -8,6 +8,7 @@ mod connect;
 mod exchange;
 mod frames;
 mod head;
+mod header_lists;
 pub(crate) mod health;
 mod hygiene;
 mod inspect;

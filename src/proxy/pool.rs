@@ -94,6 +94,7 @@ impl Pool {
             Other::Peer => watched,
             Other::Application => watched.trusting(),
         };
+        let watched = watched.bounding(self.settings.lists.encoded());
         let failed = |error: h2::Error| {
             tracing::debug!(%error, "the other side does not speak HTTP/2");
             Refusal::unavailable("the other side does not speak HTTP/2")
@@ -156,7 +157,14 @@ async fn keep(mut connection: Client, heard: Heard, settings: Arc<Settings>) {
             }
         }
     };
-    if let Err(error) = ended {
+    let Err(error) = ended else { return };
+    // We ended it, for what was sent.
+    let ours = |why: &std::io::Error| why.kind() == std::io::ErrorKind::InvalidData;
+    if error.get_io().is_some_and(ours)
+        && let Some(unlogged) = settings.lines.take(Instant::now())
+    {
+        tracing::warn!(%error, unlogged, "a connection was closed for what came on it");
+    } else {
         tracing::debug!(%error, "a connection of the proxy ended");
     }
 }

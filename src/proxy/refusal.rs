@@ -23,8 +23,20 @@ pub(crate) enum Code {
     DeadlineExceeded = 4,
     PermissionDenied = 7,
     ResourceExhausted = 8,
+    /// [`Self::ResourceExhausted`] too; HTTP has a status of its own for it.
+    HeaderListTooLarge,
     Unimplemented = 12,
+    Internal = 13,
     Unavailable = 14,
+}
+
+impl Code {
+    fn number(self) -> u16 {
+        match self {
+            Self::HeaderListTooLarge => Self::ResourceExhausted.number(),
+            code => code as u16,
+        }
+    }
 }
 
 impl Refusal {
@@ -39,7 +51,7 @@ impl Refusal {
     /// Trailers of a gRPC response (grpc/doc/PROTOCOL-HTTP2.md, Trailers).
     pub(super) fn trailers(&self) -> HeaderMap {
         let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from(self.code as u16));
+        trailers.insert("grpc-status", HeaderValue::from(self.code.number()));
         if let Ok(message) = percent_encoded(&self.message).parse() {
             trailers.insert("grpc-message", message);
         }
@@ -63,7 +75,9 @@ impl Refusal {
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Code::PermissionDenied => StatusCode::FORBIDDEN,
             Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::HeaderListTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Code::Unimplemented => StatusCode::NOT_FOUND,
+            Code::Internal => StatusCode::BAD_GATEWAY,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         if let Ok(mut body) = respond.send_response(response, false) {

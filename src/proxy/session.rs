@@ -14,10 +14,12 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 
 use super::exchange::{Outcome, exchange};
+use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
 use super::{ByteStream, Code, Look, Pool, Refusal, local};
 use crate::config::{Limits, size, size32};
+use crate::telemetry::Lines;
 use crate::telemetry::metrics::Tally;
 
 /// A stream that the other side opens and resets costs us work; after so many waiting resets the
@@ -44,6 +46,10 @@ pub(crate) struct Settings {
     age: Duration,
     stall: Duration,
     limits: Limits,
+    /// What bounds header lists.
+    pub(super) lists: HeaderLists,
+    /// About connections that did not end well.
+    pub(super) lines: Lines,
     /// Calls by direction and outcome.
     pub(crate) calls: Tally,
 }
@@ -52,13 +58,14 @@ impl Settings {
     /// What the configuration's limits mean for HTTP/2.
     pub(crate) fn new(limits: &Limits) -> Self {
         let small_frames = size(limits.connection_window_bytes).saturating_mul(SMALL_FRAMES);
+        let lists = HeaderLists::new(limits.header_list_bytes);
         let mut server = Builder::new();
         server
             .initial_window_size(size32(limits.stream_window_bytes))
             .initial_connection_window_size(size32(limits.connection_window_bytes))
             .max_concurrent_streams(size32(limits.streams))
             .max_frame_size(size32(limits.frame_bytes))
-            .max_header_list_size(size32(limits.header_list_bytes))
+            .max_header_list_size(lists.decoded())
             .data_frame_budget(small_frames)
             .max_pending_accept_reset_streams(PENDING_RESETS);
         let mut client = h2::client::Builder::new();
@@ -66,7 +73,7 @@ impl Settings {
             .initial_window_size(size32(limits.stream_window_bytes))
             .initial_connection_window_size(size32(limits.connection_window_bytes))
             .max_frame_size(size32(limits.frame_bytes))
-            .max_header_list_size(size32(limits.header_list_bytes))
+            .max_header_list_size(lists.decoded())
             .data_frame_budget(small_frames)
             .enable_push(false);
         Self {
@@ -77,6 +84,8 @@ impl Settings {
             age: Duration::from_millis(limits.connection_age_ms),
             stall: Duration::from_millis(limits.stall_ms),
             limits: limits.clone(),
+            lists,
+            lines: Lines::default(),
             calls: Tally::default(),
         }
     }
@@ -187,6 +196,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
     ) -> Result<(), Ended> {
         let settings = &self.settings;
         let (watched, heard) = Watched::server(stream);
+        let watched = watched.bounding(settings.lists.encoded());
         let watched = match self.direction {
             Direction::Egress => watched.mending(),
             Direction::Ingress => watched,
@@ -255,19 +265,22 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         mut respond: SendResponse<Bytes>,
     ) -> Outcome {
         let (mut head, body) = request.into_parts();
-        let target = match head.method {
+        let target = match (self.settings.lists.request(&head), &head.method) {
+            (Err(refusal), _) => Target::Refuse(refusal),
             // A way through to somewhere else (RFC 9113 §8.5), which nobody here offers.
-            Method::CONNECT => Target::Refuse(Refusal {
+            (Ok(()), &Method::CONNECT) => Target::Refuse(Refusal {
                 code: Code::Unimplemented,
                 message: "CONNECT is not passed on".into(),
             }),
-            _ => (self.route)(&mut head),
+            (Ok(()), _) => (self.route)(&mut head),
         };
         let request = http::Request::from_parts(head, body);
-        let stall = self.settings.stall;
+        let settings = &*self.settings;
         let outcome = match target {
-            Target::Pool(pool, look) => exchange(request, respond, &pool, look, stall).await,
-            Target::Local(routes) => return local::answer(request, respond, routes, stall).await,
+            Target::Pool(pool, look) => exchange(request, respond, &pool, look, settings).await,
+            Target::Local(routes) => {
+                return local::answer(request, respond, routes, settings.stall).await;
+            }
             Target::Refuse(refusal) => {
                 refusal.answer(&mut respond, is_grpc(request.headers()));
                 Outcome::Refused

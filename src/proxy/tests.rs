@@ -1,5 +1,7 @@
 //! Sessions over pipes, between callers and applications that do what no library lets them do.
 
+mod header_lists;
+
 use std::sync::Arc;
 use std::time::Duration;
 
