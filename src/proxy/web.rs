@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
@@ -19,6 +20,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tonic::body::Body;
 
 use super::head::take_out_hop_by_hop;
@@ -30,25 +32,41 @@ use super::{ByteStream, Upstream, clean};
 /// An answer, or the text of why there is none.
 pub(crate) type Answer = Result<Response<Body>, String>;
 
+/// How long a connection to the application is kept for the next request: while it is, no other peer has it.
+const KEPT: Duration = Duration::from_secs(1);
+/// Why a request had none.
+const FULL: &str =
+    "all connections to the application are busy (limits.connections, limits.peer_connections)";
+
 /// The application as an HTTP/1.1 server; its connections are kept for the next request.
 pub(crate) struct Web(Client<tower::util::BoxCloneSyncService<Uri, Held, io::Error>, Body>);
 
 impl Web {
     /// No connection is made yet. HTTP/1.1 needs one for each request under way: there are never more
-    /// than `most`, nor than `all` has room for; a request waits until one is free.
+    /// than `most`, nor than `all` has room for; a request waits until one is free,
+    /// as long as for the application itself.
     pub(crate) fn new(upstream: Upstream, most: usize, all: Arc<Semaphore>) -> Self {
         let own = Arc::new(Semaphore::new(most));
         let dial = tower::service_fn(move |_: Uri| {
             let (upstream, own, all) = (upstream.clone(), Arc::clone(&own), Arc::clone(&all));
             async move {
-                let own = own.acquire_owned().await.map_err(io::Error::other)?;
-                let all = all.acquire_owned().await.map_err(io::Error::other)?;
+                let room = async { (own.acquire_owned().await, all.acquire_owned().await) };
+                let (Ok(own), Ok(all)) =
+                    timeout(upstream.patience(), room).await.map_err(|late| {
+                        upstream.unreachable(FULL);
+                        io::Error::new(io::ErrorKind::ResourceBusy, late)
+                    })?
+                else {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                };
                 let stream = upstream.connect().await.map_err(io::Error::other)?;
                 Ok(Held(TokioIo::new(stream), own, all))
             }
         });
         let dial = tower::util::BoxCloneSyncService::new(dial);
-        Self(Client::builder(TokioExecutor::new()).build(dial))
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(KEPT);
+        Self(client.build(dial))
     }
 
     /// Asks the application.
@@ -63,14 +81,26 @@ impl Web {
         *request.uri_mut() = local(request.uri());
         *request.version_mut() = Version::HTTP_11;
         let answer = self.0.request(request).await.map_err(|error| {
+            let full = is_full(&error);
             let error = crate::fault::chain(&error).to_string();
             tracing::debug!(error, "the application gives no answer");
-            "the application behind this node gives no answer".to_owned()
+            match full {
+                true => FULL.to_owned(),
+                false => "the application behind this node gives no answer".to_owned(),
+            }
         })?;
         let mut answer = answer.map(|body| Body::new(CleanTrailers(body)));
         clean_all(answer.headers_mut());
         Ok(answer)
     }
+}
+
+/// Whether no connection was free.
+fn is_full(error: &hyper_util::client::legacy::Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::ResourceBusy)
 }
 
 /// The same path at a place that is never looked up.
