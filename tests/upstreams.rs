@@ -1,5 +1,6 @@
 //! Applications that speak no gRPC: HTTP/1.1, and any bytes.
 
+mod http;
 mod tcp;
 
 use std::process::Command;
@@ -40,6 +41,18 @@ fn joined(mesh: &Mesh, mode: &str, upstream: &str, egress: &str) -> (Node, Node)
         &format!("[application]\nmode = {mode:?}\negress = {{ a = {egress:?} }}\n"),
     );
     mesh.start_both()
+}
+
+/// So many calls come to be counted.
+#[track_caller]
+fn counted(node: &Node, direction: &str, outcome: &str, count: u32) {
+    let line = format!(
+        "fastness_proxied_calls_total{{direction={direction:?},outcome={outcome:?}}} {count}\n"
+    );
+    eventually(&line, || {
+        let metrics = String::from_utf8(node.admin(&["metrics"]).stdout).expect("text");
+        metrics.contains(&line).then_some(())
+    });
 }
 
 #[test]

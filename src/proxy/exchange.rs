@@ -133,7 +133,7 @@ pub(super) async fn exchange(
 }
 
 /// A request need not have an `:authority` (RFC 9113 §8.3.1), but h2 passes none on without.
-fn with_authority(uri: Uri, headers: &HeaderMap) -> Uri {
+pub(super) fn with_authority(uri: Uri, headers: &HeaderMap) -> Uri {
     if uri.authority().is_some() {
         return uri;
     }
@@ -198,11 +198,23 @@ impl End {
     }
 
     fn late(outcome: Outcome, what: &str) -> Self {
-        let refusal = Refusal {
-            code: Code::DeadlineExceeded,
-            message: format!("{what} (limits.stall_ms)"),
-        };
-        Self::new(outcome, Told::Refusal(refusal))
+        Self::new(outcome, Told::Refusal(late(what)))
+    }
+}
+
+/// Somebody takes too little.
+pub(super) fn late(what: &str) -> Refusal {
+    Refusal {
+        code: Code::DeadlineExceeded,
+        message: format!("{what} (limits.stall_ms)"),
+    }
+}
+
+/// What a caller hears of an error of the other side who knows no resets.
+pub(super) fn lost_in_words(error: &h2::Error) -> Refusal {
+    match lost(error) {
+        Told::Refusal(refusal) => refusal,
+        Told::Nothing | Told::Reset(_) => Refusal::unavailable("the other side ended the call"),
     }
 }
 

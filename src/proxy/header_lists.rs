@@ -86,7 +86,10 @@ impl HeaderLists {
             "trailers" => "the trailers are too large (limits.header_list_bytes)".into(),
             _ => format!("the headers of the {of} are too large (limits.header_list_bytes)"),
         };
-        let code = Code::HeaderListTooLarge;
+        let code = match of {
+            "request" => Code::HeaderListTooLarge,
+            _ => Code::AnswerTooLarge,
+        };
         Err(Refusal { code, message })
     }
 }
@@ -133,7 +136,7 @@ mod tests {
         // 8 fields of 7, 89 and 32 bytes.
         assert_eq!(lists.trailers(&fields(8, 89)), Ok(()));
         let refusal = lists.trailers(&fields(8, 90)).unwrap_err();
-        assert_eq!(refusal.code, Code::HeaderListTooLarge);
+        assert_eq!(refusal.code, Code::AnswerTooLarge);
         assert!(refusal.message.contains("limits.header_list_bytes"));
         // ":status" and its value are 42 more.
         assert_eq!(lists.answer(&fields(8, 83)), Ok(()));

@@ -17,7 +17,7 @@ use super::exchange::{Outcome, exchange};
 use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
-use super::{ByteStream, Code, Look, Pool, Refusal, local};
+use super::{ByteStream, Code, Look, Pool, Refusal, Web, local, translate};
 use crate::config::{Limits, size, size32};
 use crate::telemetry::Lines;
 use crate::telemetry::metrics::Tally;
@@ -121,6 +121,10 @@ impl Settings {
         self.stall
     }
 
+    pub(super) fn count(&self, direction: Direction, outcome: Outcome) {
+        self.calls.count(direction.name(), outcome.name());
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -130,10 +134,25 @@ impl Settings {
 pub(crate) enum Target {
     /// To whoever is behind this pool, if what is sent stands the look.
     Pool(Arc<Pool>, Option<Box<dyn Look>>),
-    /// To ourselves.
+    /// To an application that speaks HTTP/1.1.
+    Web(Arc<Web>),
+    /// To ourselves, who speak gRPC alone.
     Local(Routes),
     /// Nowhere.
     Refuse(Refusal),
+}
+
+impl Target {
+    /// For a call that is one of gRPC, or is not.
+    pub(super) fn for_grpc(self, grpc: bool) -> Self {
+        match self {
+            Self::Local(_) if !grpc => Self::Refuse(Refusal {
+                code: Code::Unimplemented,
+                message: "the node itself speaks gRPC alone".into(),
+            }),
+            target => target,
+        }
+    }
 }
 
 /// Who calls.
@@ -267,17 +286,14 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         let (mut head, body) = request.into_parts();
         let target = match (self.settings.lists.request(&head), &head.method) {
             (Err(refusal), _) => Target::Refuse(refusal),
-            // A way through to somewhere else (RFC 9113 §8.5), which nobody here offers.
-            (Ok(()), &Method::CONNECT) => Target::Refuse(Refusal {
-                code: Code::Unimplemented,
-                message: "CONNECT is not passed on".into(),
-            }),
+            (Ok(()), &Method::CONNECT) => Target::Refuse(Refusal::connect()),
             (Ok(()), _) => (self.route)(&mut head),
         };
         let request = http::Request::from_parts(head, body);
-        let settings = &*self.settings;
-        let outcome = match target {
+        let settings = &self.settings;
+        let outcome = match target.for_grpc(is_grpc(request.headers())) {
             Target::Pool(pool, look) => exchange(request, respond, &pool, look, settings).await,
+            Target::Web(web) => translate::to_web(request, respond, &web, settings).await,
             Target::Local(routes) => {
                 return local::answer(request, respond, routes, settings.stall).await;
             }
@@ -286,9 +302,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                 Outcome::Refused
             }
         };
-        self.settings
-            .calls
-            .count(self.direction.name(), outcome.name());
+        self.settings.count(self.direction, outcome);
         outcome
     }
 }
