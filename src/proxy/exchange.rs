@@ -72,7 +72,7 @@ pub(super) async fn exchange(
         return Outcome::Refused;
     }
     let ready = {
-        let mut ready = pin!(pool.ready());
+        let mut ready = pin!(pool.begin());
         let mut or_cancelled = pin!(poll_fn(|context| respond.poll_reset(context)));
         tokio::select! {
             biased;
@@ -80,8 +80,8 @@ pub(super) async fn exchange(
             _ = &mut or_cancelled => None,
         }
     };
-    let mut upstream = match ready {
-        Some(Ok(upstream)) => upstream,
+    let (mut upstream, _room) = match ready {
+        Some(Ok(begun)) => begun,
         Some(Err(refusal)) => {
             refusal.answer(&mut respond, grpc);
             return Outcome::Unreachable;

@@ -21,6 +21,7 @@ const CONTINUATION: u8 = 0x9;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
 const DATA: u8 = 0x0;
 /// A frame that does nothing for a call.
 const IDLE_FRAME: u32 = 10;
@@ -42,6 +43,8 @@ pub(super) struct Frames {
     padding: usize,
     idle: Bucket,
     resets: Bucket,
+    /// Whether the first frame is still to come, which a server must begin with.
+    opening: bool,
     /// Whether they cost nothing.
     trusted: bool,
     /// Bytes of the header block that is sent, and the most that it may have.
@@ -71,6 +74,7 @@ impl Frames {
             padding: 0,
             idle: Bucket::new(now),
             resets: Bucket::new(now),
+            opening: skip == 0,
             trusted: false,
             list: 0,
             most: usize::MAX,
@@ -149,6 +153,9 @@ impl Frames {
     fn begin(&mut self) -> io::Result<()> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        if std::mem::take(&mut self.opening) && kind != SETTINGS {
+            return Err(broken("the other side does not speak HTTP/2"));
+        }
         self.charge(kind, length)?;
         (self.part, self.skip, self.block, self.padding) = (Part::Skip, length, 0, 0);
         let Some(mender) = &mut self.mender else {
@@ -168,6 +175,14 @@ impl Frames {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The stream of frames ends here.
+    pub(super) fn end(&self) -> io::Result<()> {
+        match self.opening {
+            true => Err(broken("it ended before the other side spoke HTTP/2")),
+            false => Ok(()),
+        }
     }
 
     /// What a frame costs, or makes good for.
@@ -197,8 +212,7 @@ impl Frames {
     fn lengthen(&mut self, bytes: usize) -> io::Result<()> {
         self.list += bytes;
         if self.list > self.most {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
+            return Err(broken(
                 "a header block that is far above limits.header_list_bytes",
             ));
         }
@@ -213,10 +227,22 @@ impl Frames {
     }
 }
 
+/// What ends a connection, in words that its calls may hear.
+fn broken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    /// Behind the preface.
+    fn begun() -> Frames {
+        let mut frames = Frames::new(PREFACE, Instant::now());
+        frames.take(&mut [0; PREFACE]).unwrap();
+        frames
+    }
 
     fn frame(kind: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 0];
@@ -244,7 +270,7 @@ mod tests {
 
     /// Far in the future: nothing is forgiven for the time that the test takes.
     fn unforgiving() -> Frames {
-        let mut frames = Frames::new(0, Instant::now());
+        let mut frames = begun();
         frames.idle.refilled += Duration::from_secs(3600);
         frames.resets.refilled += Duration::from_secs(3600);
         frames
@@ -252,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_header_block_has_an_end_and_frames_of_who_is_trusted_cost_nothing() {
-        let mut frames = Frames::new(0, Instant::now());
+        let mut frames = begun();
         frames.bound(600);
         frames.trust();
         let whole = [frame(HEADERS, 200), frame(CONTINUATION, 200).repeat(2)].concat();
@@ -343,7 +369,7 @@ mod tests {
                 .unwrap();
             expected[at] = b'-';
             for cut in [1, 4, 1000] {
-                let mut frames = Frames::new(0, Instant::now());
+                let mut frames = begun();
                 frames.mend();
                 let mut got = sent.clone();
                 for piece in got.chunks_mut(cut) {

@@ -49,7 +49,7 @@ pub(crate) async fn watch(pool: &Pool, service: &str, well: watch::Sender<bool>)
 }
 
 async fn ask(pool: &Pool, service: &str) -> Option<ServingStatus> {
-    let mut upstream = pool.ready().await.ok()?;
+    let mut upstream = pool.ready().await.ok()?.send;
     let request = Request::builder()
         .method(Method::POST)
         .uri(Uri::from_static(

@@ -111,7 +111,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = &read {
             this.heard.note();
-            this.frames.take(&mut buffer.filled_mut()[before..])?;
+            let read = &mut buffer.filled_mut()[before..];
+            match read.is_empty() {
+                true => this.frames.end()?,
+                false => this.frames.take(read)?,
+            }
         }
         read
     }

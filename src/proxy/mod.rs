@@ -16,6 +16,7 @@ mod hygiene;
 mod inspect;
 mod local;
 mod moving;
+mod opening;
 mod pool;
 mod pump;
 mod refusal;

@@ -11,6 +11,7 @@ use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::hygiene::{Heard, Watched};
+use super::opening::{Ready, Room};
 use super::refusal::Refusal;
 use super::session::Settings;
 
@@ -49,7 +50,7 @@ pub(crate) struct Pool {
 
 /// The connection for the next call.
 struct Current {
-    send: SendRequest<Bytes>,
+    ready: Ready,
     /// When another takes its place.
     old: Instant,
 }
@@ -72,8 +73,15 @@ impl Pool {
         }
     }
 
-    /// What takes a request.
-    pub(super) async fn ready(&self) -> Result<SendRequest<Bytes>, Refusal> {
+    /// What takes a request, and the room for it: its caller holds that until the call has ended.
+    pub(super) async fn begin(&self) -> Result<(SendRequest<Bytes>, Room), Refusal> {
+        let ready = self.ready().await?;
+        let room = ready.room(&self.settings).await?;
+        Ok((ready.send, room))
+    }
+
+    /// The connection for the next call.
+    pub(super) async fn ready(&self) -> Result<Ready, Refusal> {
         if let Some((ready, Age::Young)) = self.usable().await {
             return Ok(ready);
         }
@@ -101,25 +109,31 @@ impl Pool {
         };
         let begun = self.settings.client().handshake(watched).await;
         let (send, connection) = begun.map_err(failed)?;
-        tokio::spawn(keep(connection, heard, Arc::clone(&self.settings)));
+        tokio::spawn(keep(
+            connection,
+            heard,
+            self.other,
+            Arc::clone(&self.settings),
+        ));
+        let ready = Ready::new(send);
         *self.current() = Some(Current {
-            send: send.clone(),
+            ready: ready.clone(),
             old: Instant::now() + self.settings.age(),
         });
-        send.ready().await.map_err(failed)
+        ready.ready().await.map_err(failed)
     }
 
-    async fn usable(&self) -> Option<(SendRequest<Bytes>, Age)> {
-        let (send, age) = {
+    async fn usable(&self) -> Option<(Ready, Age)> {
+        let (ready, age) = {
             let current = self.current();
             let current = current.as_ref()?;
             let age = match current.old <= Instant::now() {
                 true => Age::Old,
                 false => Age::Young,
             };
-            (current.send.clone(), age)
+            (current.ready.clone(), age)
         };
-        Some((send.ready().await.ok()?, age))
+        Some((ready.ready().await.ok()?, age))
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Option<Current>> {
@@ -130,7 +144,7 @@ impl Pool {
 type Client = h2::client::Connection<Watched<Box<dyn ByteStream>>, Bytes>;
 
 /// Drives a connection to its end: its own, or that of our patience.
-async fn keep(mut connection: Client, heard: Heard, settings: Arc<Settings>) {
+async fn keep(mut connection: Client, heard: Heard, with: Other, settings: Arc<Settings>) {
     let cut = tokio::time::sleep(settings.oldest());
     tokio::pin!(cut);
     let mut asked = false;
@@ -163,7 +177,7 @@ async fn keep(mut connection: Client, heard: Heard, settings: Arc<Settings>) {
     if error.get_io().is_some_and(ours)
         && let Some(unlogged) = settings.lines.take(Instant::now())
     {
-        tracing::warn!(%error, unlogged, "a connection was closed for what came on it");
+        tracing::warn!(?with, %error, unlogged, "a connection of the proxy was given up");
     } else {
         tracing::debug!(%error, "a connection of the proxy ended");
     }

@@ -1,6 +1,7 @@
 //! Sessions over pipes, between callers and applications that do what no library lets them do.
 
 mod header_lists;
+mod other_side;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,6 +17,7 @@ use tonic::body::Body;
 use super::bounded::{Bounded, clean_all};
 use super::exchange::{Outcome, late, lost_in_words, with_authority};
 use super::local::{Received, reply, send_body};
+use super::opening::Room;
 use super::pump::Broken;
 use super::refusal::is_grpc;
 use super::session::Settings;
@@ -60,7 +61,7 @@ pub(super) async fn to_pool(
     head.headers.remove(HOST);
     head.version = Version::HTTP_2;
     let whole = body.is_end_stream();
-    let mut upstream = pool.ready().await?;
+    let (mut upstream, room) = pool.begin().await?;
     let begun = upstream.send_request(Request::from_parts(head, ()), whole);
     let (response, up) = begun.map_err(|error| {
         tracing::debug!(%error, "a call could not be passed on");
@@ -85,6 +86,7 @@ pub(super) async fn to_pool(
         Body::new(Answering {
             body: Received(body),
             _upload: upload,
+            _room: room,
         })
     }))
 }
@@ -127,6 +129,7 @@ async fn send_request_body(
 struct Answering {
     body: Received,
     _upload: JoinSet<Result<(), Refusal>>,
+    _room: Room,
 }
 
 impl http_body::Body for Answering {
