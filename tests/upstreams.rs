@@ -1,5 +1,6 @@
 //! Applications that speak no gRPC: HTTP/1.1, and any bytes.
 
+mod http;
 mod tcp;
 
 use std::process::Command;
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 use crate::judges::python_peer;
 use crate::proxy::floods::flooder;
 use crate::support::node::signal;
-use crate::support::{Judge, Mesh, Node, free_port, id_of, python, run};
+use crate::support::{Judge, Mesh, Node, eventually, free_port, id_of, python, run};
 
 /// A web application of Python's standard library, HTTP/1.1 only; killed when dropped.
 fn web(address: &str) -> Judge {
@@ -40,6 +41,18 @@ fn joined(mesh: &Mesh, mode: &str, upstream: &str, egress: &str) -> (Node, Node)
         &format!("[application]\nmode = {mode:?}\negress = {{ a = {egress:?} }}\n"),
     );
     mesh.start_both()
+}
+
+/// So many calls come to be counted.
+#[track_caller]
+fn counted(node: &Node, direction: &str, outcome: &str, count: u32) {
+    let line = format!(
+        "fastness_proxied_calls_total{{direction={direction:?},outcome={outcome:?}}} {count}\n"
+    );
+    eventually(&line, || {
+        let metrics = String::from_utf8(node.admin(&["metrics"]).stdout).expect("text");
+        metrics.contains(&line).then_some(())
+    });
 }
 
 #[test]
@@ -141,6 +154,42 @@ fn an_answer_is_passed_on_while_it_is_made_and_a_drain_lets_it_end() {
     for node in [&a, &b] {
         assert!(!node.log().contains("cut off"), "{}", node.log());
     }
+}
+
+#[test]
+fn one_peers_idle_connections_are_in_nobodys_way_and_who_finds_none_hears_why() {
+    let mut mesh = Mesh::new();
+    let peer = python_peer(&mut mesh, "python", None);
+    let at = || format!("127.0.0.1:{}", free_port());
+    let (upstream, egress) = (at(), at());
+    let mut application = web(&upstream);
+    let limits = "drain_ms = 60000\nconnections = 4\npeer_connections = 4\nconnect_ms = 1000";
+    mesh.edit("a/node.toml", "drain_ms = 60000", limits);
+    let (a, _b) = joined(&mesh, "http", &upstream, &egress);
+    let url = format!("http://{egress}/slow");
+    let mut asking = [(); 4].map(|()| {
+        let mut curl = Judge::start(&mut curling(&["--no-buffer", &url]));
+        assert_eq!(curl.hear(), "first");
+        curl
+    });
+    let file = |name: &str| peer.folder.join(name).display().to_string();
+    let (certificate, key) = (file("client.pem"), file("client.key"));
+    let url = format!("https://{}/", a.address());
+    let ask = || curl(&["-k", "--cert", &certificate, "--key", &key, &url]);
+    let full = ask();
+    assert!(
+        full.contains("limits.peer_connections") && full.ends_with("503 HTTP/2"),
+        "{full}"
+    );
+    a.wait_log("all connections to the application are busy");
+    application.tell("go on");
+    for curl in &mut asking {
+        assert_eq!(curl.hear(), "second");
+    }
+    // They are idle now, and given up before somebody else has waited too long.
+    eventually("another peer is served", || {
+        ask().ends_with("200 HTTP/2").then_some(())
+    });
 }
 
 #[test]

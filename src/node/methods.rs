@@ -3,13 +3,11 @@
 
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode, Uri};
-use tonic::Status;
-use tonic::body::Body;
+use http::Uri;
 
 use super::{Node, PeerConnection};
 use crate::policy::Reason;
-use crate::proxy::{Code, Refusal, is_grpc};
+use crate::proxy::{Code, Refusal};
 
 /// What the peer is told, whatever it asked for.
 const REFUSED: &str = "this peer may not call this method";
@@ -20,7 +18,7 @@ impl Node {
     /// Whether the peer behind `connection` may call `path`; who may not is counted and logged.
     ///
     /// # Errors
-    /// Why not: the call ends with [`refusal`] or [`response`], and nobody hears of it.
+    /// Why not: the call ends with [`refusal`], and nobody hears of it.
     pub(super) fn may_call(&self, connection: &PeerConnection, path: &str) -> Result<(), Reason> {
         let Err(reason) = connection.may_call(path) else {
             return Ok(());
@@ -47,20 +45,10 @@ pub(super) fn path(uri: &Uri) -> &str {
     uri.path_and_query().map_or("", |path| path.as_str())
 }
 
-/// A refused call's end, on a connection that we pass on.
+/// A refused call's end.
 pub(super) fn refusal() -> Refusal {
     Refusal {
         code: Code::PermissionDenied,
         message: REFUSED.into(),
     }
-}
-
-/// A refused call's end, where hyper answers: trailers alone for gRPC.
-pub(super) fn response<B>(request: &Request<B>) -> Response<Body> {
-    if is_grpc(request.headers()) {
-        return Status::permission_denied(REFUSED).into_http();
-    }
-    let mut response = Response::new(Body::new(format!("{REFUSED}\n")));
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    response
 }

@@ -73,7 +73,7 @@ impl Node {
         let mut family = text.family(
             "fastness_proxied_calls_total",
             Kind::Counter,
-            "Calls that were passed on, by direction and how they ended.",
+            "Calls that were passed on, by direction and how they ended; with mode http, requests; with mode tcp, connections.",
         );
         for ((direction, outcome), count) in self.0.proxy.calls.snapshot() {
             family.sample(&[("direction", direction), ("outcome", outcome)], count);

@@ -154,6 +154,13 @@ fn done(of: Text, is_authority: bool) -> State {
     }
 }
 
+/// The same for a whole authority.
+pub(super) fn mended(authority: &[u8]) -> Vec<u8> {
+    let mut mended = authority.to_vec();
+    mended.iter_mut().for_each(mend);
+    mended
+}
+
 fn mend(byte: &mut u8) {
     // What a host and a port are made of (RFC 3986 §3.2.2).
     if !byte.is_ascii_alphanumeric() && !b"-._~:[]@".contains(byte) {
@@ -169,7 +176,7 @@ mod tests {
         [&[u8::try_from(text.len()).unwrap()], text].concat()
     }
 
-    fn mended(block: &[u8], cut: usize) -> Vec<u8> {
+    fn in_pieces(block: &[u8], cut: usize) -> Vec<u8> {
         let mut block = block.to_vec();
         let mut mender = Mender::default();
         mender.begin();
@@ -204,7 +211,7 @@ mod tests {
                 .concat()
             };
             for cut in [1, 3, 1000] {
-                assert_eq!(mended(&around(path), cut), around(host));
+                assert_eq!(in_pieces(&around(path), cut), around(host));
             }
         }
     }
@@ -213,14 +220,14 @@ mod tests {
     fn an_authority_stays_as_it_is() {
         for good in [&b"node-b.example:7443"[..], b"[::1]:1", b"user@host", b""] {
             let block = [&[0x41][..], &string(good)].concat();
-            assert_eq!(mended(&block, 2), block);
+            assert_eq!(in_pieces(&block, 2), block);
         }
     }
 
     proptest::proptest! {
         #[test]
         fn no_block_makes_it_panic(bytes: Vec<u8>) {
-            assert_eq!(mended(&bytes, 5).len(), bytes.len());
+            assert_eq!(in_pieces(&bytes, 5).len(), bytes.len());
         }
     }
 }

@@ -1,10 +1,10 @@
 //! One call, passed on.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -17,6 +17,7 @@ use http::{HeaderMap, Request, Uri};
 use super::head::clean;
 use super::pump::{Broken, Patience, pump};
 use super::refusal::is_grpc;
+use super::session::Settings;
 use super::{Code, Look, Pool, Refusal};
 
 /// How a call ended, for the counters.
@@ -59,7 +60,7 @@ pub(super) async fn exchange(
     mut respond: SendResponse<Bytes>,
     pool: &Arc<Pool>,
     mut look: Option<Box<dyn Look>>,
-    stall: Duration,
+    settings: &Settings,
 ) -> Outcome {
     let grpc = is_grpc(request.headers());
     let (mut head, mut body) = request.into_parts();
@@ -72,7 +73,7 @@ pub(super) async fn exchange(
         return Outcome::Refused;
     }
     let ready = {
-        let mut ready = pin!(pool.ready());
+        let mut ready = pin!(pool.begin());
         let mut or_cancelled = pin!(poll_fn(|context| respond.poll_reset(context)));
         tokio::select! {
             biased;
@@ -80,8 +81,8 @@ pub(super) async fn exchange(
             _ = &mut or_cancelled => None,
         }
     };
-    let mut upstream = match ready {
-        Some(Ok(upstream)) => upstream,
+    let (mut upstream, _room) = match ready {
+        Some(Ok(begun)) => begun,
         Some(Err(refusal)) => {
             refusal.answer(&mut respond, grpc);
             return Outcome::Unreachable;
@@ -99,8 +100,9 @@ pub(super) async fn exchange(
     };
     let mut down = None;
     let ended = {
-        let mut answering = pin!(answer(response, &mut respond, &mut down, stall));
-        let mut asking = pin!(pump(&mut body, &mut up, Patience::new(stall), look));
+        let mut answering = pin!(answer(response, &mut respond, &mut down, settings));
+        let patience = Patience::new(settings.stall());
+        let mut asking = pin!(pump(&mut body, &mut up, patience, look, &settings.lists));
         let mut asked = whole;
         loop {
             tokio::select! {
@@ -132,7 +134,7 @@ pub(super) async fn exchange(
 }
 
 /// A request need not have an `:authority` (RFC 9113 §8.3.1), but h2 passes none on without.
-fn with_authority(uri: Uri, headers: &HeaderMap) -> Uri {
+pub(super) fn with_authority(uri: Uri, headers: &HeaderMap) -> Uri {
     if uri.authority().is_some() {
         return uri;
     }
@@ -197,11 +199,23 @@ impl End {
     }
 
     fn late(outcome: Outcome, what: &str) -> Self {
-        let refusal = Refusal {
-            code: Code::DeadlineExceeded,
-            message: format!("{what} (limits.stall_ms)"),
-        };
-        Self::new(outcome, Told::Refusal(refusal))
+        Self::new(outcome, Told::Refusal(late(what)))
+    }
+}
+
+/// Somebody takes too little.
+pub(super) fn late(what: &str) -> Refusal {
+    Refusal {
+        code: Code::DeadlineExceeded,
+        message: format!("{what} (limits.stall_ms)"),
+    }
+}
+
+/// What a caller hears of an error of the other side who knows no resets.
+pub(super) fn lost_in_words(error: &h2::Error) -> Refusal {
+    match lost(error) {
+        Told::Refusal(refusal) => refusal,
+        Told::Nothing | Told::Reset(_) => Refusal::unavailable("the other side ended the call"),
     }
 }
 
@@ -212,10 +226,27 @@ fn lost(error: &h2::Error) -> Told {
         // caller may send it again (RFC 9113 §8.7): h2 ends those calls with it that are above its
         // last stream, and lets the others go on.
         Some(_) if error.is_go_away() && error.is_remote() => Told::Reset(Reason::REFUSED_STREAM),
+        // h2 does not say what it found.
+        Some(Reason::PROTOCOL_ERROR) if error.is_reset() && error.is_library() => {
+            let broken =
+                "the answer breaks HTTP/2, or its headers are far above limits.header_list_bytes";
+            Told::Refusal(Refusal {
+                code: Code::Internal,
+                message: broken.into(),
+            })
+        }
         Some(reason) if error.is_reset() => Told::Reset(reason),
-        _ => Told::Refusal(Refusal::unavailable(
-            "the connection behind this call was lost",
-        )),
+        _ => {
+            let lost = "the connection behind this call was lost";
+            let refusal = match error.get_io() {
+                // We ended it, for what was sent.
+                Some(why) if why.kind() == io::ErrorKind::InvalidData => {
+                    Refusal::unavailable(format!("{lost}: {why}"))
+                }
+                _ => Refusal::unavailable(lost),
+            };
+            Told::Refusal(refusal)
+        }
     }
 }
 
@@ -224,7 +255,7 @@ async fn answer(
     mut response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     down: &mut Option<SendStream<Bytes>>,
-    stall: Duration,
+    settings: &Settings,
 ) -> Result<(), Broken> {
     let response = poll_fn(|context| {
         if let Poll::Ready(response) = Future::poll(std::pin::Pin::new(&mut response), context) {
@@ -236,12 +267,23 @@ async fn answer(
     })
     .await?;
     let (mut head, mut body) = response.into_parts();
+    let lists = &settings.lists;
+    lists.answer(&head.headers).map_err(Broken::Refused)?;
     clean(&mut head.headers);
     let whole = body.is_end_stream();
     let sent = respond.send_response(http::Response::from_parts(head, ()), whole);
     let down = down.insert(sent.map_err(|error| Broken::To(error.reason()))?);
     match whole {
         true => Ok(()),
-        false => pump(&mut body, down, Patience::new(stall), None).await,
+        false => {
+            pump(
+                &mut body,
+                down,
+                Patience::new(settings.stall()),
+                None,
+                lists,
+            )
+            .await
+        }
     }
 }

@@ -3,10 +3,13 @@
 //! too much of it. What goes on for calls pays for such frames. Header bombs, floods of CONTINUATION and of
 //! empty DATA frames are bounded by h2 itself.
 
+mod bucket;
+
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::authority::Mender;
+use bucket::Bucket;
 
 /// What a client sends first (RFC 9113 §3.4).
 pub(super) const PREFACE: usize = 24;
@@ -18,11 +21,8 @@ const CONTINUATION: u8 = 0x9;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
 const DATA: u8 = 0x0;
-/// What the frames of a connection may cost at once.
-const BURST: u32 = 10_000;
-/// And then one more in this time.
-const PAUSE: Duration = Duration::from_millis(1);
 /// A frame that does nothing for a call.
 const IDLE_FRAME: u32 = 10;
 /// A call that is taken back makes work of two sides vain (CVE-2023-44487); one that is not makes good for
@@ -43,14 +43,14 @@ pub(super) struct Frames {
     padding: usize,
     idle: Bucket,
     resets: Bucket,
+    /// Whether the first frame is still to come, which a server must begin with.
+    opening: bool,
+    /// Whether they cost nothing.
+    trusted: bool,
+    /// Bytes of the header block that is sent, and the most that it may have.
+    list: usize,
+    most: usize,
     mender: Option<Mender>,
-}
-
-/// What frames of one kind have cost.
-#[derive(Debug)]
-struct Bucket {
-    used: u32,
-    refilled: Instant,
 }
 
 /// What comes next.
@@ -74,6 +74,10 @@ impl Frames {
             padding: 0,
             idle: Bucket::new(now),
             resets: Bucket::new(now),
+            opening: skip == 0,
+            trusted: false,
+            list: 0,
+            most: usize::MAX,
             mender: None,
         }
     }
@@ -81,6 +85,16 @@ impl Frames {
     /// Mends the authorities of calls from now on.
     pub(super) fn mend(&mut self) {
         self.mender = Some(Mender::default());
+    }
+
+    /// From now on frames cost nothing.
+    pub(super) fn trust(&mut self) {
+        self.trusted = true;
+    }
+
+    /// A header block of more than `most` bytes ends the connection from now on.
+    pub(super) fn bound(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// Counts the frames in the next `bytes`, and mends their authorities; the error ends the
@@ -139,18 +153,10 @@ impl Frames {
     fn begin(&mut self) -> io::Result<()> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        match kind {
-            HEADERS => {
-                self.resets.earn(CALL);
-                self.idle.earn(IDLE_FRAME);
-            }
-            DATA if length > 0 => self.idle.earn(IDLE_FRAME),
-            // GOAWAY and WINDOW_UPDATE come as they need.
-            DATA | 0x7 | 0x8 | CONTINUATION => {}
-            RST_STREAM => self.resets.charge(RESET, Instant::now())?,
-            // SETTINGS, PING, PRIORITY and unknown ones.
-            _ => self.idle.charge(IDLE_FRAME, Instant::now())?,
+        if std::mem::take(&mut self.opening) && kind != SETTINGS {
+            return Err(broken("the other side does not speak HTTP/2"));
         }
+        self.charge(kind, length)?;
         (self.part, self.skip, self.block, self.padding) = (Part::Skip, length, 0, 0);
         let Some(mender) = &mut self.mender else {
             return Ok(());
@@ -171,6 +177,48 @@ impl Frames {
         Ok(())
     }
 
+    /// The stream of frames ends here.
+    pub(super) fn end(&self) -> io::Result<()> {
+        match self.opening {
+            true => Err(broken("it ended before the other side spoke HTTP/2")),
+            false => Ok(()),
+        }
+    }
+
+    /// What a frame costs, or makes good for.
+    fn charge(&mut self, kind: u8, length: usize) -> io::Result<()> {
+        match kind {
+            HEADERS => {
+                self.resets.earn(CALL);
+                self.idle.earn(IDLE_FRAME);
+                self.list = 0;
+                self.lengthen(length)
+            }
+            CONTINUATION => self.lengthen(length),
+            DATA if length > 0 => {
+                self.idle.earn(IDLE_FRAME);
+                Ok(())
+            }
+            // GOAWAY and WINDOW_UPDATE come as they need.
+            DATA | 0x7 | 0x8 => Ok(()),
+            _ if self.trusted => Ok(()),
+            RST_STREAM => self.resets.charge(RESET, Instant::now()),
+            // SETTINGS, PING, PRIORITY and unknown ones.
+            _ => self.idle.charge(IDLE_FRAME, Instant::now()),
+        }
+    }
+
+    /// So many bytes more of a header block.
+    fn lengthen(&mut self, bytes: usize) -> io::Result<()> {
+        self.list += bytes;
+        if self.list > self.most {
+            return Err(broken(
+                "a header block that is far above limits.header_list_bytes",
+            ));
+        }
+        Ok(())
+    }
+
     /// So many bytes were sent to the other side. Whoever receives data may well answer each round trip of
     /// it with a PING, to learn how much the way holds (grpc-go does). Half of them count, so that the
     /// answer to a PING, of 17 bytes, does not pay for it.
@@ -179,39 +227,22 @@ impl Frames {
     }
 }
 
-impl Bucket {
-    fn new(now: Instant) -> Self {
-        Self {
-            used: 0,
-            refilled: now,
-        }
-    }
-
-    fn earn(&mut self, credit: u32) {
-        self.used = self.used.saturating_sub(credit);
-    }
-
-    fn charge(&mut self, cost: u32, now: Instant) -> io::Result<()> {
-        let since = now.saturating_duration_since(self.refilled);
-        let earned = since.as_millis() / PAUSE.as_millis();
-        if earned > 0 {
-            self.earn(u32::try_from(earned).unwrap_or(u32::MAX));
-            self.refilled = now;
-        }
-        if self.used + cost > BURST {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a flood of HTTP/2 control frames",
-            ));
-        }
-        self.used += cost;
-        Ok(())
-    }
+/// What ends a connection, in words that its calls may hear.
+fn broken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    /// Behind the preface.
+    fn begun() -> Frames {
+        let mut frames = Frames::new(PREFACE, Instant::now());
+        frames.take(&mut [0; PREFACE]).unwrap();
+        frames
+    }
 
     fn frame(kind: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 0];
@@ -239,10 +270,24 @@ mod tests {
 
     /// Far in the future: nothing is forgiven for the time that the test takes.
     fn unforgiving() -> Frames {
-        let mut frames = Frames::new(0, Instant::now());
+        let mut frames = begun();
         frames.idle.refilled += Duration::from_secs(3600);
         frames.resets.refilled += Duration::from_secs(3600);
         frames
+    }
+
+    #[test]
+    fn a_header_block_has_an_end_and_frames_of_who_is_trusted_cost_nothing() {
+        let mut frames = begun();
+        frames.bound(600);
+        frames.trust();
+        let whole = [frame(HEADERS, 200), frame(CONTINUATION, 200).repeat(2)].concat();
+        for _ in 0..2000 {
+            frames.take(&mut frame(0x6, 8).repeat(10)).unwrap();
+            frames.take(&mut whole.clone()).unwrap();
+        }
+        let error = frames.take(&mut frame(CONTINUATION, 1)).unwrap_err();
+        assert!(error.to_string().contains("limits.header_list_bytes"));
     }
 
     #[test]
@@ -324,7 +369,7 @@ mod tests {
                 .unwrap();
             expected[at] = b'-';
             for cut in [1, 4, 1000] {
-                let mut frames = Frames::new(0, Instant::now());
+                let mut frames = begun();
                 frames.mend();
                 let mut got = sent.clone();
                 for piece in got.chunks_mut(cut) {
@@ -332,16 +377,6 @@ mod tests {
                 }
                 assert_eq!(got, expected);
             }
-        }
-    }
-
-    #[test]
-    fn patience_comes_back() {
-        let mut bucket = Bucket::new(Instant::now());
-        let mut now = bucket.refilled;
-        for _ in 0..10_000 {
-            now += PAUSE;
-            bucket.charge(1, now).unwrap();
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn watch(pool: &Arc<Pool>, service: &str, well: watch::Sender<b
 }
 
 async fn ask(pool: &Arc<Pool>, service: &str) -> Option<ServingStatus> {
-    let mut upstream = pool.ready().await.ok()?;
+    let mut upstream = pool.ready().await.ok()?.send;
     let request = Request::builder()
         .method(Method::POST)
         .uri(Uri::from_static(

@@ -38,8 +38,7 @@ impl Heard {
 pub(crate) struct Watched<S> {
     stream: S,
     heard: Heard,
-    /// None when the other side is our own application: it is heard, and nothing else.
-    frames: Option<Frames>,
+    frames: Frames,
 }
 
 impl<S> Watched<S> {
@@ -50,15 +49,19 @@ impl<S> Watched<S> {
 
     /// Mends the authorities of calls: the other side may be on a unix socket.
     pub(super) fn mending(mut self) -> Self {
-        if let Some(frames) = &mut self.frames {
-            frames.mend();
-        }
+        self.frames.mend();
         self
     }
 
-    /// Counts nothing: the other side is trusted.
+    /// Holds no frame against the other side: it is trusted.
     pub(super) fn trusting(mut self) -> Self {
-        self.frames = None;
+        self.frames.trust();
+        self
+    }
+
+    /// No header block may have more than `most` bytes, whoever sends it.
+    pub(super) fn bounding(mut self, most: usize) -> Self {
+        self.frames.bound(most);
         self
     }
 
@@ -72,7 +75,7 @@ impl<S> Watched<S> {
         let watched = Self {
             stream,
             heard: heard.clone(),
-            frames: Some(Frames::new(skip, Instant::now())),
+            frames: Frames::new(skip, Instant::now()),
         };
         (watched, heard)
     }
@@ -115,8 +118,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             && buffer.filled().len() > before
         {
             this.heard.note();
-            if let Some(frames) = &mut this.frames {
-                frames.take(&mut buffer.filled_mut()[before..])?;
+            let read = &mut buffer.filled_mut()[before..];
+            match read.is_empty() {
+                true => this.frames.end()?,
+                false => this.frames.take(read)?,
             }
         }
         read
@@ -125,8 +130,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S> Watched<S> {
     fn count_written(&mut self, written: &Poll<io::Result<usize>>) {
-        if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, written) {
-            frames.sent(*bytes);
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.frames.sent(*bytes);
         }
     }
 }

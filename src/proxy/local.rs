@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use super::exchange::Outcome;
 use super::pump::{Broken, Patience, send};
 
 /// The body of a request as tonic reads it: the window grows as it is read.
-struct Received(RecvStream);
+pub(super) struct Received(pub(super) RecvStream);
 
 impl Body for Received {
     type Data = Bytes;
@@ -103,13 +103,14 @@ fn time_out(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-async fn reply(
+/// Answers with `response`.
+pub(super) async fn reply(
     response: Response<tonic::body::Body>,
     respond: &mut SendResponse<Bytes>,
     stall: Duration,
 ) -> Result<(), Broken> {
     let failed = |error: h2::Error| Broken::To(error.reason());
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let whole = body.is_end_stream();
     let mut stream = respond
         .send_response(Response::from_parts(head, ()), whole)
@@ -117,6 +118,16 @@ async fn reply(
     if whole {
         return Ok(());
     }
+    send_body(body, &mut stream, stall).await
+}
+
+/// Sends all of `body`, with its trailers.
+pub(super) async fn send_body(
+    mut body: tonic::body::Body,
+    stream: &mut SendStream<Bytes>,
+    stall: Duration,
+) -> Result<(), Broken> {
+    let failed = |error: h2::Error| Broken::To(error.reason());
     let mut patience = Patience::new(stall);
     let mut trailers: Option<HeaderMap> = None;
     loop {
@@ -131,7 +142,7 @@ async fn reply(
         .await?;
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => send(&mut stream, data, &mut patience).await?,
+                Ok(data) => send(stream, data, &mut patience).await?,
                 Err(frame) => trailers = frame.into_trailers().ok(),
             },
             Some(Err(_)) => {

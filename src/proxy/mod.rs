@@ -4,24 +4,29 @@
 //! as a whole, windows reach from end to end, and a cancelled call is cancelled on the other side.
 
 mod authority;
+mod bounded;
 mod connect;
 mod exchange;
 mod frames;
 mod head;
+mod header_lists;
 pub(crate) mod health;
+mod http1;
 mod hygiene;
 mod inspect;
 mod local;
 mod moving;
+mod opening;
 mod pool;
 mod pump;
 mod refusal;
 mod session;
 #[cfg(test)]
 mod tests;
+mod translate;
 pub(crate) mod tunnel;
 mod upstream;
-pub(crate) mod web;
+mod web;
 
 pub(crate) use connect::{Asked, asked};
 pub(crate) use head::{Caller, clean};
@@ -30,4 +35,4 @@ pub(crate) use pool::{ByteStream, Dial, Dialling, Other, Pool};
 pub(crate) use refusal::{Code, Refusal, is_grpc};
 pub(crate) use session::{Direction, Session, Settings, Target};
 pub(crate) use upstream::Upstream;
-pub(crate) use web::{Answer, Web};
+pub(crate) use web::Web;

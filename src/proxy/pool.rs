@@ -15,9 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::hygiene::{Heard, Watched};
+use super::opening::{Ready, Room};
 use super::refusal::Refusal;
 use super::session::Settings;
-use crate::telemetry::Lines;
 
 /// Both directions of a connection.
 pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -50,15 +50,14 @@ pub(crate) struct Pool {
     current: Mutex<Option<Current>>,
     /// One at a time.
     underway: Mutex<Option<Underway>>,
-    lines: Lines,
 }
 
 /// A dial that goes on when those who wait for it have left: a call's deadline is not the token's.
-type Underway = Shared<BoxFuture<'static, Result<SendRequest<Bytes>, Refusal>>>;
+type Underway = Shared<BoxFuture<'static, Result<Ready, Refusal>>>;
 
 /// The connection for the next call.
 struct Current {
-    send: SendRequest<Bytes>,
+    ready: Ready,
     /// When another takes its place.
     old: Instant,
 }
@@ -78,13 +77,19 @@ impl Pool {
             settings: Arc::clone(settings),
             current: Mutex::default(),
             underway: Mutex::default(),
-            lines: Lines::default(),
         }
     }
 
-    /// What takes a request. An old connection does until there is a new one: the token may be slow, or
+    /// What takes a request, and the room for it: its caller holds that until the call has ended.
+    pub(super) async fn begin(self: &Arc<Self>) -> Result<(SendRequest<Bytes>, Room), Refusal> {
+        let ready = self.ready().await?;
+        let room = ready.room(&self.settings).await?;
+        Ok((ready.send, room))
+    }
+
+    /// The connection for the next call. An old one does until there is a new one: the token may be slow, or
     /// away for a moment.
-    pub(super) async fn ready(self: &Arc<Self>) -> Result<SendRequest<Bytes>, Refusal> {
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<Ready, Refusal> {
         match self.usable().await {
             Some((ready, Age::Young)) => Ok(ready),
             Some((ready, Age::Old)) => {
@@ -110,7 +115,7 @@ impl Pool {
         dial
     }
 
-    async fn connect(&self) -> Result<SendRequest<Bytes>, Refusal> {
+    async fn connect(&self) -> Result<Ready, Refusal> {
         // Another dial may have ended since it was asked for.
         if let Some((ready, Age::Young)) = self.usable().await {
             return Ok(ready);
@@ -121,6 +126,7 @@ impl Pool {
             Other::Peer => watched,
             Other::Application => watched.trusting(),
         };
+        let watched = watched.bounding(self.settings.lists.encoded());
         let begun = async {
             let (send, mut connection) = self.settings.client().handshake(watched).await?;
             first_word(&mut connection, &heard).await?;
@@ -131,12 +137,18 @@ impl Pool {
             Ok(Err(error)) => return Err(self.mute(&error)),
             Err(_) => return Err(self.mute(&"nothing came in time")),
         };
-        tokio::spawn(keep(connection, heard, Arc::clone(&self.settings)));
+        tokio::spawn(keep(
+            connection,
+            heard,
+            self.other,
+            Arc::clone(&self.settings),
+        ));
+        let ready = Ready::new(send);
         *self.current() = Some(Current {
-            send: send.clone(),
+            ready: ready.clone(),
             old: Instant::now() + self.settings.age(),
         });
-        Ok(send)
+        Ok(ready)
     }
 
     /// The other side let us in, and then said nothing of HTTP/2.
@@ -144,23 +156,23 @@ impl Pool {
         if self.other == Other::Peer {
             return Refusal::unavailable(format!("the peer did not take the connection: {error}"));
         }
-        if let Some(unlogged) = self.lines.take(Instant::now()) {
+        if let Some(unlogged) = self.settings.lines.take(Instant::now()) {
             tracing::warn!(%error, unlogged, "the application does not speak HTTP/2: see application.mode");
         }
         Refusal::unavailable("the application behind this node does not speak HTTP/2")
     }
 
-    async fn usable(&self) -> Option<(SendRequest<Bytes>, Age)> {
-        let (send, age) = {
+    async fn usable(&self) -> Option<(Ready, Age)> {
+        let (ready, age) = {
             let current = self.current();
             let current = current.as_ref()?;
             let age = match current.old <= Instant::now() {
                 true => Age::Old,
                 false => Age::Young,
             };
-            (current.send.clone(), age)
+            (current.ready.clone(), age)
         };
-        Some((send.ready().await.ok()?, age))
+        Some((ready.ready().await.ok()?, age))
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Current>> {
@@ -182,7 +194,7 @@ async fn first_word(connection: &mut Client, heard: &Heard) -> Result<(), h2::Er
 }
 
 /// Drives a connection to its end: its own, or that of our patience.
-async fn keep(mut connection: Client, heard: Heard, settings: Arc<Settings>) {
+async fn keep(mut connection: Client, heard: Heard, with: Other, settings: Arc<Settings>) {
     let cut = tokio::time::sleep(settings.oldest());
     tokio::pin!(cut);
     let mut asked = false;
@@ -209,7 +221,14 @@ async fn keep(mut connection: Client, heard: Heard, settings: Arc<Settings>) {
             }
         }
     };
-    if let Err(error) = ended {
+    let Err(error) = ended else { return };
+    // We ended it, for what was sent.
+    let ours = |why: &std::io::Error| why.kind() == std::io::ErrorKind::InvalidData;
+    if error.get_io().is_some_and(ours)
+        && let Some(unlogged) = settings.lines.take(Instant::now())
+    {
+        tracing::warn!(?with, %error, unlogged, "a connection of the proxy was given up");
+    } else {
         tracing::debug!(%error, "a connection of the proxy ended");
     }
 }

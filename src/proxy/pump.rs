@@ -13,6 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::head::clean;
+use super::header_lists::HeaderLists;
 use super::{Look, Refusal};
 
 /// What is shorter is put together with what comes behind it while both have to wait.
@@ -71,6 +72,7 @@ pub(super) async fn pump(
     to: &mut SendStream<Bytes>,
     mut patience: Patience,
     mut look: Option<Box<dyn Look>>,
+    lists: &HeaderLists,
 ) -> Result<(), Broken> {
     let mut held = Held::default();
     let mut rest = Rest::Data;
@@ -105,6 +107,7 @@ pub(super) async fn pump(
     }
     let sent = match from.trailers().await.map_err(Broken::From)? {
         Some(mut trailers) => {
+            lists.trailers(&trailers).map_err(Broken::Refused)?;
             clean(&mut trailers);
             to.send_trailers(trailers)
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tonic::body::Body;
 
 /// A call that we answer ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +24,22 @@ pub(crate) enum Code {
     DeadlineExceeded = 4,
     PermissionDenied = 7,
     ResourceExhausted = 8,
+    /// [`Self::ResourceExhausted`] too; HTTP has a status of its own for it.
+    HeaderListTooLarge,
+    /// And for that of an answer.
+    AnswerTooLarge,
     Unimplemented = 12,
+    Internal = 13,
     Unavailable = 14,
+}
+
+impl Code {
+    fn number(self) -> u16 {
+        match self {
+            Self::HeaderListTooLarge | Self::AnswerTooLarge => Self::ResourceExhausted.number(),
+            code => code as u16,
+        }
+    }
 }
 
 impl Refusal {
@@ -36,10 +51,18 @@ impl Refusal {
         }
     }
 
+    /// A way through to somewhere else (RFC 9110 §9.3.6), which nobody here offers.
+    pub(super) fn connect() -> Self {
+        Self {
+            code: Code::Unimplemented,
+            message: "CONNECT is not passed on".into(),
+        }
+    }
+
     /// Trailers of a gRPC response (grpc/doc/PROTOCOL-HTTP2.md, Trailers).
     pub(super) fn trailers(&self) -> HeaderMap {
         let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from(self.code as u16));
+        trailers.insert("grpc-status", HeaderValue::from(self.code.number()));
         if let Ok(message) = percent_encoded(&self.message).parse() {
             trailers.insert("grpc-message", message);
         }
@@ -49,26 +72,44 @@ impl Refusal {
     /// Answers with it: a gRPC caller with a response of trailers only, another with an HTTP status.
     /// A caller that is gone does not hear it.
     pub(super) fn answer(&self, respond: &mut SendResponse<Bytes>, grpc: bool) {
+        let sent = respond.send_response(self.head(grpc), grpc);
+        if let (Ok(mut body), false) = (sent, grpc) {
+            let _ = body.send_data(Bytes::from(self.text()), true);
+        }
+    }
+
+    /// The same where hyper answers.
+    pub(super) fn response(&self, grpc: bool) -> Response<Body> {
+        let body = match grpc {
+            true => Body::empty(),
+            false => Body::new(self.text()),
+        };
+        self.head(grpc).map(|()| body)
+    }
+
+    fn text(&self) -> String {
+        format!("{}\n", self.message)
+    }
+
+    fn head(&self, grpc: bool) -> Response<()> {
         let mut response = Response::new(());
         if grpc {
             *response.headers_mut() = self.trailers();
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            let _ = respond.send_response(response, true);
-            return;
+            let kind = HeaderValue::from_static("application/grpc");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            return response;
         }
         *response.status_mut() = match self.code {
             Code::InvalidArgument => StatusCode::BAD_REQUEST,
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Code::PermissionDenied => StatusCode::FORBIDDEN,
             Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::HeaderListTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Code::Unimplemented => StatusCode::NOT_FOUND,
+            Code::Internal | Code::AnswerTooLarge => StatusCode::BAD_GATEWAY,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
-        if let Ok(mut body) = respond.send_response(response, false) {
-            let _ = body.send_data(Bytes::from(format!("{}\n", self.message)), true);
-        }
+        response
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use h2::Reason;
 use h2::server::{Builder, SendResponse};
@@ -15,10 +16,12 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use super::exchange::{Outcome, exchange};
+use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
-use super::{ByteStream, Code, Look, Pool, Refusal, local};
+use super::{ByteStream, Code, Look, Pool, Refusal, Web, local, translate};
 use crate::config::{Limits, size, size32};
+use crate::telemetry::Lines;
 use crate::telemetry::metrics::Tally;
 
 /// A stream that the other side opens and resets costs us work; after so many waiting resets the
@@ -45,6 +48,10 @@ pub(crate) struct Settings {
     age: Duration,
     stall: Duration,
     limits: Limits,
+    /// What bounds header lists.
+    pub(super) lists: HeaderLists,
+    /// About connections that did not end well.
+    pub(super) lines: Lines,
     /// Calls by direction and outcome.
     pub(crate) calls: Tally,
 }
@@ -53,13 +60,14 @@ impl Settings {
     /// What the configuration's limits mean for HTTP/2.
     pub(crate) fn new(limits: &Limits) -> Self {
         let small_frames = size(limits.connection_window_bytes).saturating_mul(SMALL_FRAMES);
+        let lists = HeaderLists::new(limits.header_list_bytes);
         let mut server = Builder::new();
         server
             .initial_window_size(size32(limits.stream_window_bytes))
             .initial_connection_window_size(size32(limits.connection_window_bytes))
             .max_concurrent_streams(size32(limits.streams))
             .max_frame_size(size32(limits.frame_bytes))
-            .max_header_list_size(size32(limits.header_list_bytes))
+            .max_header_list_size(lists.decoded())
             .data_frame_budget(small_frames)
             .max_pending_accept_reset_streams(PENDING_RESETS);
         let mut client = h2::client::Builder::new();
@@ -67,7 +75,7 @@ impl Settings {
             .initial_window_size(size32(limits.stream_window_bytes))
             .initial_connection_window_size(size32(limits.connection_window_bytes))
             .max_frame_size(size32(limits.frame_bytes))
-            .max_header_list_size(size32(limits.header_list_bytes))
+            .max_header_list_size(lists.decoded())
             .data_frame_budget(small_frames)
             .enable_push(false);
         Self {
@@ -78,6 +86,8 @@ impl Settings {
             age: Duration::from_millis(limits.connection_age_ms),
             stall: Duration::from_millis(limits.stall_ms),
             limits: limits.clone(),
+            lists,
+            lines: Lines::default(),
             calls: Tally::default(),
         }
     }
@@ -118,6 +128,10 @@ impl Settings {
         self.stall
     }
 
+    pub(super) fn count(&self, direction: Direction, outcome: Outcome) {
+        self.calls.count(direction.name(), outcome.name());
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -127,10 +141,25 @@ impl Settings {
 pub(crate) enum Target {
     /// To whoever is behind this pool, if what is sent stands the look.
     Pool(Arc<Pool>, Option<Box<dyn Look>>),
-    /// To ourselves.
+    /// To an application that speaks HTTP/1.1.
+    Web(Arc<Web>),
+    /// To ourselves, who speak gRPC alone.
     Local(Routes),
     /// Nowhere.
     Refuse(Refusal),
+}
+
+impl Target {
+    /// For a call that is one of gRPC, or is not.
+    pub(super) fn for_grpc(self, grpc: bool) -> Self {
+        match self {
+            Self::Local(_) if !grpc => Self::Refuse(Refusal {
+                code: Code::Unimplemented,
+                message: "the node itself speaks gRPC alone".into(),
+            }),
+            target => target,
+        }
+    }
 }
 
 /// Who calls.
@@ -228,6 +257,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
     ) -> Result<(), Ended> {
         let settings = &self.settings;
         let (watched, heard) = Watched::server(stream);
+        let watched = watched.bounding(settings.lists.encoded());
         let watched = match self.direction {
             Direction::Egress => watched.mending(),
             Direction::Ingress => watched,
@@ -269,7 +299,10 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                     };
                     match self.target(request) {
                         (request, Target::Pool(pool, look)) => {
-                            calls.push(self.pass_on(request, respond, pool, look));
+                            calls.push(Either::Left(self.pass_on(request, respond, pool, look)));
+                        }
+                        (request, Target::Web(web)) => {
+                            calls.push(Either::Right(self.translate(request, respond, web)));
                         }
                         (request, Target::Local(routes)) => {
                             local.spawn(local::answer(request, respond, routes, settings.stall));
@@ -303,15 +336,14 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         request: http::Request<h2::RecvStream>,
     ) -> (http::Request<h2::RecvStream>, Target) {
         let (mut head, body) = request.into_parts();
-        let target = match head.method {
-            // A way through to somewhere else (RFC 9113 §8.5), which nobody here offers.
-            Method::CONNECT => Target::Refuse(Refusal {
-                code: Code::Unimplemented,
-                message: "CONNECT is not passed on".into(),
-            }),
-            _ => (self.route)(&mut head),
+        let target = match (self.settings.lists.request(&head), &head.method) {
+            (Err(refusal), _) => Target::Refuse(refusal),
+            (Ok(()), &Method::CONNECT) => Target::Refuse(Refusal::connect()),
+            (Ok(()), _) => (self.route)(&mut head),
         };
-        (http::Request::from_parts(head, body), target)
+        let request = http::Request::from_parts(head, body);
+        let grpc = is_grpc(request.headers());
+        (request, target.for_grpc(grpc))
     }
 
     async fn pass_on(
@@ -321,8 +353,19 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         pool: Arc<Pool>,
         look: Option<Box<dyn Look>>,
     ) -> Outcome {
-        let outcome = exchange(request, respond, &pool, look, self.settings.stall).await;
-        self.count(outcome);
+        let outcome = exchange(request, respond, &pool, look, &self.settings).await;
+        self.settings.count(self.direction, outcome);
+        outcome
+    }
+
+    async fn translate(
+        &self,
+        request: http::Request<h2::RecvStream>,
+        respond: SendResponse<Bytes>,
+        web: Arc<Web>,
+    ) -> Outcome {
+        let outcome = translate::to_web(request, respond, &web, &self.settings).await;
+        self.settings.count(self.direction, outcome);
         outcome
     }
 
@@ -333,11 +376,6 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         refusal: &Refusal,
     ) {
         refusal.answer(&mut respond, is_grpc(request.headers()));
-        self.count(Outcome::Refused);
-    }
-
-    fn count(&self, outcome: Outcome) {
-        let direction = self.direction.name();
-        self.settings.calls.count(direction, outcome.name());
+        self.settings.count(self.direction, Outcome::Refused);
     }
 }

@@ -1,5 +1,8 @@
 //! Sessions over pipes, between callers and applications that do what no library lets them do.
 
+mod header_lists;
+mod other_side;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,8 +106,10 @@ fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&[0, 0, length, kind, 0], &stream.to_be_bytes()[..], payload].concat()
 }
 
-/// Reads up to the first frame of calls.
+/// Begins as a server does, and reads up to the first frame of calls.
 async fn read_call(stream: &mut DuplexStream) {
+    let settings = frame(SETTINGS, 0, b"");
+    stream.write_all(&settings).await.unwrap();
     stream.read_exact(&mut [0; 24]).await.unwrap();
     loop {
         let mut head = [0; 9];
@@ -144,8 +149,6 @@ async fn a_call_that_may_have_been_seen_is_never_offered_again() {
         let mut send = caller(proxied.caller, 65_535).await;
         let (answer, _) = send.send_request(call(), true).unwrap();
         let mut application = proxied.dialled.recv().await.unwrap();
-        let settings = frame(SETTINGS, 0, b"");
-        application.write_all(&settings).await.unwrap();
         read_call(&mut application).await;
         application.write_all(&sent).await.unwrap();
         application.shutdown().await.unwrap();

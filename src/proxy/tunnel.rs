@@ -1,13 +1,16 @@
 //! Any bytes, both ways: for an application that speaks neither gRPC nor HTTP.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional_with_sizes;
 
 use super::ByteStream;
+use super::bounded::Counted;
+use super::exchange::Outcome;
 use super::moving::Moving;
-use super::session::Settings;
+use super::session::{Direction, Settings};
 
 /// Bytes held in each direction.
 const BUFFER: usize = 64 << 10;
@@ -15,11 +18,35 @@ const BUFFER: usize = 64 << 10;
 /// either way for so long, he is not.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Joins the two until both have ended, or one of them takes nothing, or nothing moves, or it is old.
+/// Joins the two until both have ended, or one of them takes nothing, or nothing moves, or it is old. It counts as
+/// one call of `direction`.
 ///
 /// # Errors
-/// One of them broke off, or it is over.
-pub(crate) async fn join(
+/// `far` is not there, one of them broke off, or it is over.
+pub(crate) async fn join<F: ByteStream>(
+    near: impl ByteStream,
+    far: impl Future<Output = Result<F, String>>,
+    settings: &Arc<Settings>,
+    direction: Direction,
+) -> Result<(), String> {
+    let mut counted = Counted::new(settings, direction);
+    let far = match far.await {
+        Ok(far) => far,
+        Err(error) => {
+            counted.outcome = Outcome::Unreachable;
+            return Err(error);
+        }
+    };
+    let joined = both_ways(near, far, settings).await;
+    counted.outcome = match &joined {
+        Ok(()) => Outcome::Answered,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Outcome::Stalled,
+        Err(_) => Outcome::Broken,
+    };
+    joined.map_err(|error| error.to_string())
+}
+
+async fn both_ways(
     near: impl ByteStream,
     far: impl ByteStream,
     settings: &Settings,

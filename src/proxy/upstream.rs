@@ -63,8 +63,13 @@ impl Upstream {
         }
     }
 
+    /// How long somebody may wait for a connection.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// The place and the reason are the operator's; a peer hears that it is not there.
-    fn unreachable(&self, reason: &str) -> String {
+    pub(super) fn unreachable(&self, reason: &str) -> String {
         if let Some(unlogged) = self.lines.take(Instant::now()) {
             tracing::warn!(at = %self.place, reason, unlogged, "the application cannot be reached");
         }

@@ -21,10 +21,16 @@ class Echo(BaseHTTPRequestHandler):
         told = [self.folded(name) for name in ("x-fastness-peer-id", "x-fastness-pin-label", "x-own")]
         length = str(len(self.body())) if self.command == "PUT" else ""
         if self.path == "/host":
-            told = [self.headers.get("host", "-")]
+            told = [",".join(self.headers.get_all("host", ["-"]))]
+        if self.path == "/agent":
+            told = [",".join(self.headers.get_all("user-agent", ["-"]))]
+        if self.path == "/much":
+            told = ["much " * (16 << 20)]
         text = " ".join([self.command, self.path, *told, length]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
+        for number in range(80 if self.path == "/headers" else 0):
+            self.send_header(f"x-{number}", "v" * 200)
         self.end_headers()
         self.wfile.write(text)
 

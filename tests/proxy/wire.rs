@@ -5,8 +5,8 @@ use std::process::Command;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use super::door;
-use crate::support::{Judge, Mesh, eventually, http2, id_of, python, run};
+use super::{call, door};
+use crate::support::{Judge, Mesh, eventually, free_port, http2, id_of, python, run};
 
 /// The parts of a call or an answer that say how its messages are to be read.
 fn as_sent(headers: &http::HeaderMap, body: &Bytes) -> (Vec<String>, Bytes) {
@@ -126,4 +126,22 @@ fn http_2_that_is_not_grpc_passes_with_the_meaning_of_http() {
     // HTTP/1.1 is not spoken here: nothing is guessed, and the operator is told.
     assert!(!curl(&["--http1.1"]).status.success());
     b.wait_log("the application's connection was closed");
+}
+
+#[test]
+fn an_application_that_speaks_no_http_2_is_named_to_the_caller_and_in_the_log() {
+    let mesh = Mesh::new();
+    let at = format!("127.0.0.1:{}", free_port());
+    let mut web = Judge::start(python("web.py").arg(&at));
+    assert_eq!(web.hear(), "serving");
+    mesh.section("a", &format!("[application]\nupstream = {at:?}\n"));
+    mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
+    let (a, _b) = mesh.start_both();
+    let said = call(&mesh, "unary");
+    let why = "the other side does not speak HTTP/2";
+    assert!(
+        said.starts_with("UNAVAILABLE") && said.contains(why),
+        "{said}"
+    );
+    a.wait_log(why);
 }

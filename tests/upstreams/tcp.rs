@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use rustix::process::Signal;
 
-use super::joined;
+use super::{counted, joined};
 use crate::judges::python_peer;
 use crate::proxy::peak;
 use crate::support::node::signal;
@@ -72,6 +72,9 @@ fn any_bytes_go_both_ways_over_a_connection_of_their_own() {
         assert!(got == sent, "{} bytes came back", got.len());
     }
     assert_eq!(b.log().matches("we dialled").count(), 2);
+    for (node, direction) in [(&a, "ingress"), (&b, "egress")] {
+        counted(node, direction, "answered", 2);
+    }
     // gRPC between the nodes goes on, and a peer without a protocol's name is the application's.
     b.ping("a");
     let mut openssl = Command::new("openssl")

@@ -4,21 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
-use http::header::HOST;
 use http::request::Parts;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::body::Body;
-use tower::ServiceExt;
 
 use super::super::Node;
 use crate::config::Mode;
-use crate::fault::chain;
-use crate::proxy::{
-    Answer, Asked, ByteStream, Direction, Refusal, Session, Target, asked, clean, tunnel, web,
-};
+use crate::proxy::{Asked, ByteStream, Direction, Refusal, Session, Target, asked, clean, tunnel};
 use crate::telemetry::Lines;
 
 /// A place where the application calls us.
@@ -128,7 +121,7 @@ async fn application_session(
 ) -> Result<(), String> {
     match (peer, mode) {
         (Some(peer), Mode::Grpc) => call_peer(node, stream, &peer, stopping).await,
-        (Some(peer), Mode::Http) => ask_peer(node, stream, peer, stopping).await,
+        (Some(peer), Mode::Http) => calls_to(node, &peer).serve_either(stream, stopping).await,
         (Some(peer), Mode::Tcp) => join_peer(node, stream, &peer).await,
         (None, _) => {
             let asked = asked(stream).await.map_err(|error| error.to_string())?;
@@ -161,14 +154,10 @@ async fn connect(
     call_peer(node, stream, &peer, stopping).await
 }
 
-async fn call_peer(
-    node: &Node,
-    stream: impl ByteStream,
-    peer: &str,
-    stopping: watch::Receiver<bool>,
-) -> Result<(), String> {
+/// The application's calls to `peer`.
+fn calls_to<'a>(node: &'a Node, peer: &'a str) -> Session<impl Fn(&mut Parts) -> Target + use<'a>> {
     let unlisted = format!("the peer {peer} is no longer in the policy");
-    let session = Session {
+    Session {
         settings: Arc::clone(&node.0.proxy),
         direction: Direction::Egress,
         // The policy in force decides, about each call.
@@ -179,52 +168,25 @@ async fn call_peer(
                 Err(_) => Target::Refuse(Refusal::unavailable(&*unlisted)),
             }
         },
-    };
-    session
+    }
+}
+
+async fn call_peer(
+    node: &Node,
+    stream: impl ByteStream,
+    peer: &str,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
+    calls_to(node, peer)
         .serve(Box::new(stream), stopping)
         .await
         .map_err(|error| error.to_string())
-}
-
-/// The same for an application that speaks HTTP/1.1, or HTTP/2 from the first byte.
-async fn ask_peer(
-    node: &Node,
-    stream: impl ByteStream,
-    peer: String,
-    stopping: watch::Receiver<bool>,
-) -> Result<(), String> {
-    let ask = |mut request: http::Request<Body>| {
-        let channel = node.dialer(&peer).map(|dialer| dialer.channel());
-        async move {
-            let Ok(channel) = channel else {
-                return Err("the peer is no longer in the policy".to_owned());
-            };
-            // What HTTP/2 says in its pseudo-header, which becomes that of our own connection.
-            if let Some(authority) = request.uri().authority()
-                && let Ok(host) = HeaderValue::from_str(authority.as_str())
-            {
-                request.headers_mut().entry(HOST).or_insert(host);
-            }
-            web::clean_all(request.headers_mut());
-            *request.version_mut() = http::Version::HTTP_2;
-            let answer: Answer = channel
-                .oneshot(request)
-                .await
-                .map_err(|error| chain(&error).to_string());
-            let mut answer = answer?;
-            web::clean_all(answer.headers_mut());
-            Ok(answer)
-        }
-    };
-    web::serve(&node.0.proxy, stream, false, stopping, ask).await
 }
 
 /// Joins the application's connection with one to the peer that is for it alone.
 async fn join_peer(node: &Node, stream: impl ByteStream, peer: &str) -> Result<(), String> {
     let unlisted = |_| format!("the peer {peer} is no longer in the policy");
     let dialer = node.dialer(peer).map_err(unlisted)?;
-    let far = dialer.bytes().await.map_err(|error| error.to_string())?;
-    tunnel::join(stream, far, &node.0.proxy)
-        .await
-        .map_err(|error| error.to_string())
+    let far = async { dialer.bytes().await.map_err(|error| error.to_string()) };
+    tunnel::join(stream, far, &node.0.proxy, Direction::Egress).await
 }

@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use http::request::Parts;
 use tokio::sync::{Semaphore, watch};
-use tonic::body::Body;
 use tonic::service::Routes;
-use tower::ServiceExt;
 
 use super::super::live::PeerConnection;
 use super::super::{Node, methods};
@@ -15,8 +13,8 @@ use super::per_peer::PerPeer;
 use crate::config::size;
 use crate::policy::PeerId;
 use crate::proxy::{
-    Answer, ByteStream, Caller, Code, Direction, Inspect, Other, Pool, Refusal, Session, Target,
-    Upstream, Web, tunnel, web,
+    ByteStream, Caller, Code, Direction, Inspect, Other, Pool, Refusal, Session, Target, Upstream,
+    Web, tunnel,
 };
 use crate::tls::Inside;
 
@@ -75,12 +73,10 @@ impl Behind {
             (Spoken::Tcp(_), Inside::Bytes) if connection.is_listing() => {
                 Err("its methods are listed, and what it speaks has none".to_owned())
             }
-            (Spoken::Tcp(upstream), Inside::Bytes) => match upstream.connect().await {
-                Ok(application) => Box::pin(tunnel::join(stream, application, settings))
-                    .await
-                    .map_err(|error| error.to_string()),
-                Err(error) => Err(error),
-            },
+            (Spoken::Tcp(upstream), Inside::Bytes) => {
+                let joined = tunnel::join(stream, upstream.connect(), settings, Direction::Ingress);
+                Box::pin(joined).await
+            }
             (
                 Spoken::Http {
                     upstream,
@@ -91,16 +87,25 @@ impl Behind {
             ) => {
                 let most = size(node.0.limits.peer_connections);
                 let web = || Web::new(upstream.clone(), most, Arc::clone(all));
-                let at = AtHttp {
-                    node: node.clone(),
-                    web: webs.of(peer.id(), web),
-                    routes: self.routes,
-                    caller,
-                    connection: connection.clone(),
+                let session = Session {
+                    settings: Arc::clone(settings),
+                    direction: Direction::Ingress,
+                    route: AtHttp {
+                        node: node.clone(),
+                        web: webs.of(peer.id(), web),
+                        routes: self.routes,
+                        caller,
+                        connection: connection.clone(),
+                    }
+                    .route(),
                 };
-                let counted = inside == Inside::H2;
-                let ask = move |request| at.clone().ask(request);
-                Box::pin(web::serve(settings, stream, counted, draining, ask)).await
+                match inside {
+                    Inside::H2 => {
+                        let served = Box::pin(session.serve(stream, draining)).await;
+                        served.map_err(|error| error.to_string())
+                    }
+                    _ => Box::pin(session.serve_http1(stream, draining)).await,
+                }
             }
             (application, _) => {
                 let at = match application {
@@ -196,7 +201,6 @@ struct AtGrpc {
 }
 
 /// One peer's connection to an application that speaks HTTP/1.1.
-#[derive(Clone)]
 struct AtHttp {
     node: Node,
     web: Arc<Web>,
@@ -206,21 +210,19 @@ struct AtHttp {
 }
 
 impl AtHttp {
-    async fn ask(self, mut request: http::Request<Body>) -> Answer {
-        // Beside the path there may be a query here.
-        let path = request.uri().path();
-        if self.node.may_call(&self.connection, path).is_err() {
-            return Ok(methods::response(&request));
+    fn route(self) -> impl Fn(&mut Parts) -> Target {
+        move |head| {
+            // Beside the path there may be a query here.
+            let path = head.uri.path();
+            if self.node.may_call(&self.connection, path).is_err() {
+                return Target::Refuse(methods::refusal());
+            }
+            if path.starts_with(OURS) {
+                head.extensions.insert(self.connection.clone());
+                return Target::Local(self.routes.clone());
+            }
+            self.caller.stamp(&mut head.headers);
+            Target::Web(Arc::clone(&self.web))
         }
-        if request.uri().path().starts_with(OURS) {
-            request.extensions_mut().insert(self.connection);
-            return match self.routes.oneshot(request).await {
-                Ok(response) => Ok(response),
-                Err(never) => match never {},
-            };
-        }
-        web::clean_all(request.headers_mut());
-        self.caller.stamp(request.headers_mut());
-        self.web.ask(request).await
     }
 }

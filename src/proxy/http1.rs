@@ -1,0 +1,239 @@
+//! Connections whose other side speaks HTTP/1.1, or may do so.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tower::ServiceExt;
+
+use super::authority::mended;
+use super::bounded::{Bounded, Counted};
+use super::exchange::Outcome;
+use super::head::take_out_hop_by_hop;
+use super::moving::Moving;
+use super::refusal::is_grpc;
+use super::translate::{checked, of_refusal, to_pool};
+use super::{ByteStream, Code, Refusal, Session, Target};
+
+/// How HTTP/2 begins (RFC 9113 §3.4); no request of HTTP/1.1 begins so.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl<R: Fn(&mut Parts) -> Target> Session<R> {
+    /// Serves `stream` as [`Self::serve`] does, or [`Self::serve_http1`]: its first bytes say which.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub(crate) async fn serve_either(
+        self,
+        mut stream: Box<dyn ByteStream>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), String> {
+        let mut first = Vec::new();
+        let begun = tokio::select! {
+            begun = begin(&mut stream, &mut first) => begun,
+            () = tokio::time::sleep(self.settings.age()) => return Ok(()),
+            _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+        };
+        begun.map_err(|error| error.to_string())?;
+        let http2 = first == PREFACE;
+        let stream = Box::new(Begun { first, stream });
+        match http2 {
+            true => {
+                let served = self.serve(stream, stopping).await;
+                served.map_err(|error| error.to_string())
+            }
+            false => self.serve_http1(stream, stopping).await,
+        }
+    }
+
+    /// Serves `stream`, whose other side speaks HTTP/1.1.
+    ///
+    /// # Errors
+    /// The other side broke HTTP, takes nothing, or is too old.
+    pub(crate) async fn serve_http1(
+        self,
+        stream: Box<dyn ByteStream>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), String> {
+        let settings = &self.settings;
+        let limits = settings.limits();
+        let service = service_fn(async |request| Ok::<_, Infallible>(self.ask(request).await));
+        let connection = Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.handshake_deadline())
+            .max_buf_size(crate::config::size(limits.header_list_bytes).max(8192))
+            .serve_connection(TokioIo::new(Moving::new(stream, settings.stall())), service);
+        let cut = tokio::time::sleep(settings.oldest());
+        tokio::pin!(connection);
+        let old = async {
+            tokio::select! {
+                () = tokio::time::sleep(settings.age()) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+        };
+        tokio::select! {
+            ended = &mut connection => return ended.map_err(|error| error.to_string()),
+            () = old => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            ended = connection => ended.map_err(|error| error.to_string()),
+            () = cut => Err("it is older than limits.connection_age_ms".to_owned()),
+        }
+    }
+
+    async fn ask(&self, request: Request<Incoming>) -> Response<Body> {
+        let settings = &self.settings;
+        let grpc = is_grpc(request.headers());
+        let (mut head, body) = request.into_parts();
+        let target = match self.head(&mut head) {
+            Ok(()) => (self.route)(&mut head),
+            Err(refusal) => Target::Refuse(refusal),
+        };
+        let body = Body::new(Bounded::new(body, settings));
+        let request = Request::from_parts(head, body);
+        let mut counted = Counted::new(settings, self.direction);
+        let answer = match target.for_grpc(grpc) {
+            Target::Pool(pool, _) => to_pool(request, &pool, settings).await,
+            Target::Web(web) => web.ask(request).await,
+            Target::Local(routes) => match routes.oneshot(request).await {
+                Ok(answer) => Ok(answer),
+                Err(never) => match never {},
+            },
+            Target::Refuse(refusal) => {
+                counted.outcome = Outcome::Refused;
+                return refusal.response(grpc);
+            }
+        };
+        match answer.and_then(|answer| checked(answer, settings)) {
+            Ok(mut answer) => {
+                *answer.version_mut() = Version::HTTP_11;
+                let length = answer.headers().get(CONTENT_LENGTH);
+                let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+                answer.map(|body| Body::new(Bounded::new(body, settings).counting(counted, length)))
+            }
+            Err(refusal) => {
+                counted.outcome = of_refusal(&refusal);
+                refusal.response(grpc)
+            }
+        }
+    }
+
+    /// What HTTP/1.1 alone says in the head of a request.
+    fn head(&self, head: &mut Parts) -> Result<(), Refusal> {
+        self.settings.lists.request(head)?;
+        if head.method == Method::CONNECT {
+            return Err(Refusal::connect());
+        }
+        one_host(head)?;
+        take_out_hop_by_hop(&mut head.headers);
+        Ok(())
+    }
+}
+
+/// There is one `Host` (RFC 9112 §3.2), and what the target of the request says goes before it (§3.2.2).
+fn one_host(head: &mut Parts) -> Result<(), Refusal> {
+    let count = head.headers.get_all(HOST).iter().count();
+    if count > 1 || count == 0 && head.version == Version::HTTP_11 {
+        return Err(Refusal {
+            code: Code::InvalidArgument,
+            message: "a request needs one Host header, and no more".into(),
+        });
+    }
+    if let Some(authority) = head.uri.authority() {
+        let host = HeaderValue::from_str(host(authority)).ok();
+        host.and_then(|host| head.headers.insert(HOST, host));
+    } else if let Some(host) = head.headers.get_mut(HOST)
+        && Authority::try_from(host.as_bytes()).is_err()
+        && let Ok(good) = HeaderValue::from_bytes(&mended(host.as_bytes()))
+    {
+        // The path of a unix socket, as HTTP/2 says it too.
+        *host = good;
+    }
+    Ok(())
+}
+
+/// The host and the port of an authority, without the user that may stand before them.
+pub(super) fn host(authority: &Authority) -> &str {
+    let text = authority.as_str();
+    text.rsplit_once('@').map_or(text, |(_, host)| host)
+}
+
+/// Reads until it is known whether HTTP/2 begins.
+async fn begin(stream: &mut (impl AsyncRead + Unpin), first: &mut Vec<u8>) -> io::Result<()> {
+    while first.len() < PREFACE.len() && PREFACE.starts_with(first) {
+        let mut bytes = stream.take(bytes_left(first));
+        if bytes.read_buf(first).await? == 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn bytes_left(first: &[u8]) -> u64 {
+    PREFACE.len().saturating_sub(first.len()) as u64
+}
+
+/// A stream of which the first bytes were read already.
+struct Begun<S> {
+    first: Vec<u8>,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let length = self.first.len().min(buffer.remaining());
+        let rest = self.first.split_off(length);
+        buffer.put_slice(&self.first);
+        self.first = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
