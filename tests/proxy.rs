@@ -4,6 +4,7 @@
 pub mod floods;
 mod isolation;
 mod plaintext;
+mod socket;
 mod wire;
 
 use std::net::TcpListener;
