@@ -102,7 +102,7 @@ impl Pool {
             Other::Peer => watched,
             Other::Application => watched.trusting(),
         };
-        let watched = watched.bounding(self.settings.lists.encoded());
+        let watched = watched.bounding(&self.settings.lists);
         let failed = |error: h2::Error| {
             tracing::debug!(%error, "the other side does not speak HTTP/2");
             Refusal::unavailable("the other side does not speak HTTP/2")
