@@ -5,6 +5,7 @@ mod dials;
 pub mod floods;
 mod isolation;
 mod plaintext;
+mod socket;
 mod wire;
 
 use std::net::TcpListener;

@@ -70,7 +70,7 @@ impl Ready {
             }
         };
         let patience = Duration::from_millis(settings.limits().connect_ms);
-        timeout(patience, wait).await.map_err(|_| {
+        timeout(patience, wait).await.map_err(|_elapsed| {
             let why =
                 "the other side takes no more calls at once, and none ended in limits.connect_ms";
             if let Some(unlogged) = settings.lines.take(Instant::now()) {

@@ -6,7 +6,9 @@ use super::admin::Socket;
 use super::keepers::{Happened, Keeper};
 use super::node::NodeEvent;
 use super::sockets::Listeners;
-use super::{Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, sockets, unlock_socket};
+use super::{
+    Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, application, sockets, unlock_socket,
+};
 use crate::config::Config;
 use crate::control::KeeperReady;
 use crate::fault::Fault;
@@ -23,6 +25,7 @@ pub(crate) async fn check(
         faults.extend(found);
         Listeners::default()
     });
+    faults.extend(application::must_be_private(&config).err());
     for path in [config.admin.clone(), unlock_socket(&config.admin)] {
         faults.extend(Socket::bind(&path).err());
     }

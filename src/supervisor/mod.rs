@@ -2,6 +2,7 @@
 //! and answers the administrator. It never loads a PKCS#11 module and never reads a PIN.
 
 mod admin;
+mod application;
 #[cfg(feature = "attack-trigger")]
 mod attack;
 mod attest;
@@ -107,6 +108,7 @@ pub(crate) fn unlock_socket(admin: &Path) -> PathBuf {
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let listeners = sockets::bind(&config)?;
+    application::must_be_private(&config)?;
     let mut socket = Socket::bind(&config.admin)?;
     let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     socket.serve(sender.clone());
@@ -173,6 +175,7 @@ struct Supervisor {
     listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
+    upstream: application::Upstream,
     events: mpsc::Sender<Event>,
     signals: Signals,
     /// How this process is confined.
@@ -214,6 +217,7 @@ impl Supervisor {
                 config.application.is_some(),
                 OpenFiles::of(&config).node,
             ),
+            upstream: application::Upstream::of(&config),
             events,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -274,6 +278,7 @@ impl Supervisor {
                 }
                 _ = tick.tick() => {
                     self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.upstream.look();
                     self.tell_node();
                     self.tell_systemd();
                 }

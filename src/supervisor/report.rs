@@ -50,6 +50,7 @@ impl Supervisor {
         if !self.node.application_well {
             faults.push("the application does not say that it is well (application.health)".into());
         }
+        faults.extend(self.upstream.trouble());
         if faults.is_empty() {
             ("ready", String::new())
         } else {
