@@ -31,6 +31,7 @@ mod learn; // A draft of a profile from what a module does.
 mod memory; // Where secrets are in memory, and where not.
 mod mesh; // Two nodes, and what they survive.
 mod methods; // What a peer may call, and that a reload reaches who is there already.
+mod one_login; // Several keepers of one token, and one wrong PIN.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.

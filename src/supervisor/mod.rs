@@ -21,6 +21,7 @@ mod report;
 mod socket_file;
 mod sockets;
 mod systemd;
+mod turns;
 mod unlock;
 
 use std::path::{Path, PathBuf};
@@ -117,8 +118,11 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     say_what_is_given(&config);
     let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
-    supervisor.start_keepers()?;
-    let outcome = supervisor.serve(&mut events).await;
+    supervisor.start_keepers();
+    let outcome = match supervisor.first_start() {
+        Ok(()) => supervisor.serve(&mut events).await,
+        Err(faults) => Err(faults),
+    };
     match outcome {
         Err(SupervisorError::NotConfined(_)) => supervisor.end(&mut events).await,
         _ => supervisor.drain(&mut events).await,
@@ -192,7 +196,7 @@ impl Supervisor {
         listeners: Listeners,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
-        let keepers = config
+        let mut keepers = config
             .tokens
             .iter()
             .enumerate()
@@ -204,7 +208,8 @@ impl Supervisor {
                     config.limits.sign_deadline(),
                 )
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        Keeper::introduce(&mut keepers);
         Ok(Self {
             generation: 1,
             listeners,
@@ -227,13 +232,6 @@ impl Supervisor {
             served: false,
             draining: false,
         })
-    }
-
-    fn start_keepers(&mut self) -> Result<(), SupervisorError> {
-        for keeper in &mut self.keepers {
-            keeper.start(&self.events)?;
-        }
-        Ok(())
     }
 
     fn start_node(&mut self) -> std::io::Result<()> {
@@ -324,8 +322,12 @@ impl Supervisor {
         match happened {
             Happened::Nothing => return Ok(()),
             Happened::Vitals => {}
-            Happened::Opened { first: true } if self.served => self.push_generation(),
-            Happened::Opened { .. } => {}
+            Happened::Opened { first } => {
+                self.release_twins(index);
+                if first && self.node.pid().is_some() {
+                    self.push_generation();
+                }
+            }
             Happened::Gone | Happened::Latched if self.draining => return Ok(()),
             Happened::Gone => {
                 let at = keeper.retry_at();
@@ -336,8 +338,10 @@ impl Supervisor {
                     token = keeper.label(),
                     "no further login by itself: mend it, then run `fastness unlock`"
                 );
+                self.hold_back_twins(index);
             }
         }
+        self.take_turns();
         if !self.served {
             self.first_start()?;
         }
@@ -356,22 +360,6 @@ impl Supervisor {
         self.node.tokens(standings, ready);
     }
 
-    /// Starts the node once every token was tried and one is open. Without any there is nothing to
-    /// start with, and an operator is watching.
-    fn first_start(&mut self) -> Result<(), SupervisorError> {
-        if self.keepers.iter().any(Keeper::is_undecided) || self.node.pid().is_some() {
-            return Ok(());
-        }
-        if self.keepers.iter().any(Keeper::is_open) {
-            return Ok(self.start_node()?);
-        }
-        let faults = self.keepers.iter().flat_map(Keeper::exit_faults).collect();
-        Err(match self.keepers.iter().any(Keeper::is_latched) {
-            true => SupervisorError::Pin(faults),
-            false => SupervisorError::Faults(faults),
-        })
-    }
-
     /// What the system refuses now (memory, processes, descriptors) it may give later, and the keepers and
     /// the node's listeners are still there.
     fn restart_node(&mut self) {
@@ -379,24 +367,6 @@ impl Supervisor {
             tracing::error!(%error, "cannot start the node again: trying again soon");
             let at = self.node.retry_at();
             self.later(at, Event::StartNode);
-        }
-    }
-
-    fn restart_keeper(&mut self, index: usize) {
-        let Some(keeper) = self.keepers.get_mut(index) else {
-            return;
-        };
-        if self.draining || !keeper.waits() {
-            return;
-        }
-        if keeper.is_spent() {
-            keeper.lock();
-            return self.tell_node();
-        }
-        if let Err(fault) = keeper.restart(&self.events) {
-            keeper.start_failed(fault);
-            let at = keeper.retry_at();
-            self.later(at, Event::StartKeeper(index));
         }
     }
 

@@ -69,21 +69,27 @@ impl Supervisor {
         let refuse = |problem: &str, mend: &str| {
             Unlocked::Refused(vec![Fault::new(&*unlock.token, problem, mend)])
         };
-        let named =
-            |keeper: &&mut Keeper| unlock.token.is_empty() || keeper.label() == unlock.token;
+        let named = |keeper: &Keeper| unlock.token.is_empty() || keeper.label() == unlock.token;
         // First one that waits for an operator, then one that fails to start by itself.
         let found = self
             .keepers
-            .iter_mut()
-            .filter(named)
-            .filter(|keeper| keeper.takes_unlock())
-            .min_by_key(|keeper| !keeper.is_locked());
-        let Some(keeper) = found else {
+            .iter()
+            .enumerate()
+            .filter(|(_, keeper)| named(keeper) && keeper.takes_unlock())
+            .min_by_key(|(_, keeper)| !keeper.is_locked());
+        let Some((index, keeper)) = found else {
             return asked.answer(&refuse(
                 "no such token waits for its PIN",
                 "see `fastness status`",
             ));
         };
+        if self.is_token_busy(keeper) {
+            return asked.answer(&refuse(
+                "another keeper of the same token is logging in",
+                "wait until `fastness status` shows how that ended",
+            ));
+        }
+        let keeper = &mut self.keepers[index];
         let started = match (pin, unlock.pin) {
             (Some(pin), Some(kind)) => keeper.start_with(&pin, kind, &self.events),
             _ if keeper.is_spent() => {
@@ -92,7 +98,7 @@ impl Supervisor {
                     "come with it: `fastness unlock --pin prompt`",
                 ));
             }
-            _ => keeper.start(&self.events),
+            _ => keeper.unlock(&self.events),
         };
         match started {
             Ok(()) => keeper.unlocking = Some(asked),

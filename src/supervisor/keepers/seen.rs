@@ -29,7 +29,11 @@ impl Keeper {
         match self.state {
             State::Ready { .. } if self.signs() => Standing::Signs,
             State::Ready { .. } => Standing::Doubtful,
-            State::Starting { .. } | State::Waiting if self.signed_before => Standing::Doubtful,
+            State::Starting { .. } | State::Waiting | State::Queued { .. }
+                if self.signed_before =>
+            {
+                Standing::Doubtful
+            }
             _ => Standing::Gone,
         }
     }
@@ -93,7 +97,9 @@ impl Keeper {
             (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
             (State::Ready { .. }, Some(trouble)) => trouble,
             (State::Ready { .. }, None) => "it signs again, for a moment only",
-            (State::Starting { .. } | State::Waiting, _) => "its keeper is being started again",
+            (State::Starting { .. } | State::Waiting | State::Queued { .. }, _) => {
+                "its keeper is being started again"
+            }
         };
         match self.faults.first() {
             Some(fault) => format!("token {token}: {what}: {}", fault.problem),
@@ -103,7 +109,7 @@ impl Keeper {
 
     /// Whether its first start has neither succeeded nor failed yet.
     pub(in crate::supervisor) fn is_undecided(&self) -> bool {
-        self.child.is_some() && !self.is_open()
+        !self.tried
     }
 
     /// Whether its PIN was refused and is not tried again.
