@@ -39,6 +39,7 @@ mod profiles; // What is shown is what is loaded; an administrator's own profile
 mod proxy; // An unchanged application beside each node.
 mod readiness; // What load balancers and systemd see of it.
 mod refusals; // Whom a node refuses, and what it tells them.
+mod reload; // In turn, none lost, and nobody waits for it.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod soak; // Faults in any order leave nothing behind.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.

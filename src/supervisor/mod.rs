@@ -40,6 +40,7 @@ use child::ChildEvent;
 use descriptors::OpenFiles;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
+use reload::Reloads;
 use sockets::Listeners;
 use systemd::Systemd;
 
@@ -59,7 +60,7 @@ pub(crate) enum Event {
     StartNode,
     Admin(Call),
     Unlock(unlock::Request),
-    Reloaded(u64, Box<Config>),
+    Reloaded(reload::Reloaded),
     /// The start is over.
     Settled,
 }
@@ -172,8 +173,9 @@ struct Signals {
 
 struct Supervisor {
     config: Config,
-    /// Number of the generation in force.
+    /// Number of the newest generation that a node was given.
     generation: u64,
+    reloads: Reloads,
     listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
@@ -212,6 +214,7 @@ impl Supervisor {
         Keeper::introduce(&mut keepers);
         Ok(Self {
             generation: 1,
+            reloads: Reloads::default(),
             listeners,
             keepers,
             node: Node::new(
@@ -300,11 +303,7 @@ impl Supervisor {
             Event::Admin(call) => self.on_call(call),
             Event::Unlock(request) => self.unlock(request),
             Event::Settled => sandbox::settle(),
-            Event::Reloaded(number, config) => {
-                tracing::info!(generation = number, "reloaded");
-                self.generation = number;
-                self.config = *config;
-            }
+            Event::Reloaded(reloaded) => self.on_reloaded(reloaded),
         }
         Ok(())
     }

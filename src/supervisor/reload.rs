@@ -1,6 +1,8 @@
 //! Reading certificates, trust anchors and peer policy again and handing them to the node as one
 //! whole. On any fault the old ones stay in force.
 
+use std::collections::VecDeque;
+
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -10,6 +12,53 @@ use crate::control::{Answer, CredentialSetup, Generation, Order};
 use crate::fault::Fault;
 use crate::keeper::message::KeyIndex;
 use crate::rpc::admin::ReloadResponse;
+
+/// Whoever waits for the outcome of a reload; nobody does who sent a signal.
+pub(super) type Asked = Option<oneshot::Sender<Result<ReloadResponse, Status>>>;
+
+/// Reloads that wait for their turn; beyond, somebody's program has lost its mind.
+const MOST_WAITING: usize = 64;
+
+/// The reloads: one at a time, in the order in which they were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    /// The node was given one and has not answered.
+    running: bool,
+    waiting: VecDeque<Asked>,
+    /// The generation in force is to be given once more behind the one that runs.
+    push: bool,
+}
+
+/// What came of one that the node was given.
+#[derive(Debug)]
+pub(crate) struct Reloaded {
+    number: u64,
+    config: Box<Config>,
+    answer: Option<Answer>,
+    asked: Asked,
+}
+
+fn accept(asked: Asked, generation: u64) {
+    if let Some(asked) = asked {
+        let _ = asked.send(Ok(ReloadResponse { generation }));
+    }
+}
+
+fn refuse(asked: Asked, status: Status) {
+    tracing::error!("reload {}", status.message());
+    if let Some(asked) = asked {
+        let _ = asked.send(Err(status));
+    }
+}
+
+fn status_of(faults: &[Fault]) -> Status {
+    let text = faults
+        .iter()
+        .map(Fault::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    Status::failed_precondition(format!("refused, the old state stays in force:\n{text}"))
+}
 
 impl Supervisor {
     /// What the node needs of `config`, as its `number`th generation.
@@ -39,8 +88,14 @@ impl Supervisor {
         }
     }
 
-    /// Gives the node the generation in force once more: a token was opened for the first time.
+    /// Gives the node the generation in force once more, as a newer one: a token was opened for the first time.
     pub(super) fn push_generation(&mut self) {
+        // The node has, or will have, what the reload under way brings: it comes with that, or after it.
+        self.reloads.push = self.reloads.running;
+        if self.reloads.running {
+            return;
+        }
+        self.generation += 1;
         let generation = self.generation(&self.config, self.generation);
         let pushed = self.node.order(Order::Reload(Box::new(generation)));
         tokio::spawn(async move {
@@ -52,49 +107,72 @@ impl Supervisor {
         });
     }
 
-    /// Reads everything again, checks it whole, and lets the node swap.
-    pub(super) fn reload(
-        &mut self,
-        answer: Option<oneshot::Sender<Result<ReloadResponse, Status>>>,
-    ) {
-        let refuse = |faults: &[Fault]| {
-            let text = faults
-                .iter()
-                .map(Fault::to_string)
-                .collect::<Vec<_>>()
-                .join("\n");
-            tracing::error!("reload refused, the old state stays in force: {text}");
-            Status::failed_precondition(format!("refused, the old state stays in force:\n{text}"))
-        };
-        let config = match Config::load(&self.config.file).and_then(|new| self.same_frame(new)) {
-            Ok(config) => config,
-            Err(faults) => {
-                let status = refuse(&faults);
-                if let Some(answer) = answer {
-                    let _ = answer.send(Err(status));
-                }
-                return;
+    /// Reads everything again, checks it whole, and lets the node swap: at once, or after those that came
+    /// before.
+    pub(super) fn reload(&mut self, asked: Asked) {
+        if self.reloads.waiting.len() >= MOST_WAITING {
+            return refuse(asked, Status::resource_exhausted("refused: too many wait"));
+        }
+        self.reloads.waiting.push_back(asked);
+        self.next_reload();
+    }
+
+    fn next_reload(&mut self) {
+        while !self.reloads.running
+            && let Some(asked) = self.reloads.waiting.pop_front()
+        {
+            match Config::load(&self.config.file).and_then(|new| self.same_frame(new)) {
+                Ok(config) => self.send(config, asked),
+                Err(faults) => refuse(asked, status_of(&faults)),
             }
-        };
-        let number = self.generation + 1;
+        }
+    }
+
+    /// Gives the node what was checked; [`Event::Reloaded`] tells what it says.
+    fn send(&mut self, config: Config, asked: Asked) {
+        self.reloads.running = true;
+        self.generation += 1;
+        let number = self.generation;
         let new = self.generation(&config, number);
         let reloaded = self.node.order(Order::Reload(Box::new(new)));
         let events = self.events.clone();
         tokio::spawn(async move {
-            let outcome = match super::calls::within(reloaded).await {
-                Some(Answer::Reloaded) => {
-                    let _ = events.send(Event::Reloaded(number, Box::new(config))).await;
-                    Ok(ReloadResponse { generation: number })
-                }
-                Some(Answer::Refused(faults)) => Err(refuse(&faults)),
-                _ => Err(Status::unavailable(
-                    "the node's process did not answer; try again",
-                )),
+            let answer = super::calls::within(reloaded).await;
+            let reloaded = Reloaded {
+                number,
+                config: Box::new(config),
+                answer,
+                asked,
             };
-            if let Some(answer) = answer {
-                let _ = answer.send(outcome);
-            }
+            let _ = events.send(Event::Reloaded(reloaded)).await;
         });
+    }
+
+    /// Takes in the node's answer, and lets the next one have its turn.
+    pub(super) fn on_reloaded(&mut self, reloaded: Reloaded) {
+        let Reloaded {
+            number,
+            config,
+            answer,
+            asked,
+        } = reloaded;
+        self.reloads.running = false;
+        match answer {
+            Some(Answer::Reloaded) => {
+                tracing::info!(generation = number, "reloaded");
+                self.config = *config;
+                accept(asked, number);
+            }
+            Some(Answer::Refused(faults)) => refuse(asked, status_of(&faults)),
+            _ => refuse(
+                asked,
+                Status::unavailable("failed: the node's process did not answer; try again"),
+            ),
+        }
+        if std::mem::take(&mut self.reloads.push) {
+            self.push_generation();
+        }
+        self.next_reload();
     }
 
     /// A reload changes certificates, anchors and policy; anything else needs a restart.
