@@ -1,6 +1,9 @@
 //! Reloads come in turn, and none is lost.
 
-use crate::support::Mesh;
+use rustix::process::Signal;
+
+use crate::support::node::{kill_if_there, signal};
+use crate::support::{Mesh, eventually};
 
 #[test]
 fn reloads_that_are_asked_for_at_once_come_one_after_the_other() {
@@ -19,4 +22,55 @@ fn reloads_that_are_asked_for_at_once_come_one_after_the_other() {
     });
     generations.sort_unstable();
     assert_eq!(generations, (2..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reload_while_the_node_is_gone_holds_for_the_next_one() {
+    let mesh = Mesh::new();
+    let ports = format!("[sandbox]\ndial_ports = [{}]\n", mesh.ports["b"]);
+    mesh.section("a", &ports);
+    let a = mesh.start("a");
+    for round in 0..6 {
+        match round % 2 {
+            0 => drop(mesh.write("a/peers.toml", "")),
+            _ => mesh.write_peers("a"),
+        }
+        let (node, before) = (a.pid("node"), a.log_length());
+        kill_if_there(node);
+        signal(a.supervisor(), Signal::HUP);
+        a.wait_log_after(before, "reloaded");
+        a.wait_replaced("node", node);
+        eventually(
+            &format!("round {round}: the new policy is in force"),
+            || {
+                let peers = a.ask(&["peers"]).ok()?;
+                let listed = peers["peers"].as_array()?.len();
+                (listed == round % 2).then_some(())
+            },
+        );
+    }
+}
+
+#[test]
+fn a_reload_by_signal_that_is_refused_is_in_the_log() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    mesh.write("a/peers.toml", "[[peer]]\n");
+    signal(a.supervisor(), Signal::HUP);
+    a.wait_log("reload refused, the old state stays in force");
+    assert!(a.log().contains("peers.toml"), "and so is why: {}", a.log());
+}
+
+#[test]
+fn a_node_that_does_not_answer_a_reload_is_replaced_by_one_that_has_it() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    mesh.write("a/peers.toml", "");
+    let node = a.pid("node");
+    signal(node, Signal::STOP);
+    let reloaded = a.ask(&["reload"]).expect("a good policy");
+    assert_eq!(reloaded["generation"], 2);
+    a.wait_replaced("node", node);
+    let peers = a.ask(&["peers"]).expect("its peers");
+    assert_eq!(peers["peers"].as_array().map(Vec::len), Some(0));
 }

@@ -78,6 +78,11 @@ impl Node {
         self.child.as_ref().map(|child| child.pid)
     }
 
+    /// Which of its processes runs, or was the last.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// Starts a process on these listeners and channels.
     pub(super) fn start(
         &mut self,

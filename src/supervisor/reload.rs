@@ -2,6 +2,7 @@
 //! whole. On any fault the old ones stay in force.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -19,6 +20,9 @@ pub(super) type Asked = Option<oneshot::Sender<Result<ReloadResponse, Status>>>;
 /// Reloads that wait for their turn; beyond, somebody's program has lost its mind.
 const MOST_WAITING: usize = 64;
 
+/// A node that has not answered by then is replaced: whoever is revoked must not stay because it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The reloads: one at a time, in the order in which they were asked for.
 #[derive(Debug, Default)]
 pub(super) struct Reloads {
@@ -33,15 +37,12 @@ pub(super) struct Reloads {
 #[derive(Debug)]
 pub(crate) struct Reloaded {
     number: u64,
+    /// Which of the node's processes.
+    node: u64,
     config: Box<Config>,
+    /// None came: it is gone, or hangs.
     answer: Option<Answer>,
     asked: Asked,
-}
-
-fn accept(asked: Asked, generation: u64) {
-    if let Some(asked) = asked {
-        let _ = asked.send(Ok(ReloadResponse { generation }));
-    }
 }
 
 fn refuse(asked: Asked, status: Status) {
@@ -128,20 +129,24 @@ impl Supervisor {
         }
     }
 
-    /// Gives the node what was checked; [`Event::Reloaded`] tells what it says.
+    /// Gives the node what was checked; [`Event::Reloaded`] tells what came of it.
     fn send(&mut self, config: Config, asked: Asked) {
+        if let Some(fault) = self.unreachable(&config) {
+            return refuse(asked, status_of(&[fault]));
+        }
         self.reloads.running = true;
         self.generation += 1;
-        let number = self.generation;
+        let (number, node) = (self.generation, self.node.incarnation());
         let new = self.generation(&config, number);
         let reloaded = self.node.order(Order::Reload(Box::new(new)));
         let events = self.events.clone();
         tokio::spawn(async move {
-            let answer = super::calls::within(reloaded).await;
+            let answer = tokio::time::timeout(PATIENCE, reloaded).await;
             let reloaded = Reloaded {
                 number,
+                node,
                 config: Box::new(config),
-                answer,
+                answer: answer.ok().and_then(Result::ok),
                 asked,
             };
             let _ = events.send(Event::Reloaded(reloaded)).await;
@@ -150,29 +155,45 @@ impl Supervisor {
 
     /// Takes in the node's answer, and lets the next one have its turn.
     pub(super) fn on_reloaded(&mut self, reloaded: Reloaded) {
-        let Reloaded {
-            number,
-            config,
-            answer,
-            asked,
-        } = reloaded;
         self.reloads.running = false;
-        match answer {
-            Some(Answer::Reloaded) => {
-                tracing::info!(generation = number, "reloaded");
-                self.config = *config;
-                accept(asked, number);
-            }
-            Some(Answer::Refused(faults)) => refuse(asked, status_of(&faults)),
-            _ => refuse(
-                asked,
-                Status::unavailable("failed: the node's process did not answer; try again"),
-            ),
-        }
+        self.conclude(reloaded);
         if std::mem::take(&mut self.reloads.push) {
             self.push_generation();
         }
         self.next_reload();
+    }
+
+    /// What was checked is in force, for a node that starts later too, unless the node has refused it.
+    fn conclude(&mut self, reloaded: Reloaded) {
+        let Reloaded {
+            number,
+            node,
+            config,
+            answer,
+            asked,
+        } = reloaded;
+        let runs = self.node.pid().is_some();
+        match answer {
+            Some(Answer::Refused(faults)) => return refuse(asked, status_of(&faults)),
+            // It was started with what was in force before.
+            _ if runs && self.node.incarnation() != node => return self.send(*config, asked),
+            Some(Answer::Reloaded) => tracing::info!(generation = number, "reloaded"),
+            _ if runs => {
+                tracing::error!(
+                    generation = number,
+                    "reloaded; the node does not say that it has it: killed, the next one starts with it"
+                );
+                self.node.kill();
+            }
+            _ => tracing::info!(
+                generation = number,
+                "reloaded: no node runs now, the next one starts with it"
+            ),
+        }
+        self.config = *config;
+        if let Some(asked) = asked {
+            let _ = asked.send(Ok(ReloadResponse { generation: number }));
+        }
     }
 
     /// A reload changes certificates, anchors and policy; anything else needs a restart.
@@ -211,6 +232,7 @@ impl Supervisor {
 
     /// A sealed node's ports stay as they are: a policy with others would list peers that it cannot dial.
     fn unreachable(&self, new: &Config) -> Option<Fault> {
+        self.node.pid()?;
         let dials = new.dials();
         let ports: Vec<_> = dials
             .difference(&self.node.dials)
