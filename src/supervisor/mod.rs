@@ -6,6 +6,7 @@ mod admin;
 mod attack;
 mod attest;
 mod backoff;
+mod beside;
 mod calls;
 mod channels;
 mod check;
@@ -35,6 +36,7 @@ use crate::control::{FromKeeper, FromNode, NodeSetup, TokenSetup};
 use crate::fault::Fault;
 use crate::sandbox;
 use admin::{Call, Socket};
+use beside::Resolver;
 pub(crate) use check::check;
 use child::ChildEvent;
 use descriptors::OpenFiles;
@@ -60,6 +62,7 @@ pub(crate) enum Event {
     StartNode,
     Admin(Call),
     Unlock(unlock::Request),
+    Loaded(reload::Loaded),
     Reloaded(reload::Reloaded),
     /// The start is over.
     Settled,
@@ -119,6 +122,7 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     say_what_is_given(&config);
     let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
+    supervisor.resolve().await;
     supervisor.start_keepers();
     let outcome = match supervisor.first_start() {
         Ok(()) => supervisor.serve(&mut events).await,
@@ -176,6 +180,7 @@ struct Supervisor {
     /// Number of the newest generation that a node was given.
     generation: u64,
     reloads: Reloads,
+    resolver: Resolver,
     listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
@@ -215,6 +220,7 @@ impl Supervisor {
         Ok(Self {
             generation: 1,
             reloads: Reloads::default(),
+            resolver: Resolver::default(),
             listeners,
             keepers,
             node: Node::new(
@@ -303,6 +309,7 @@ impl Supervisor {
             Event::Admin(call) => self.on_call(call),
             Event::Unlock(request) => self.unlock(request),
             Event::Settled => sandbox::settle(),
+            Event::Loaded(loaded) => self.on_loaded(loaded),
             Event::Reloaded(reloaded) => self.on_reloaded(reloaded),
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 
+use super::beside::{Lookups, beside, keep_known};
 use super::{Event, Supervisor};
 use crate::config::Config;
 use crate::control::{Answer, CredentialSetup, Generation, Order};
@@ -26,11 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The reloads: one at a time, in the order in which they were asked for.
 #[derive(Debug, Default)]
 pub(super) struct Reloads {
-    /// The node was given one and has not answered.
+    /// One is being read, or the node has yet to answer it.
     running: bool,
     waiting: VecDeque<Asked>,
     /// The generation in force is to be given once more behind the one that runs.
     push: bool,
+}
+
+/// What one has read.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    found: Result<(Config, Lookups), Vec<Fault>>,
+    asked: Asked,
 }
 
 /// What came of one that the node was given.
@@ -119,22 +127,54 @@ impl Supervisor {
     }
 
     fn next_reload(&mut self) {
-        while !self.reloads.running
-            && let Some(asked) = self.reloads.waiting.pop_front()
-        {
-            match Config::load(&self.config.file).and_then(|new| self.same_frame(new)) {
-                Ok(config) => self.send(config, asked),
-                Err(faults) => refuse(asked, status_of(&faults)),
+        if self.reloads.running {
+            return;
+        }
+        let Some(asked) = self.reloads.waiting.pop_front() else {
+            return;
+        };
+        self.reloads.running = true;
+        let (file, resolver) = (self.config.file.clone(), self.resolver.clone());
+        let loading = beside(move || {
+            let config = Config::load(&file)?;
+            let lookups = resolver.look_up(&config.hosts);
+            Ok((config, lookups))
+        });
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let found = loading.await.unwrap_or_else(|_| {
+                let problem = "the files cannot be read: no thread is to be had";
+                Err(vec![Fault::new("", problem, "reload again")])
+            });
+            let _ = events.send(Event::Loaded(Loaded { found, asked })).await;
+        });
+    }
+
+    /// Takes in what was read.
+    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
+        let Loaded { found, asked } = loaded;
+        let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(new)?, lookups)));
+        let goes_on = match checked {
+            Ok((mut config, lookups)) => {
+                config.resolved = keep_known(lookups, &self.config.resolved);
+                self.send(config, asked)
             }
+            Err(faults) => {
+                refuse(asked, status_of(&faults));
+                false
+            }
+        };
+        if !goes_on {
+            self.finish_reload();
         }
     }
 
-    /// Gives the node what was checked; [`Event::Reloaded`] tells what came of it.
-    fn send(&mut self, config: Config, asked: Asked) {
+    /// Gives the node what was checked; [`Event::Reloaded`] tells what came of it. Whether it was given.
+    fn send(&mut self, config: Config, asked: Asked) -> bool {
         if let Some(fault) = self.unreachable(&config) {
-            return refuse(asked, status_of(&[fault]));
+            refuse(asked, status_of(&[fault]));
+            return false;
         }
-        self.reloads.running = true;
         self.generation += 1;
         let (number, node) = (self.generation, self.node.incarnation());
         let new = self.generation(&config, number);
@@ -151,12 +191,19 @@ impl Supervisor {
             };
             let _ = events.send(Event::Reloaded(reloaded)).await;
         });
+        true
     }
 
-    /// Takes in the node's answer, and lets the next one have its turn.
+    /// Takes in the node's answer.
     pub(super) fn on_reloaded(&mut self, reloaded: Reloaded) {
+        if !self.conclude(reloaded) {
+            self.finish_reload();
+        }
+    }
+
+    /// Lets the next one have its turn.
+    fn finish_reload(&mut self) {
         self.reloads.running = false;
-        self.conclude(reloaded);
         if std::mem::take(&mut self.reloads.push) {
             self.push_generation();
         }
@@ -164,7 +211,8 @@ impl Supervisor {
     }
 
     /// What was checked is in force, for a node that starts later too, unless the node has refused it.
-    fn conclude(&mut self, reloaded: Reloaded) {
+    /// Whether it goes on.
+    fn conclude(&mut self, reloaded: Reloaded) -> bool {
         let Reloaded {
             number,
             node,
@@ -174,7 +222,10 @@ impl Supervisor {
         } = reloaded;
         let runs = self.node.pid().is_some();
         match answer {
-            Some(Answer::Refused(faults)) => return refuse(asked, status_of(&faults)),
+            Some(Answer::Refused(faults)) => {
+                refuse(asked, status_of(&faults));
+                return false;
+            }
             // It was started with what was in force before.
             _ if runs && self.node.incarnation() != node => return self.send(*config, asked),
             Some(Answer::Reloaded) => tracing::info!(generation = number, "reloaded"),
@@ -194,6 +245,7 @@ impl Supervisor {
         if let Some(asked) = asked {
             let _ = asked.send(Ok(ReloadResponse { generation: number }));
         }
+        false
     }
 
     /// A reload changes certificates, anchors and policy; anything else needs a restart.
