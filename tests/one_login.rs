@@ -54,6 +54,17 @@ fn a_wrong_pin_at_a_start_is_tried_once_for_all_keepers_of_a_token() {
 }
 
 #[test]
+fn four_keepers_with_as_many_sessions_as_there_may_be_are_started() {
+    let rehearsal = four_of_one();
+    let text = rehearsal.mesh.read("a/node.toml");
+    let text = text.replace("pin = ", "sessions = 64\npin = ");
+    rehearsal.mesh.write("a/node.toml", &text);
+    let a = rehearsal.mesh.start("a");
+    eventually("ready", || is_ready(&a));
+    rehearsal.shaker.shake().expect("it signs");
+}
+
+#[test]
 fn a_pin_refused_to_one_keeper_is_tried_by_no_other_and_unlock_feeds_them_all() {
     let rehearsal = four_of_one();
     let a = rehearsal.mesh.start("a");
