@@ -89,6 +89,8 @@ pub(super) struct Keeper {
     held_back: Option<Fault>,
     /// Which other keepers may be of the same token.
     twins: Vec<usize>,
+    /// The node is ending, and no other process follows this one.
+    retired: bool,
 }
 
 /// What keepers count.
@@ -141,6 +143,7 @@ impl Keeper {
             tried: false,
             held_back: None,
             twins: Vec::new(),
+            retired: false,
         })
     }
 
@@ -241,7 +244,7 @@ impl Keeper {
             }
             ChildEvent::Exited(status) => {
                 let opened = self.is_open();
-                if opened {
+                if opened && !self.retired {
                     tracing::warn!(token = self.index, %status, "keeper gone: starting another");
                 } else {
                     tracing::debug!(token = self.index, %status, "keeper gone");
@@ -316,6 +319,11 @@ impl Keeper {
             .as_ref()
             .map(|child| child.tell(&ToKeeper::Attack(attack)));
         assert_eq!(told, Some(true), "the keeper hears its attack");
+    }
+
+    /// No process is to follow the one that runs.
+    pub(super) fn retire(&mut self) {
+        self.retired = true;
     }
 
     /// Asks it to let running signatures end and to exit.
