@@ -76,6 +76,11 @@ impl Keeper {
             .map_or(self.config.uri.to_string(), |known| known.label.clone())
     }
 
+    /// Whether its token has this label, as the token or the configuration says.
+    pub(in crate::supervisor) fn is_named(&self, label: &str) -> bool {
+        self.label() == label || self.config.uri.label() == Some(label)
+    }
+
     /// Whether it waits for `fastness unlock`.
     pub(in crate::supervisor) fn is_locked(&self) -> bool {
         matches!(self.state, State::Latched | State::Locked)
