@@ -385,7 +385,7 @@ fn a_second_start_of_the_same_node_is_refused() {
     let mesh = Mesh::new();
     let a = mesh.start("a");
     let output = mesh.check("a");
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(8), "{}", said(&output));
     assert!(
         said(&output).contains("another process listens"),
         "{}",

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::Event;
 use super::backoff::Backoff;
 use super::channels::Channels;
-use super::child::{Child, ChildEvent};
+use super::child::{self, Child, ChildEvent};
 use super::readiness::Readiness;
 use super::unlock::Waiting;
 use crate::config::TokenConfig;
@@ -84,6 +84,8 @@ pub(super) struct Keeper {
     from_source: bool,
     /// Whether its first start is over, in whatever way.
     tried: bool,
+    /// Whether the last process ended in a way that says nothing about the next.
+    end_may_pass: bool,
     /// The PIN of its token was refused to another keeper while this one was open: its next start waits for
     /// an operator.
     held_back: Option<Fault>,
@@ -141,6 +143,7 @@ impl Keeper {
             attended: false,
             from_source: true,
             tried: false,
+            end_may_pass: false,
             held_back: None,
             twins: Vec::new(),
             retired: false,
@@ -251,6 +254,7 @@ impl Keeper {
                 }
                 self.child = None;
                 self.tried = true;
+                self.end_may_pass = child::may_pass(status);
                 self.signed_before = opened;
                 self.channels.announce_loss();
                 if let Some(asked) = self.unlocking.take() {

@@ -74,6 +74,9 @@ pub(crate) enum SupervisorError {
     /// What was given to us does not allow a start.
     #[error("the node does not start")]
     Faults(Vec<Fault>),
+    /// No token can be opened now, and at least one could be later as everything is.
+    #[error("no token can be opened now")]
+    Tokens(Vec<Fault>),
     /// A PIN was refused. It must not be tried again before an operator has acted.
     #[error("a PIN was refused")]
     Pin(Vec<Fault>),

@@ -98,9 +98,13 @@ impl Supervisor {
         if self.keepers.iter().any(Keeper::is_open) {
             return Ok(self.start_node()?);
         }
-        let faults = self.keepers.iter().flat_map(Keeper::exit_faults).collect();
+        let faults: Vec<_> = self.keepers.iter().map(Keeper::exit_faults).collect();
+        let may_pass = |faults: &Vec<Fault>| faults.iter().all(|fault| fault.passing.is_some());
+        let is_absent = faults.iter().any(may_pass);
+        let faults = faults.concat();
         Err(match self.keepers.iter().any(Keeper::is_latched) {
             true => SupervisorError::Pin(faults),
+            false if is_absent => SupervisorError::Tokens(faults),
             false => SupervisorError::Faults(faults),
         })
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Keeper, State, Totals};
 use crate::control::KeeperReady;
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 use crate::keeper::ask::Standing;
 use crate::supervisor::readiness::Sight;
 
@@ -127,11 +127,15 @@ impl Keeper {
         if !self.faults.is_empty() {
             return self.faults.clone();
         }
-        vec![Fault::new(
+        let fault = Fault::new(
             format!("token[{}].module", self.index),
             "the module ended or hung its process while it was started",
             "see the log; try the module with `fastness token list --module …`. A module that wants memory \
              both writable and executable, or another program, is ended",
-        )]
+        );
+        vec![match self.end_may_pass {
+            true => fault.that_may_pass(Passing::Token),
+            false => fault,
+        }]
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{Event, Keeper, State};
 use crate::control::{KeeperSetup, ToKeeper, Vitals};
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 use crate::secret::{PinError, PinKind, PinSource};
 use crate::supervisor::child::{Child, Role, Start};
 
@@ -101,7 +101,14 @@ impl Keeper {
                 event,
             },
         )
-        .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
+        .map_err(|error| {
+            Fault::new(
+                place,
+                format!("cannot start a keeper: {error}"),
+                "see the log",
+            )
+            .that_may_pass(Passing::System)
+        })?;
         self.child = Some(child);
         self.past = self.totals();
         self.vitals = Vitals::default();
