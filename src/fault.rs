@@ -4,6 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// What may be otherwise the next time, without anybody having changed a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Passing {
+    /// The token, or what leads to it.
+    Token,
+    /// An address to listen on: in use, or not there yet.
+    Address,
+    /// What the system gives: memory, processes.
+    System,
+}
+
 /// One fault in a configuration, a policy, a certificate, a token or a key.
 ///
 /// Faults are collected and reported together, so that an operator mends all of them in one go.
@@ -20,6 +32,9 @@ pub struct Fault {
     pub problem: String,
     /// What to do about it.
     pub mend: String,
+    /// Whether trying again may help, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passing: Option<Passing>,
 }
 
 impl Fault {
@@ -35,7 +50,15 @@ impl Fault {
             key: key.into(),
             problem: problem.into(),
             mend: mend.into(),
+            passing: None,
         }
+    }
+
+    /// The same fault, which may pass by itself.
+    #[must_use]
+    pub fn that_may_pass(mut self, passing: Passing) -> Self {
+        self.passing = Some(passing);
+        self
     }
 
     /// The same fault, placed in `file` unless it already has a place.

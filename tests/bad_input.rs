@@ -211,13 +211,14 @@ fn a_port_in_use_is_named() {
     let _taken = std::net::TcpListener::bind(("127.0.0.1", mesh.ports["a"])).expect("a free port");
     says(
         &mesh,
-        3,
+        8,
         &[
             &at(&mesh, "a/node.toml", "listen", "listen"),
             &format!("cannot listen on 127.0.0.1:{}", mesh.ports["a"]),
             "ss -ltnp",
         ],
     );
+    assert_eq!(run_ends(&mesh), Some(8));
 }
 
 #[test]
@@ -483,14 +484,25 @@ fn a_token_that_is_not_there_is_named_with_those_that_are() {
     );
     says(
         &mesh,
-        3,
+        5,
         &[
             &at(&mesh, "a/node.toml", "token=z", "token[0].uri"),
             "no token pkcs11:token=z",
             "tokens there: ",
             "token=a",
+            "SOFTHSM2_CONF",
         ],
     );
+    assert_eq!(run_ends(&mesh), Some(5));
+}
+
+/// With what `fastness run` ends that does not start: systemd tries again after 5 and 8.
+fn run_ends(mesh: &Mesh) -> Option<i32> {
+    let mut command = Command::new(FASTNESS);
+    command
+        .args(["run", "--config"])
+        .arg(mesh.path("a/node.toml"));
+    command.output().expect("the binary runs").status.code()
 }
 
 #[test]

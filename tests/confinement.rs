@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::Value;
 
 use crate::support::node::{self, Node};
-use crate::support::{FASTNESS, Mesh, Options, eventually, full_pipe, json, run};
+use crate::support::{FASTNESS, Mesh, Options, eventually, full_pipe, json, python, run, said};
 
 /// A field of a task's status (proc(5)).
 fn field(status: &str, name: &str) -> String {
@@ -434,4 +434,24 @@ fn a_build_without_filters_is_refused_unless_it_is_wanted_twice_and_this_is_none
     ] {
         assert!(!binary.windows(word.len()).any(|bytes| bytes == word));
     }
+}
+
+/// Containers and systemd's units put filters on everything in them.
+#[test]
+fn an_administrator_under_a_filter_of_somebody_else_is_no_role() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    for arguments in [&["status"][..], &["reload"], &["unlock"]] {
+        let mut command = python("filtered.py");
+        command.arg(FASTNESS).args(arguments);
+        command.arg("--admin").arg(mesh.path("a/admin.sock"));
+        let output = command.output().expect("python runs");
+        let said = said(&output);
+        match arguments {
+            // It is heard: nothing waits there.
+            ["unlock"] => assert_eq!(output.status.code(), Some(3), "{said}"),
+            _ => assert!(output.status.success(), "{said}"),
+        }
+    }
+    assert!(!a.log().contains("refused"), "{}", a.log());
 }

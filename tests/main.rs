@@ -34,6 +34,7 @@ mod memory; // Where secrets are in memory, and where not.
 mod mends; // Every fault at once, with a mend that mends it.
 mod mesh; // Two nodes, and what they survive.
 mod methods; // What a peer may call, and that a reload reaches who is there already.
+mod one_login; // Several keepers of one token, and one wrong PIN.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.
 mod parsers; // No input makes a parser panic.
 mod pki; // The authority, judged by openssl.
@@ -41,6 +42,7 @@ mod profiles; // What is shown is what is loaded; an administrator's own profile
 mod proxy; // An unchanged application beside each node.
 mod readiness; // What load balancers and systemd see of it.
 mod refusals; // Whom a node refuses, and what it tells them.
+mod reload; // In turn, none lost, and nobody waits for it.
 mod rooms; // The source keeps to the design; samples and manual are true.
 mod shown; // What roles may do, shown without PINs.
 mod soak; // Faults in any order leave nothing behind.

@@ -283,6 +283,8 @@ fn drain_on_the_command_line_ends_the_node() {
     let mut a = mesh.start("a");
     let pids = ["supervisor", "keeper", "node"].map(|role| a.pid(role));
     assert!(a.admin(&["drain"]).status.success());
+    a.wait_log("stopped");
+    assert!(!a.log().contains("WARN keeper"), "{}", a.log());
     assert_eq!(a.wait_exit().code(), Some(0));
     assert!(
         !pids.into_iter().any(node::is_alive),
@@ -383,7 +385,7 @@ fn a_second_start_of_the_same_node_is_refused() {
     let mesh = Mesh::new();
     let a = mesh.start("a");
     let output = mesh.check("a");
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(8), "{}", said(&output));
     assert!(
         said(&output).contains("another process listens"),
         "{}",

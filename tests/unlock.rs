@@ -21,10 +21,24 @@ fn lose_keeper(a: &Node) {
 }
 
 #[track_caller]
-fn is_refused(a: &Node, arguments: &[&str], why: &str) {
+fn is_refused(a: &Node, arguments: &[&str], exit: i32, why: &str) {
     let output = a.admin(&[&["unlock"], arguments].concat());
     let said = said(&output);
-    assert!(!output.status.success() && said.contains(why), "{said}");
+    assert_eq!(output.status.code(), Some(exit), "{said}");
+    assert!(said.contains(why), "{said}");
+    assert!(said.contains("no PIN was tried"), "{said}");
+}
+
+#[test]
+fn unlock_says_when_there_is_nothing_to_unlock() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let source = mesh.tokens("a").pin_source();
+    for arguments in [&[][..], &["--token", "a"], &["--pin", &source]] {
+        is_refused(&a, arguments, 3, "no such token waits for its PIN");
+    }
+    let other = ["--token", "other", "--pin", &source];
+    is_refused(&a, &other, 2, "no such token; there are: a");
 }
 
 #[test]
@@ -49,10 +63,7 @@ fn a_typed_pin_is_asked_for_at_the_start_and_again_by_unlock_and_is_never_shown(
     lose_keeper(&a);
     let before = restarts(&a);
     assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
-    is_refused(&a, &[], "cannot be taken from its source again");
-    let source = mesh.tokens("a").pin_source();
-    let other = ["--token", "other", "--pin", &source];
-    is_refused(&a, &other, "no such token waits for its PIN");
+    is_refused(&a, &[], 4, "cannot be taken from its source again");
 
     let mut operator = Terminal::start(&format!(
         "{FASTNESS} unlock --pin prompt --admin {}",
@@ -96,7 +107,7 @@ fn a_pin_that_came_through_a_pipe_is_not_looked_for_there_again() {
     let before = restarts(&a);
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(restarts(&a), before, "it waits, and does not try in vain");
-    is_refused(&a, &[], "cannot be taken from its source again");
+    is_refused(&a, &[], 4, "cannot be taken from its source again");
     let source = mesh.tokens("a").pin_source();
     assert!(a.admin(&["unlock", "--pin", &source]).status.success());
     eventually("ready again", || {

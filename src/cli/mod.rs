@@ -65,7 +65,8 @@ First steps, the authority and then a node:
   fastness check --config node.toml
   fastness run --config node.toml
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 faults (printed), 4 PIN, 5 token, 6 no running node, 7 peer."
+Exit codes: 0 done, 1 failed, 2 usage, 3 faults (printed), 4 PIN, 5 token, 6 no running node, 7 peer,
+8 address in use or not there."
 )]
 struct Cli {
     /// For people, or one JSON value for programs.

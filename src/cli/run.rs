@@ -7,6 +7,9 @@ use crate::config::Config;
 use crate::supervisor::{self, SupervisorError};
 use crate::telemetry;
 
+/// Of what no file has to be mended for.
+const LATER: &str = "the node does not start now: it will when the above is over";
+
 /// Runs a node until it is told to stop.
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let inherited = given::take()?;
@@ -38,8 +41,22 @@ impl From<SupervisorError> for Failure {
     fn from(error: SupervisorError) -> Self {
         match error {
             SupervisorError::Faults(faults) => {
-                Failure::faults("the node does not start: mend the faults above", faults)
+                let exit = Exit::of_start(&faults);
+                let message = match exit {
+                    Exit::Faults => "the node does not start: mend the faults above",
+                    _ => LATER,
+                };
+                Failure {
+                    exit,
+                    message: message.into(),
+                    faults,
+                }
             }
+            SupervisorError::Tokens(faults) => Failure {
+                exit: Exit::Token,
+                message: LATER.into(),
+                faults,
+            },
             SupervisorError::Pin(faults) => Failure {
                 exit: Exit::Pin,
                 message:

@@ -71,6 +71,20 @@ pub(super) fn run(args: UnlockArgs, format: Format) -> Result<(), Failure> {
             message: "still locked; the PIN was tried at most once".into(),
             faults,
         }),
+        Some(Unlocked::NotTried(faults)) => Err(Failure {
+            exit: Exit::Pin,
+            message: "still locked; no PIN was tried".into(),
+            faults,
+        }),
+        Some(Unlocked::NothingWaits(fault)) => Err(Failure::faults(
+            "there is nothing to unlock; no PIN was tried",
+            vec![fault],
+        )),
+        Some(Unlocked::Unknown(fault)) => Err(Failure {
+            exit: Exit::Usage,
+            message: "no PIN was tried".into(),
+            faults: vec![fault],
+        }),
         None => Err(Failure::new(
             Exit::NoNode,
             "the node ended before the token was unlocked",

@@ -14,7 +14,7 @@ mod spec;
 mod token;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -63,7 +63,9 @@ pub struct Config {
     pub(crate) peers: String,
     /// The TCP ports of the addresses in it.
     pub(crate) peer_ports: BTreeSet<u16>,
-    /// Addresses found for the host names in it.
+    /// The host names in it, with ports.
+    pub(crate) hosts: BTreeSet<String>,
+    /// Addresses found for them: none as long as nobody has looked.
     pub(crate) resolved: ResolvedHosts,
     pub(crate) limits: Limits,
     pub(crate) log: LogSetup,
@@ -204,13 +206,14 @@ impl Reader<'_> {
         self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
         // Its places are named by the policy's peers.
         let application = match (spec.application, &peers) {
-            (Some(spec), Some((_, policy, _))) => Some(self.application(spec, policy)),
+            (Some(spec), Some((_, policy))) => Some(self.application(spec, policy)),
             _ => None,
         };
-        let (peers, peer_ports, resolved) = match peers {
-            Some((text, policy, resolved)) => {
+        let (peers, peer_ports, hosts) = match peers {
+            Some((text, policy)) => {
                 self.methods(&policy, application.as_ref(), spec.peers.get_ref());
-                (text, policy.ports(), resolved)
+                let hosts = policy.hosts().map(str::to_owned).collect();
+                (text, policy.ports(), hosts)
             }
             None => Default::default(),
         };
@@ -227,7 +230,8 @@ impl Reader<'_> {
             trust_anchors: trust_anchors.unwrap_or_default(),
             peers,
             peer_ports,
-            resolved,
+            hosts,
+            resolved: ResolvedHosts::default(),
             limits,
             log: LogSetup {
                 level: spec.log.level.unwrap_or(LogSetup::default().level),
@@ -318,16 +322,12 @@ impl Reader<'_> {
         }
     }
 
-    /// The policy's text, what it says, and the addresses of the host names in it.
-    fn peers(&mut self, path: &Spanned<PathBuf>) -> Option<(String, PeerPolicy, ResolvedHosts)> {
+    /// The policy's text and what it says.
+    fn peers(&mut self, path: &Spanned<PathBuf>) -> Option<(String, PeerPolicy)> {
         let text = self.read(path, Privacy::Private, "peers")?;
         let shown = self.folder.join(path.get_ref()).display().to_string();
         match PeerPolicy::parse(&text) {
-            Ok(policy) => {
-                let hosts = policy.hosts().filter(|_| self.aim == Aim::Start);
-                let resolved = hosts.map(|host| (host.to_owned(), resolve(host))).collect();
-                Some((text, policy, resolved))
-            }
+            Ok(policy) => Some((text, policy)),
             Err(faults) => {
                 self.faults
                     .extend(faults.into_iter().map(|fault| fault.in_file(&*shown)));
@@ -373,16 +373,5 @@ impl Reader<'_> {
     fn fault_at(&mut self, offset: usize, fault: Fault) {
         self.faults
             .push(fault.at_line(toml_faults::line_of(self.text, offset)));
-    }
-}
-
-/// Addresses of `host:port`; none when the name does not resolve now.
-fn resolve(host: &str) -> Vec<SocketAddr> {
-    match host.to_socket_addrs() {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            tracing::warn!(host, %error, "a peer's address does not resolve; it cannot be dialled until a reload finds it");
-            Vec::new()
-        }
     }
 }

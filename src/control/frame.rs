@@ -12,19 +12,24 @@ use rustix::net::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// Bytes of a frame's length.
+const HEADER: usize = 4;
 /// Longest frame: a peer policy of 4 MiB, doubled by JSON's escapes, and room beside it.
 const MAX_FRAME: usize = 16 << 20;
-/// Most descriptors in one frame; Linux takes 253 (`SCM_MAX_FD`).
-pub(crate) const MAX_DESCRIPTORS: usize = 250;
+/// Descriptors that go at once; Linux takes 253 (`SCM_MAX_FD`). More of them go in batches.
+const BATCH: usize = 250;
+/// Most descriptors with one frame: all channels of eight tokens with 64 sessions, and all places of an
+/// application with its 1024 peers, and room beside them.
+const MAX_DESCRIPTORS: usize = 2048;
 
 /// The frame of `message`, header included.
 pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; 4];
+    let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message)?;
-    let length = frame.len() - 4;
+    let length = frame.len() - HEADER;
     let header = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
     let header = header.ok_or_else(|| io::Error::other("message too long for a control frame"))?;
-    frame[..4].copy_from_slice(&header.to_be_bytes());
+    frame[..HEADER].copy_from_slice(&header.to_be_bytes());
     Ok(frame)
 }
 
@@ -35,55 +40,95 @@ pub(crate) fn send_with_descriptors<T: Serialize>(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let frame = encode(message)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+    if descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::Error::other("too many descriptors for one frame"));
     }
-    let mut sent = rustix::net::sendmsg(
-        &socket,
-        &[IoSlice::new(&frame)],
+    // The header goes with the first batch, a byte with each of the others.
+    let mut batches = descriptors.chunks(BATCH);
+    let (mut sent, mut end) = (0, HEADER);
+    while sent < frame.len() {
+        let batch = batches.next().unwrap_or_default();
+        if sent >= HEADER {
+            end = if batch.is_empty() {
+                frame.len()
+            } else {
+                sent + 1
+            };
+        }
+        sent += send_batch(&socket, &frame[sent..end], batch)?;
+    }
+    match batches.next() {
+        None => Ok(()),
+        Some(_) => Err(io::Error::other("a frame too short for its descriptors")),
+    }
+}
+
+fn send_batch(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors in a batch"));
+    }
+    let bytes = [IoSlice::new(bytes)];
+    Ok(rustix::net::sendmsg(
+        socket,
+        &bytes,
         &mut ancillary,
         SendFlags::NOSIGNAL,
-    )?;
-    while sent < frame.len() {
-        sent += rustix::net::send(&socket, &frame[sent..], SendFlags::NOSIGNAL)?;
-    }
-    Ok(())
+    )?)
 }
 
 /// Receives the first frame and the descriptors that came with it.
 pub(crate) fn receive_with_descriptors<T: DeserializeOwned>(
-    mut socket: impl AsFd + Read,
+    socket: impl AsFd,
 ) -> io::Result<(T, Vec<OwnedFd>)> {
-    let mut header = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(
-        &socket,
-        &mut [IoSliceMut::new(&mut header)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL,
-    )?;
-    if received.bytes != header.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let descriptors = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let mut descriptors = Vec::new();
+    let mut header = [0; HEADER];
+    receive_all(&socket, &mut header, &mut descriptors)?;
     let mut body = vec![0; length(header)?];
-    socket.read_exact(&mut body)?;
+    receive_all(&socket, &mut body, &mut descriptors)?;
     Ok((serde_json::from_slice(&body)?, descriptors))
+}
+
+/// Fills `bytes`; what comes with them is added to `descriptors`.
+fn receive_all(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::net::recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(&mut bytes[filled..])],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        filled += received.bytes;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(came) = message {
+                descriptors.extend(came);
+            }
+        }
+        if descriptors.len() > MAX_DESCRIPTORS {
+            return Err(io::Error::other("too many descriptors with one frame"));
+        }
+    }
+    Ok(())
 }
 
 /// Reads one frame. `None` when the other side has closed the channel.
 pub(crate) fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<Option<T>> {
-    let mut header = [0; 4];
+    let mut header = [0; HEADER];
     match socket.read_exact(&mut header) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         outcome => outcome?,
@@ -97,7 +142,7 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<
 pub(crate) async fn receive_async<T: DeserializeOwned>(
     socket: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<T>> {
-    let mut header = [0; 4];
+    let mut header = [0; HEADER];
     match socket.read_exact(&mut header).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         outcome => outcome?,
@@ -112,10 +157,50 @@ pub(crate) fn send<T: Serialize>(mut socket: impl Write, message: &T) -> io::Res
     socket.write_all(&encode(message)?)
 }
 
-fn length(header: [u8; 4]) -> io::Result<usize> {
+fn length(header: [u8; HEADER]) -> io::Result<usize> {
     let length = u32::from_be_bytes(header) as usize;
     if length > MAX_FRAME {
         return Err(io::Error::other("control frame too long"));
     }
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn descriptors_beyond_one_batch_come_with_their_frame_in_their_order() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (file, second) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let text = "a message".repeat(1000);
+        for count in [0, 1, BATCH, BATCH + 1, 2 * BATCH + 7] {
+            let mut descriptors = vec![file.0.as_fd(); count];
+            if let Some(last) = descriptors.last_mut() {
+                *last = second.0.as_fd();
+            }
+            send_with_descriptors(&one, &text, &descriptors).unwrap();
+            send(&one, &"the next one").unwrap();
+            let (came, mut found) = receive_with_descriptors::<String>(&other).unwrap();
+            assert_eq!((came, found.len()), (text.clone(), count));
+            let next: Option<String> = receive(&other).unwrap();
+            assert_eq!(next.as_deref(), Some("the next one"));
+            if let Some(last) = found.pop() {
+                let inode = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).unwrap().st_ino;
+                assert_eq!(inode(&last), inode(&second.0), "{}", last.as_raw_fd());
+                assert!(found.iter().all(|one| inode(one) == inode(&file.0)));
+            }
+        }
+    }
+
+    #[test]
+    fn more_descriptors_than_any_node_needs_are_not_sent() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let file = std::io::pipe().unwrap();
+        let descriptors = vec![file.0.as_fd(); MAX_DESCRIPTORS + 1];
+        assert!(send_with_descriptors(&one, &(), &descriptors).is_err());
+    }
 }

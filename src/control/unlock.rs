@@ -9,7 +9,7 @@ use crate::secret::PinKind;
 /// Log a token in again.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Unlock {
-    /// Label of the token; empty: the only one that waits.
+    /// Label of the token; empty: the one that waits.
     pub(crate) token: String,
     /// How to read the descriptor that came along; `None`: take the PIN from the configured source.
     pub(crate) pin: Option<PinKind>,
@@ -22,4 +22,10 @@ pub(crate) enum Unlocked {
     Done { token: String },
     /// It does not, and why. The PIN was tried at most once.
     Refused(Vec<Fault>),
+    /// It does not, and why. No PIN was tried.
+    NotTried(Vec<Fault>),
+    /// No token waits for a PIN.
+    NothingWaits(Fault),
+    /// No token has this label.
+    Unknown(Fault),
 }

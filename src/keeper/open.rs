@@ -3,7 +3,7 @@
 use super::purpose;
 use super::vault::Vault;
 use crate::control::{KeeperReady, KeeperSetup, KeyReady, KeySetup};
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 use crate::role::TlsRole;
 use crate::secret::UserPin;
 use crate::token::heal::{self, Action, Doing};
@@ -63,9 +63,10 @@ pub(super) fn open(
     let session = token.session_or_the_login_s().map_err(|error| {
         let key = format!("{}.sessions", setup.place);
         let mend = "free sessions of this token, or lower `sessions`";
+        let fault = about_token(Fault::new(key, error.to_string(), mend), &error);
         say(Refused {
             latch: is_latch(&error),
-            ..Refused::of(Fault::new(key, error.to_string(), mend))
+            ..Refused::of(fault)
         })
     })?;
     let mut refused = Refused::default();
@@ -129,8 +130,18 @@ impl Refused {
     fn because(key: String, error: &TokenError) -> Self {
         Self {
             latch: is_latch(error),
-            ..Self::of(Fault::new(key, error.to_string(), error.mend()))
+            ..Self::of(about_token(
+                Fault::new(key, error.to_string(), error.mend()),
+                error,
+            ))
         }
+    }
+}
+
+fn about_token(fault: Fault, error: &TokenError) -> Fault {
+    match heal::may_pass(error) {
+        true => fault.that_may_pass(Passing::Token),
+        false => fault,
     }
 }
 
@@ -202,11 +213,16 @@ fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, Key, KeyRe
 }
 
 fn cannot_sign(setup: &KeySetup, scheme: Scheme, error: &TokenError) -> Fault {
-    Fault::new(
+    let fault = Fault::new(
         &*setup.place,
         format!("the token does not sign with this key as TLS 1.3 needs it ({scheme}): {error}"),
         "allow the key and the token this mechanism, or make a key of another kind: `fastness token keygen`",
-    )
+    );
+    match heal::has_row(error) {
+        true => about_token(fault, error),
+        // This mechanism, not the token.
+        false => fault,
+    }
 }
 
 fn other_key(setup: &KeySetup, why: &str) -> Fault {

@@ -8,7 +8,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use super::{Node, generation, ping};
-use crate::control::{Answer, FromNode, Order, ToNode, frame};
+use crate::control::{Answer, FromNode, Generation, Order, ToNode, frame};
+use crate::fault::Fault;
 use crate::role::TlsRole;
 use crate::rpc::admin;
 use crate::sandbox;
@@ -22,6 +23,8 @@ pub(super) struct Orders {
     pub(super) drain: watch::Sender<bool>,
     /// Whether the application is well.
     pub(super) application: watch::Receiver<bool>,
+    /// Number of the generation in force.
+    pub(super) generation: u64,
 }
 
 impl Orders {
@@ -37,6 +40,7 @@ impl Orders {
             begin,
             drain,
             mut application,
+            mut generation,
         } = self;
         let (mut orders, mut writer) = control.into_split();
         let (answers, mut queued) = mpsc::unbounded_channel::<FromNode>();
@@ -64,6 +68,14 @@ impl Orders {
         });
         while let Some(order) = frame::receive_async::<ToNode>(&mut orders).await? {
             match order {
+                // Here, so that a later one never comes before an earlier one.
+                ToNode::Order {
+                    id,
+                    order: Order::Reload(sent),
+                } => {
+                    let answer = reload(&node, &sent, &mut generation);
+                    let _ = answers.send(FromNode::Answer { id, answer });
+                }
                 ToNode::Order { id, order } => {
                     let (node, answers) = (node.clone(), answers.clone());
                     tokio::spawn(async move {
@@ -109,14 +121,28 @@ async fn carry_out(node: &Node, order: Order) -> Answer {
             peer,
             transfer_bytes,
         } => ping::ping(node, &peer, transfer_bytes).await,
-        Order::Reload(sent) => match generation::build(&sent, &node.0.signers) {
-            Ok(new) => {
-                node.swap(new);
-                Answer::Reloaded
-            }
-            Err(faults) => Answer::Refused(faults),
-        },
+        // Those that come in their turn are carried out there.
+        Order::Reload(_) => Answer::Refused(vec![out_of_turn()]),
     }
+}
+
+/// Puts what was sent in force, unless something newer than it is: `number` says what is.
+fn reload(node: &Node, sent: &Generation, number: &mut u64) -> Answer {
+    if sent.number <= *number {
+        return Answer::Refused(vec![out_of_turn()]);
+    }
+    match generation::build(sent, &node.0.signers) {
+        Ok(new) => {
+            *number = sent.number;
+            node.swap(new);
+            Answer::Reloaded
+        }
+        Err(faults) => Answer::Refused(faults),
+    }
+}
+
+fn out_of_turn() -> Fault {
+    Fault::new("peers", "a newer generation is in force", "reload again")
 }
 
 fn peers(node: &Node) -> Vec<admin::Peer> {

@@ -146,7 +146,6 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     // threads.
     let serving = runtime.spawn(serve(
         confined,
-        report,
         node.clone(),
         routes,
         Sides {
@@ -154,7 +153,11 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
             metrics,
             application,
         },
-        orders,
+        Supervisor {
+            control: orders,
+            report,
+            generation: setup.generation.number,
+        },
     ));
     let served = runtime.block_on(serving).map_err(io::Error::other);
     // Threads end with the process and not before: signatures under way must not keep a drained node,
@@ -199,14 +202,21 @@ struct Sides {
     application: application::Application,
 }
 
+/// The supervisor, what it is told first, and what it gave with the setup.
+struct Supervisor {
+    control: UnixStream,
+    report: sandbox::Report,
+    /// Number of the first generation.
+    generation: u64,
+}
+
 /// 6. Once the supervisor has attested us: accept, serve and answer it until it says drain or is gone.
 async fn serve(
     _: sandbox::Confined,
-    report: sandbox::Report,
     node: Node,
     routes: Routes,
     sides: Sides,
-    control: UnixStream,
+    supervisor: Supervisor,
 ) -> io::Result<()> {
     let Sides {
         listeners,
@@ -256,8 +266,9 @@ async fn serve(
         begin,
         drain,
         application: application.health(),
+        generation: supervisor.generation,
     };
-    let orders = tokio::spawn(orders.follow(report, control));
+    let orders = tokio::spawn(orders.follow(supervisor.report, supervisor.control));
     let routes = routes.prepare();
     let serving = async {
         application

@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::admin::Socket;
+use super::child::ChildEvent;
 use super::keepers::{Happened, Keeper};
 use super::node::NodeEvent;
 use super::sockets::Listeners;
@@ -10,7 +11,7 @@ use super::{
     Event, POLL, QUEUED_EVENTS, Supervisor, SupervisorError, application, sockets, unlock_socket,
 };
 use crate::config::Config;
-use crate::control::KeeperReady;
+use crate::control::{FromKeeper, KeeperReady};
 use crate::fault::Fault;
 
 /// Does everything that [`run`](super::run) does before it serves, and takes it down again: binds the
@@ -61,9 +62,7 @@ impl Supervisor {
         events: &mut mpsc::Receiver<Event>,
         faults: &mut Vec<Fault>,
     ) -> bool {
-        for keeper in &mut self.keepers {
-            faults.extend(keeper.start(&self.events).err());
-        }
+        faults.extend(self.start_keepers());
         while self.keepers.iter().any(Keeper::is_undecided) {
             self.try_next(events, faults).await;
         }
@@ -104,6 +103,30 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Takes in what happened to a keeper, and lets the next one of its token log in.
+    fn try_keeper(
+        &mut self,
+        index: usize,
+        incarnation: u64,
+        event: ChildEvent<FromKeeper>,
+        faults: &mut Vec<Fault>,
+    ) {
+        let Some(keeper) = self.keepers.get_mut(index) else {
+            return;
+        };
+        let happened = keeper.on_event(incarnation, event);
+        let is_new = keeper.known().is_none();
+        match happened {
+            Happened::Gone if is_new => faults.extend(keeper.exit_faults()),
+            Happened::Latched if is_new => {
+                faults.extend(keeper.exit_faults());
+                faults.extend(self.hold_back_twins(index));
+            }
+            _ => {}
+        }
+        faults.extend(self.take_turns());
+    }
+
     /// Takes in what happens next: of keepers here, of the node by whoever asked.
     async fn try_next(
         &mut self,
@@ -123,12 +146,7 @@ impl Supervisor {
                 incarnation,
                 event,
             } => {
-                if let Some(keeper) = self.keepers.get_mut(index)
-                    && let Happened::Gone | Happened::Latched = keeper.on_event(incarnation, event)
-                    && keeper.known().is_none()
-                {
-                    faults.extend(keeper.exit_faults());
-                }
+                self.try_keeper(index, incarnation, event, faults);
                 NodeEvent::Nothing
             }
             Event::Node { incarnation, event } => self.node.on_event(incarnation, event),

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -38,6 +40,13 @@ impl Role {
 pub(crate) enum ChildEvent<M> {
     Said(M),
     Exited(ExitStatus),
+}
+
+/// Whether an end may be another one the next time: killed from outside or by its own crash, and not for a call
+/// that its profile does not have, nor by itself for what it was given.
+pub(super) fn may_pass(status: ExitStatus) -> bool {
+    let fate = status.signal();
+    fate.is_some_and(|signal| signal != Signal::SYS.as_raw())
 }
 
 /// A running child. Dropping it kills the process.

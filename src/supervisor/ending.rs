@@ -13,6 +13,7 @@ impl Supervisor {
     pub(super) async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
         self.systemd.stopping();
         self.draining = true;
+        self.keepers.iter_mut().for_each(Keeper::retire);
         self.listeners = Listeners::default();
         self.node.kill();
         self.keepers.iter_mut().for_each(Keeper::kill);
@@ -31,6 +32,7 @@ impl Supervisor {
             self.systemd.stopping();
         }
         self.draining = true;
+        self.keepers.iter_mut().for_each(Keeper::retire);
         // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
         // at once and does not wait in a queue that nobody serves.
         self.listeners = Listeners::default();

@@ -3,6 +3,8 @@
 mod attested;
 mod seen;
 mod start;
+mod turn;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::Event;
 use super::backoff::Backoff;
 use super::channels::Channels;
-use super::child::{Child, ChildEvent};
+use super::child::{self, Child, ChildEvent};
 use super::readiness::Readiness;
 use super::unlock::Waiting;
 use crate::config::TokenConfig;
@@ -30,6 +32,8 @@ pub(super) enum State {
     Ready { polled: Option<Instant> },
     /// Gone; started again at a time that the main loop knows.
     Waiting,
+    /// To be started once no other keeper of its token is logging in.
+    Queued { since: Instant },
     /// Not started again by itself: a further try could lock the PIN.
     Latched,
     /// Its PIN was typed, or came through a pipe, so it cannot be taken again.
@@ -76,6 +80,19 @@ pub(super) struct Keeper {
     backoff: Backoff,
     /// Whether an operator asked for the last start.
     attended: bool,
+    /// Whether the PIN of the last start came from the configured source, and not from an operator.
+    from_source: bool,
+    /// Whether its first start is over, in whatever way.
+    tried: bool,
+    /// Whether the last process ended in a way that says nothing about the next.
+    end_may_pass: bool,
+    /// The PIN of its token was refused to another keeper while this one was open: its next start waits for
+    /// an operator.
+    held_back: Option<Fault>,
+    /// Which other keepers may be of the same token.
+    twins: Vec<usize>,
+    /// The node is ending, and no other process follows this one.
+    retired: bool,
 }
 
 /// What keepers count.
@@ -90,17 +107,6 @@ pub(super) struct Totals {
 /// Channels beside those for the sessions: the next request waits in the keeper already when a session
 /// becomes free, so that no session waits for the node.
 pub(super) const AHEAD: usize = 1;
-/// How long module, login and key checks may take before the keeper counts as hung.
-const START_DEADLINE: Duration = Duration::from_secs(60);
-/// The same of a token that was opened before: a few times what it took then, and at least so much. Doubled
-/// each time it was not enough, so that a token that has become slow is still taken up.
-const SHORTEST_START: Duration = Duration::from_millis(1500);
-/// How long a process that is to end may take.
-const LAST_RITES: Duration = Duration::from_secs(2);
-/// A keeper answers a poll from a thread that never calls the module; one that does not within this
-/// time is stopped or starved.
-const POLL_DEADLINE: Duration = Duration::from_secs(3);
-
 impl Keeper {
     /// The keeper of the `index`th token, not yet started.
     pub(super) fn new(
@@ -135,6 +141,12 @@ impl Keeper {
             restarts: 0,
             backoff: Backoff::default(),
             attended: false,
+            from_source: true,
+            tried: false,
+            end_may_pass: false,
+            held_back: None,
+            twins: Vec::new(),
+            retired: false,
         })
     }
 
@@ -187,6 +199,8 @@ impl Keeper {
                     "keeper ready"
                 );
                 self.faults.clear();
+                self.tried = true;
+                self.held_back = None;
                 self.backoff.started();
                 if let Some(asked) = self.unlocking.take() {
                     asked.answer(&Unlocked::Done {
@@ -233,42 +247,29 @@ impl Keeper {
             }
             ChildEvent::Exited(status) => {
                 let opened = self.is_open();
-                if opened {
+                if opened && !self.retired {
                     tracing::warn!(token = self.index, %status, "keeper gone: starting another");
                 } else {
                     tracing::debug!(token = self.index, %status, "keeper gone");
                 }
                 self.child = None;
+                self.tried = true;
+                self.end_may_pass = child::may_pass(status);
                 self.signed_before = opened;
                 self.channels.announce_loss();
                 if let Some(asked) = self.unlocking.take() {
                     asked.answer(&Unlocked::Refused(self.exit_faults()));
                 }
-                if matches!(self.state, State::Latched) {
+                if let Some(fault) = self.held_back.take() {
+                    self.note(vec![fault]);
+                    self.state = State::Latched;
+                }
+                if self.is_latched() {
                     return Happened::Latched;
                 }
                 self.state = State::Waiting;
                 Happened::Gone
             }
-        }
-    }
-
-    fn take_vitals(&mut self, vitals: Vitals) {
-        if let State::Ready { polled } = &mut self.state {
-            *polled = None;
-        }
-        if vitals.trouble != self.vitals.trouble {
-            match &vitals.trouble {
-                Some(trouble) => {
-                    tracing::error!(token = self.index, trouble, "the token does not sign")
-                }
-                None => tracing::info!(token = self.index, "the token signs again"),
-            }
-        }
-        let hung = vitals.longest_call > self.sign_deadline;
-        self.vitals = vitals;
-        if hung {
-            self.replace("a call into the module hangs");
         }
     }
 
@@ -295,6 +296,8 @@ impl Keeper {
     /// Notes why a start failed before there was a process.
     pub(super) fn start_failed(&mut self, fault: Fault) {
         self.signed_before = false;
+        self.tried = true;
+        self.state = State::Waiting;
         self.note(vec![fault]);
     }
 
@@ -313,54 +316,6 @@ impl Keeper {
         self.faults = faults;
     }
 
-    /// Asks how it is, and kills it when it has not answered for too long.
-    pub(super) fn poll(&mut self) {
-        if let Some(since) = self.ending {
-            if since.elapsed() > LAST_RITES {
-                self.kill();
-            }
-            return;
-        }
-        match &mut self.state {
-            State::Starting {
-                since,
-                typing: false,
-            } => {
-                let since = *since;
-                if since.elapsed() > self.start_deadline() {
-                    self.hung_starts += 1;
-                    self.replace("not ready in time");
-                }
-            }
-            State::Ready {
-                polled: Some(since),
-            } => {
-                if since.elapsed() > POLL_DEADLINE {
-                    self.replace("it does not answer");
-                }
-            }
-            State::Ready { polled } => {
-                *polled = Some(Instant::now());
-                if let Some(child) = &self.child
-                    && !child.tell(&ToKeeper::Poll)
-                {
-                    self.replace("it does not read its orders");
-                }
-            }
-            State::Starting { .. } | State::Waiting | State::Latched | State::Locked => {}
-        }
-    }
-
-    fn start_deadline(&self) -> Duration {
-        let Some(usual) = self.usual_start else {
-            return START_DEADLINE;
-        };
-        let first = usual.saturating_mul(6).max(SHORTEST_START);
-        first
-            .saturating_mul(1 << self.hung_starts.min(16))
-            .min(START_DEADLINE)
-    }
-
     #[cfg(feature = "attack-trigger")]
     pub(super) fn attack(&self, attack: crate::sandbox::attack::Attack) {
         let told = self
@@ -368,6 +323,11 @@ impl Keeper {
             .as_ref()
             .map(|child| child.tell(&ToKeeper::Attack(attack)));
         assert_eq!(told, Some(true), "the keeper hears its attack");
+    }
+
+    /// No process is to follow the one that runs.
+    pub(super) fn retire(&mut self) {
+        self.retired = true;
     }
 
     /// Asks it to let running signatures end and to exit.

@@ -7,6 +7,7 @@ mod application;
 mod attack;
 mod attest;
 mod backoff;
+mod beside;
 mod calls;
 mod channels;
 mod check;
@@ -22,6 +23,7 @@ mod report;
 mod socket_file;
 mod sockets;
 mod systemd;
+mod turns;
 mod unlock;
 
 use std::path::{Path, PathBuf};
@@ -35,11 +37,13 @@ use crate::control::{FromKeeper, FromNode, NodeSetup, TokenSetup};
 use crate::fault::Fault;
 use crate::sandbox;
 use admin::{Call, Socket};
+use beside::Resolver;
 pub(crate) use check::check;
 use child::ChildEvent;
 use descriptors::OpenFiles;
 use keepers::{Happened, Keeper};
 use node::{Node, NodeEvent};
+use reload::Reloads;
 use sockets::Listeners;
 use systemd::Systemd;
 
@@ -59,7 +63,8 @@ pub(crate) enum Event {
     StartNode,
     Admin(Call),
     Unlock(unlock::Request),
-    Reloaded(u64, Box<Config>),
+    Loaded(reload::Loaded),
+    Reloaded(reload::Reloaded),
     /// The start is over.
     Settled,
 }
@@ -70,6 +75,9 @@ pub(crate) enum SupervisorError {
     /// What was given to us does not allow a start.
     #[error("the node does not start")]
     Faults(Vec<Fault>),
+    /// No token can be opened now, and at least one could be later as everything is.
+    #[error("no token can be opened now")]
+    Tokens(Vec<Fault>),
     /// A PIN was refused. It must not be tried again before an operator has acted.
     #[error("a PIN was refused")]
     Pin(Vec<Fault>),
@@ -119,8 +127,12 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     say_what_is_given(&config);
     let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
-    supervisor.start_keepers()?;
-    let outcome = supervisor.serve(&mut events).await;
+    supervisor.resolve().await;
+    supervisor.start_keepers();
+    let outcome = match supervisor.first_start() {
+        Ok(()) => supervisor.serve(&mut events).await,
+        Err(faults) => Err(faults),
+    };
     match outcome {
         Err(SupervisorError::NotConfined(_)) => supervisor.end(&mut events).await,
         _ => supervisor.drain(&mut events).await,
@@ -170,8 +182,10 @@ struct Signals {
 
 struct Supervisor {
     config: Config,
-    /// Number of the generation in force.
+    /// Number of the newest generation that a node was given.
     generation: u64,
+    reloads: Reloads,
+    resolver: Resolver,
     listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
@@ -195,7 +209,7 @@ impl Supervisor {
         listeners: Listeners,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, SupervisorError> {
-        let keepers = config
+        let mut keepers = config
             .tokens
             .iter()
             .enumerate()
@@ -207,9 +221,12 @@ impl Supervisor {
                     config.limits.sign_deadline(),
                 )
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        Keeper::introduce(&mut keepers);
         Ok(Self {
             generation: 1,
+            reloads: Reloads::default(),
+            resolver: Resolver::default(),
             listeners,
             keepers,
             node: Node::new(
@@ -231,13 +248,6 @@ impl Supervisor {
             served: false,
             draining: false,
         })
-    }
-
-    fn start_keepers(&mut self) -> Result<(), SupervisorError> {
-        for keeper in &mut self.keepers {
-            keeper.start(&self.events)?;
-        }
-        Ok(())
     }
 
     fn start_node(&mut self) -> std::io::Result<()> {
@@ -307,11 +317,8 @@ impl Supervisor {
             Event::Admin(call) => self.on_call(call),
             Event::Unlock(request) => self.unlock(request),
             Event::Settled => sandbox::settle(),
-            Event::Reloaded(number, config) => {
-                tracing::info!(generation = number, "reloaded");
-                self.generation = number;
-                self.config = *config;
-            }
+            Event::Loaded(loaded) => self.on_loaded(loaded),
+            Event::Reloaded(reloaded) => self.on_reloaded(reloaded),
         }
         Ok(())
     }
@@ -329,8 +336,12 @@ impl Supervisor {
         match happened {
             Happened::Nothing => return Ok(()),
             Happened::Vitals => {}
-            Happened::Opened { first: true } if self.served => self.push_generation(),
-            Happened::Opened { .. } => {}
+            Happened::Opened { first } => {
+                self.release_twins(index);
+                if first && self.node.pid().is_some() {
+                    self.push_generation();
+                }
+            }
             Happened::Gone | Happened::Latched if self.draining => return Ok(()),
             Happened::Gone => {
                 let at = keeper.retry_at();
@@ -341,8 +352,10 @@ impl Supervisor {
                     token = keeper.label(),
                     "no further login by itself: mend it, then run `fastness unlock`"
                 );
+                self.hold_back_twins(index);
             }
         }
+        self.take_turns();
         if !self.served {
             self.first_start()?;
         }
@@ -361,22 +374,6 @@ impl Supervisor {
         self.node.tokens(standings, ready);
     }
 
-    /// Starts the node once every token was tried and one is open. Without any there is nothing to
-    /// start with, and an operator is watching.
-    fn first_start(&mut self) -> Result<(), SupervisorError> {
-        if self.keepers.iter().any(Keeper::is_undecided) || self.node.pid().is_some() {
-            return Ok(());
-        }
-        if self.keepers.iter().any(Keeper::is_open) {
-            return Ok(self.start_node()?);
-        }
-        let faults = self.keepers.iter().flat_map(Keeper::exit_faults).collect();
-        Err(match self.keepers.iter().any(Keeper::is_latched) {
-            true => SupervisorError::Pin(faults),
-            false => SupervisorError::Faults(faults),
-        })
-    }
-
     /// What the system refuses now (memory, processes, descriptors) it may give later, and the keepers and
     /// the node's listeners are still there.
     fn restart_node(&mut self) {
@@ -384,24 +381,6 @@ impl Supervisor {
             tracing::error!(%error, "cannot start the node again: trying again soon");
             let at = self.node.retry_at();
             self.later(at, Event::StartNode);
-        }
-    }
-
-    fn restart_keeper(&mut self, index: usize) {
-        let Some(keeper) = self.keepers.get_mut(index) else {
-            return;
-        };
-        if self.draining || !keeper.waits() {
-            return;
-        }
-        if keeper.is_spent() {
-            keeper.lock();
-            return self.tell_node();
-        }
-        if let Err(fault) = keeper.restart(&self.events) {
-            keeper.start_failed(fault);
-            let at = keeper.retry_at();
-            self.later(at, Event::StartKeeper(index));
         }
     }
 

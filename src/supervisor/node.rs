@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Event;
 use super::backoff::Backoff;
-use super::child::{Child, ChildEvent, Role, Start};
+use super::child::{self, Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
 use super::sockets::Listeners;
 use crate::config::NodeSandbox;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 use crate::keeper::ask::Standing;
 use crate::sandbox;
 
@@ -27,6 +27,8 @@ pub(super) struct Node {
     /// Whether the application beside it says that it is well.
     pub(super) application_well: bool,
     pub(super) faults: Vec<Fault>,
+    /// Whether the last one ended in a way that says nothing about the next.
+    end_may_pass: bool,
     pub(super) restarts: u32,
     /// What the configuration says of it.
     pub(super) given: NodeSandbox,
@@ -63,6 +65,7 @@ impl Node {
             ready: false,
             application_well: true,
             faults: Vec::new(),
+            end_may_pass: false,
             restarts: 0,
             dials: BTreeSet::new(),
             sandbox: None,
@@ -76,6 +79,11 @@ impl Node {
     /// Process id, when it runs.
     pub(super) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(|child| child.pid)
+    }
+
+    /// Which of its processes runs, or was the last.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     /// Starts a process on these listeners and channels.
@@ -154,6 +162,7 @@ impl Node {
             ChildEvent::Exited(status) => {
                 tracing::info!(%status, "node exited");
                 self.child = None;
+                self.end_may_pass = child::may_pass(status);
                 self.ready = false;
                 self.sandbox = None;
                 self.serves = false;
@@ -218,11 +227,12 @@ impl Node {
         if !self.faults.is_empty() {
             return self.faults.clone();
         }
-        vec![Fault::new(
-            "",
-            "the node's process ended while it was started",
-            "see the log",
-        )]
+        let problem = "the node's process ended while it was started";
+        let fault = Fault::new("", problem, "see the log");
+        vec![match self.end_may_pass {
+            true => fault.that_may_pass(Passing::System),
+            false => fault,
+        }]
     }
 
     /// When to start it again.

@@ -1,15 +1,73 @@
 //! Reading certificates, trust anchors and peer policy again and handing them to the node as one
 //! whole. On any fault the old ones stay in force.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 use tonic::Status;
 
+use super::beside::{Lookups, beside, keep_known};
 use super::{Event, Supervisor};
 use crate::config::Config;
 use crate::control::{Answer, CredentialSetup, Generation, Order};
 use crate::fault::Fault;
 use crate::keeper::message::KeyIndex;
 use crate::rpc::admin::ReloadResponse;
+
+/// Whoever waits for the outcome of a reload; nobody does who sent a signal.
+pub(super) type Asked = Option<oneshot::Sender<Result<ReloadResponse, Status>>>;
+
+/// Reloads that wait for their turn; beyond, somebody's program has lost its mind.
+const MOST_WAITING: usize = 64;
+
+/// A node that has not answered by then is replaced: whoever is revoked must not stay because it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The reloads: one at a time, in the order in which they were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    /// One is being read, or the node has yet to answer it.
+    running: bool,
+    waiting: VecDeque<Asked>,
+    /// The generation in force is to be given once more behind the one that runs.
+    push: bool,
+}
+
+/// What one has read.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    found: Result<(Config, Lookups), Vec<Fault>>,
+    asked: Asked,
+}
+
+/// What came of one that the node was given.
+#[derive(Debug)]
+pub(crate) struct Reloaded {
+    number: u64,
+    /// Which of the node's processes.
+    node: u64,
+    config: Box<Config>,
+    /// None came: it is gone, or hangs.
+    answer: Option<Answer>,
+    asked: Asked,
+}
+
+fn refuse(asked: Asked, status: Status) {
+    tracing::error!("reload {}", status.message());
+    if let Some(asked) = asked {
+        let _ = asked.send(Err(status));
+    }
+}
+
+fn status_of(faults: &[Fault]) -> Status {
+    let text = faults
+        .iter()
+        .map(Fault::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    Status::failed_precondition(format!("refused, the old state stays in force:\n{text}"))
+}
 
 impl Supervisor {
     /// What the node needs of `config`, as its `number`th generation.
@@ -39,8 +97,14 @@ impl Supervisor {
         }
     }
 
-    /// Gives the node the generation in force once more: a token was opened for the first time.
+    /// Gives the node the generation in force once more, as a newer one: a token was opened for the first time.
     pub(super) fn push_generation(&mut self) {
+        // The node has, or will have, what the reload under way brings: it comes with that, or after it.
+        self.reloads.push = self.reloads.running;
+        if self.reloads.running {
+            return;
+        }
+        self.generation += 1;
         let generation = self.generation(&self.config, self.generation);
         let pushed = self.node.order(Order::Reload(Box::new(generation)));
         tokio::spawn(async move {
@@ -52,49 +116,136 @@ impl Supervisor {
         });
     }
 
-    /// Reads everything again, checks it whole, and lets the node swap.
-    pub(super) fn reload(
-        &mut self,
-        answer: Option<oneshot::Sender<Result<ReloadResponse, Status>>>,
-    ) {
-        let refuse = |faults: &[Fault]| {
-            let text = faults
-                .iter()
-                .map(Fault::to_string)
-                .collect::<Vec<_>>()
-                .join("\n");
-            tracing::error!("reload refused, the old state stays in force: {text}");
-            Status::failed_precondition(format!("refused, the old state stays in force:\n{text}"))
+    /// Reads everything again, checks it whole, and lets the node swap: at once, or after those that came
+    /// before.
+    pub(super) fn reload(&mut self, asked: Asked) {
+        if self.reloads.waiting.len() >= MOST_WAITING {
+            return refuse(asked, Status::resource_exhausted("refused: too many wait"));
+        }
+        self.reloads.waiting.push_back(asked);
+        self.next_reload();
+    }
+
+    fn next_reload(&mut self) {
+        if self.reloads.running {
+            return;
+        }
+        let Some(asked) = self.reloads.waiting.pop_front() else {
+            return;
         };
-        let config = match Config::load(&self.config.file).and_then(|new| self.same_frame(new)) {
-            Ok(config) => config,
+        self.reloads.running = true;
+        let (file, resolver) = (self.config.file.clone(), self.resolver.clone());
+        let loading = beside(move || {
+            let config = Config::load(&file)?;
+            let lookups = resolver.look_up(&config.hosts);
+            Ok((config, lookups))
+        });
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let found = loading.await.unwrap_or_else(|_| {
+                let problem = "the files cannot be read: no thread is to be had";
+                Err(vec![Fault::new("", problem, "reload again")])
+            });
+            let _ = events.send(Event::Loaded(Loaded { found, asked })).await;
+        });
+    }
+
+    /// Takes in what was read.
+    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
+        let Loaded { found, asked } = loaded;
+        let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(new)?, lookups)));
+        let goes_on = match checked {
+            Ok((mut config, lookups)) => {
+                config.resolved = keep_known(lookups, &self.config.resolved);
+                self.send(config, asked)
+            }
             Err(faults) => {
-                let status = refuse(&faults);
-                if let Some(answer) = answer {
-                    let _ = answer.send(Err(status));
-                }
-                return;
+                refuse(asked, status_of(&faults));
+                false
             }
         };
-        let number = self.generation + 1;
+        if !goes_on {
+            self.finish_reload();
+        }
+    }
+
+    /// Gives the node what was checked; [`Event::Reloaded`] tells what came of it. Whether it was given.
+    fn send(&mut self, config: Config, asked: Asked) -> bool {
+        if let Some(fault) = self.unreachable(&config) {
+            refuse(asked, status_of(&[fault]));
+            return false;
+        }
+        self.generation += 1;
+        let (number, node) = (self.generation, self.node.incarnation());
         let new = self.generation(&config, number);
         let reloaded = self.node.order(Order::Reload(Box::new(new)));
         let events = self.events.clone();
         tokio::spawn(async move {
-            let outcome = match super::calls::within(reloaded).await {
-                Some(Answer::Reloaded) => {
-                    let _ = events.send(Event::Reloaded(number, Box::new(config))).await;
-                    Ok(ReloadResponse { generation: number })
-                }
-                Some(Answer::Refused(faults)) => Err(refuse(&faults)),
-                _ => Err(Status::unavailable(
-                    "the node's process did not answer; try again",
-                )),
+            let answer = tokio::time::timeout(PATIENCE, reloaded).await;
+            let reloaded = Reloaded {
+                number,
+                node,
+                config: Box::new(config),
+                answer: answer.ok().and_then(Result::ok),
+                asked,
             };
-            if let Some(answer) = answer {
-                let _ = answer.send(outcome);
-            }
+            let _ = events.send(Event::Reloaded(reloaded)).await;
         });
+        true
+    }
+
+    /// Takes in the node's answer.
+    pub(super) fn on_reloaded(&mut self, reloaded: Reloaded) {
+        if !self.conclude(reloaded) {
+            self.finish_reload();
+        }
+    }
+
+    /// Lets the next one have its turn.
+    fn finish_reload(&mut self) {
+        self.reloads.running = false;
+        if std::mem::take(&mut self.reloads.push) {
+            self.push_generation();
+        }
+        self.next_reload();
+    }
+
+    /// What was checked is in force, for a node that starts later too, unless the node has refused it.
+    /// Whether it goes on.
+    fn conclude(&mut self, reloaded: Reloaded) -> bool {
+        let Reloaded {
+            number,
+            node,
+            config,
+            answer,
+            asked,
+        } = reloaded;
+        let runs = self.node.pid().is_some();
+        match answer {
+            Some(Answer::Refused(faults)) => {
+                refuse(asked, status_of(&faults));
+                return false;
+            }
+            // It was started with what was in force before.
+            _ if runs && self.node.incarnation() != node => return self.send(*config, asked),
+            Some(Answer::Reloaded) => tracing::info!(generation = number, "reloaded"),
+            _ if runs => {
+                tracing::error!(
+                    generation = number,
+                    "reloaded; the node does not say that it has it: killed, the next one starts with it"
+                );
+                self.node.kill();
+            }
+            _ => tracing::info!(
+                generation = number,
+                "reloaded: no node runs now, the next one starts with it"
+            ),
+        }
+        self.config = *config;
+        if let Some(asked) = asked {
+            let _ = asked.send(Ok(ReloadResponse { generation: number }));
+        }
+        false
     }
 
     /// A reload changes certificates, anchors and policy; anything else needs a restart.
@@ -133,6 +284,7 @@ impl Supervisor {
 
     /// A sealed node's ports stay as they are: a policy with others would list peers that it cannot dial.
     fn unreachable(&self, new: &Config) -> Option<Fault> {
+        self.node.pid()?;
         let dials = new.dials();
         let ports: Vec<_> = dials
             .difference(&self.node.dials)

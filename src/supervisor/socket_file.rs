@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 
 /// The file of a bound socket.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ impl SocketFile {
                 return Err(fault(
                     format!("another process listens on {shown}"),
                     "this node already runs: stop it, or use `fastness reload`",
-                ));
+                )
+                .that_may_pass(Passing::Address));
             }
             let _ = std::fs::remove_file(path);
         }

@@ -1,7 +1,7 @@
 //! The listening sockets: inherited from systemd when it bound them (systemd.socket(5),
 //! sd_listen_fds(3)), else bound here, before any role starts.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,7 +10,7 @@ use rustix::io::FdFlags;
 
 use super::socket_file::SocketFile;
 use crate::config::{Application, Config, Place};
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 
 /// The sockets that the node serves.
 #[derive(Debug, Default)]
@@ -74,11 +74,15 @@ impl Listeners {
 }
 
 fn in_use(key: &str, address: SocketAddr, error: &io::Error) -> Fault {
-    Fault::new(
+    let fault = Fault::new(
         key,
         format!("cannot listen on {address}: {error}"),
         "stop what uses it (`ss -ltnp`), or name another address",
-    )
+    );
+    match error.kind() {
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => fault.that_may_pass(Passing::Address),
+        _ => fault,
+    }
 }
 
 /// Connections that the kernel keeps for us until we accept them; as many as Linux allows by default

@@ -15,6 +15,8 @@ use crate::fault::Fault;
 
 /// An administrator who does not finish the request within this time is not one.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After a connection that could not be taken: there may be no descriptor for it now.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A request, the descriptor with the PIN, and whoever waits for the outcome.
 #[derive(Debug)]
@@ -37,7 +39,15 @@ impl Waiting {
 
 /// Takes requests on `listener` until the process ends.
 pub(super) async fn listen(listener: UnixListener, events: mpsc::Sender<Event>) {
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot take an unlock request: trying again soon");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
         if !admin::allowed(&stream) {
             continue;
         }
@@ -66,38 +76,56 @@ impl Supervisor {
     /// Starts the keeper that waits, with the PIN that came or the one that its source gives.
     pub(super) fn unlock(&mut self, request: Request) {
         let Request { unlock, pin, asked } = request;
-        let refuse = |problem: &str, mend: &str| {
-            Unlocked::Refused(vec![Fault::new(&*unlock.token, problem, mend)])
-        };
-        let named =
-            |keeper: &&mut Keeper| unlock.token.is_empty() || keeper.label() == unlock.token;
-        // First one that waits for an operator, then one that fails to start by itself.
-        let found = self
-            .keepers
-            .iter_mut()
-            .filter(named)
-            .filter(|keeper| keeper.takes_unlock())
-            .min_by_key(|keeper| !keeper.is_locked());
-        let Some(keeper) = found else {
-            return asked.answer(&refuse(
-                "no such token waits for its PIN",
-                "see `fastness status`",
-            ));
+        let keeper = match self.wanted(&unlock.token) {
+            Ok(index) => &mut self.keepers[index],
+            Err(answer) => return asked.answer(&answer),
         };
         let started = match (pin, unlock.pin) {
             (Some(pin), Some(kind)) => keeper.start_with(&pin, kind, &self.events),
-            _ if keeper.is_spent() => {
-                return asked.answer(&refuse(
-                    "its PIN cannot be taken from its source again",
-                    "come with it: `fastness unlock --pin prompt`",
-                ));
-            }
-            _ => keeper.start(&self.events),
+            _ if keeper.is_spent() => Err(Fault::new(
+                format!("{}.pin", keeper.place()),
+                "the PIN cannot be taken from its source again",
+                "come with it: `fastness unlock --pin prompt`",
+            )),
+            _ => keeper.unlock(&self.events),
         };
         match started {
             Ok(()) => keeper.unlocking = Some(asked),
-            Err(fault) => asked.answer(&Unlocked::Refused(vec![fault])),
+            Err(fault) => asked.answer(&Unlocked::NotTried(vec![fault])),
         }
         self.tell_node();
+    }
+
+    /// The keeper of the token with this label, of any with none, that is to be unlocked: one that waits for an
+    /// operator before one that fails to start by itself.
+    fn wanted(&self, label: &str) -> Result<usize, Unlocked> {
+        let keepers = || {
+            let keepers = self.keepers.iter().enumerate();
+            keepers.filter(|(_, keeper)| label.is_empty() || keeper.is_named(label))
+        };
+        if keepers().next().is_none() {
+            let labels: Vec<_> = self.keepers.iter().map(Keeper::label).collect();
+            return Err(Unlocked::Unknown(Fault::new(
+                label,
+                format!("no such token; there are: {}", labels.join(", ")),
+                "name one of them with --token, or none: then it is the one that waits",
+            )));
+        }
+        let waiting = keepers().filter(|(_, keeper)| keeper.takes_unlock());
+        let Some((index, keeper)) = waiting.min_by_key(|(_, keeper)| !keeper.is_locked()) else {
+            return Err(Unlocked::NothingWaits(Fault::new(
+                label,
+                "no such token waits for its PIN",
+                "see `fastness status`",
+            )));
+        };
+        if self.is_token_busy(keeper) {
+            return Err(Unlocked::NotTried(vec![Fault::new(
+                keeper.place(),
+                "another keeper of the same token is logging in",
+                "wait until `fastness status` shows how that ended",
+            )]));
+        }
+        Ok(index)
     }
 }

@@ -305,7 +305,7 @@ impl TokenError {
             },
             Self::Name(..) => "mend the URI; see fastness token list",
             Self::TokenMissing { .. } => {
-                "compare with fastness token list; is it the right module, with its right configuration?"
+                "see that it is connected, and compare with fastness token list: is it the right module, with its right configuration (SoftHSM: SOFTHSM2_CONF, in [token.environment] of a node)?"
             }
             Self::TokenDoubled { .. } => "add `serial` to the URI",
             Self::CannotInitialise(_) => "see fastness token list",

@@ -9,7 +9,7 @@
 
 use cryptoki::error::RvError;
 
-use super::{LoginRefusal, ReturnCode, TokenError};
+use super::{LoginRefusal, ModuleFault, ReturnCode, TokenError};
 
 /// The next rung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,6 +169,29 @@ pub fn after(error: &TokenError, doing: Doing) -> Action {
     }
 }
 
+/// Whether a start that `error` stops may be tried again, though nobody has changed a file of ours: the token is
+/// not there, or it or its module does not do what it should. Not after what C_Login has answered, in whatever
+/// words: that may have been a wrong PIN.
+pub fn may_pass(error: &TokenError) -> bool {
+    match error {
+        TokenError::Module { fault, .. } => matches!(
+            fault,
+            ModuleFault::Initialise(_) | ModuleFault::NoPinCalls(_) | ModuleFault::Other(_)
+        ),
+        TokenError::Call { function, .. } => function != "C_Login",
+        TokenError::TokenMissing { .. } | TokenError::Answer { .. } | TokenError::SessionDead => {
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Whether `error` is a code with a row of its own: it then says something of the session or the token, whatever
+/// was asked for.
+pub fn has_row(error: &TokenError) -> bool {
+    matches!(error, TokenError::Call { code, .. } if TABLE.iter().any(|row| row.code == code.0))
+}
+
 /// The rows of the table; the last one stands for all other codes.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     TABLE.iter()
@@ -184,6 +207,25 @@ mod tests {
             function: "C_Sign".into(),
             doing: "signing",
         }
+    }
+
+    #[test]
+    fn a_start_is_not_tried_again_after_any_answer_of_c_login() {
+        let TokenError::Call { code, doing, .. } = call(RvError::DeviceError) else {
+            panic!("it is a call");
+        };
+        let login = TokenError::Call {
+            code,
+            function: "C_Login".into(),
+            doing,
+        };
+        assert!(!may_pass(&login));
+        assert!(may_pass(&call(RvError::DeviceError)));
+        let refused = TokenError::Login {
+            token: "a".into(),
+            refusal: LoginRefusal::WrongPin,
+        };
+        assert!(!may_pass(&refused));
     }
 
     #[test]

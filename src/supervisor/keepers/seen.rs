@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Keeper, State, Totals};
 use crate::control::KeeperReady;
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 use crate::keeper::ask::Standing;
 use crate::supervisor::readiness::Sight;
 
@@ -29,7 +29,11 @@ impl Keeper {
         match self.state {
             State::Ready { .. } if self.signs() => Standing::Signs,
             State::Ready { .. } => Standing::Doubtful,
-            State::Starting { .. } | State::Waiting if self.signed_before => Standing::Doubtful,
+            State::Starting { .. } | State::Waiting | State::Queued { .. }
+                if self.signed_before =>
+            {
+                Standing::Doubtful
+            }
             _ => Standing::Gone,
         }
     }
@@ -72,6 +76,11 @@ impl Keeper {
             .map_or(self.config.uri.to_string(), |known| known.label.clone())
     }
 
+    /// Whether its token has this label, as the token or the configuration says.
+    pub(in crate::supervisor) fn is_named(&self, label: &str) -> bool {
+        self.label() == label || self.config.uri.label() == Some(label)
+    }
+
     /// Whether it waits for `fastness unlock`.
     pub(in crate::supervisor) fn is_locked(&self) -> bool {
         matches!(self.state, State::Latched | State::Locked)
@@ -93,7 +102,9 @@ impl Keeper {
             (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
             (State::Ready { .. }, Some(trouble)) => trouble,
             (State::Ready { .. }, None) => "it signs again, for a moment only",
-            (State::Starting { .. } | State::Waiting, _) => "its keeper is being started again",
+            (State::Starting { .. } | State::Waiting | State::Queued { .. }, _) => {
+                "its keeper is being started again"
+            }
         };
         match self.faults.first() {
             Some(fault) => format!("token {token}: {what}: {}", fault.problem),
@@ -103,7 +114,7 @@ impl Keeper {
 
     /// Whether its first start has neither succeeded nor failed yet.
     pub(in crate::supervisor) fn is_undecided(&self) -> bool {
-        self.child.is_some() && !self.is_open()
+        !self.tried
     }
 
     /// Whether its PIN was refused and is not tried again.
@@ -116,11 +127,15 @@ impl Keeper {
         if !self.faults.is_empty() {
             return self.faults.clone();
         }
-        vec![Fault::new(
+        let fault = Fault::new(
             format!("token[{}].module", self.index),
             "the module ended or hung its process while it was started",
             "see the log; try the module with `fastness token list --module …`. A module that wants memory \
              both writable and executable, or another program, is ended",
-        )]
+        );
+        vec![match self.end_may_pass {
+            true => fault.that_may_pass(Passing::Token),
+            false => fault,
+        }]
     }
 }

@@ -8,31 +8,16 @@ use tokio::sync::mpsc;
 
 use super::{Event, Keeper, State};
 use crate::control::{KeeperSetup, ToKeeper, Vitals};
-use crate::fault::Fault;
+use crate::fault::{Fault, Passing};
 use crate::secret::{PinError, PinKind, PinSource};
 use crate::supervisor::child::{Child, Role, Start};
 
 impl Keeper {
-    /// Takes the PIN's source and starts a process because an operator wants it.
+    /// Takes the PIN's source and starts a process, when its turn has come.
     pub(in crate::supervisor) fn start(
         &mut self,
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
-        self.attended = true;
-        self.start_from_source(events)
-    }
-
-    /// The same again because the one before is gone.
-    pub(in crate::supervisor) fn restart(
-        &mut self,
-        events: &mpsc::Sender<Event>,
-    ) -> Result<(), Fault> {
-        // Until a first start has shown that the PIN is right, the operator is still there.
-        self.attended = self.known.is_none();
-        self.start_from_source(events)
-    }
-
-    fn start_from_source(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Fault> {
         let pin = self.open_pin().map_err(|error| {
             Fault::new(
                 format!("token[{}].pin", self.index),
@@ -40,8 +25,18 @@ impl Keeper {
                 "mend the PIN's source",
             )
         })?;
+        self.from_source = true;
         let kind = self.config.pin.kind(&self.config.uri.to_string());
         self.start_process(&pin, kind, events)
+    }
+
+    /// The same because an operator wants it.
+    pub(in crate::supervisor) fn unlock(
+        &mut self,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Fault> {
+        self.attended = true;
+        self.start(events)
     }
 
     /// Opens the PIN's source. A pipe gives it once: whoever wrote it has gone.
@@ -67,6 +62,7 @@ impl Keeper {
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
         self.attended = true;
+        self.from_source = false;
         self.start_process(pin, kind, events)
     }
 
@@ -105,7 +101,14 @@ impl Keeper {
                 event,
             },
         )
-        .map_err(|error| Fault::new(place, format!("cannot start a keeper: {error}"), ""))?;
+        .map_err(|error| {
+            Fault::new(
+                place,
+                format!("cannot start a keeper: {error}"),
+                "see the log",
+            )
+            .that_may_pass(Passing::System)
+        })?;
         self.child = Some(child);
         self.past = self.totals();
         self.vitals = Vitals::default();

@@ -80,6 +80,15 @@ impl TokenUri {
         self.0.serial.as_deref()
     }
 
+    /// Whether both may name one token: no attribute tells them apart.
+    pub(crate) fn may_be(&self, other: &Self) -> bool {
+        let alike = |one: &Option<String>, other: &Option<String>| merge("", one, other).is_ok();
+        alike(&self.0.label, &other.0.label)
+            && alike(&self.0.serial, &other.0.serial)
+            && alike(&self.0.manufacturer, &other.0.manufacturer)
+            && alike(&self.0.model, &other.0.model)
+    }
+
     /// Whether a token that reports these values is the one that is named.
     pub(in crate::token) fn fits(
         &self,

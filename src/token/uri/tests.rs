@@ -186,6 +186,28 @@ fn serde_errors_do_not_repeat_the_value() {
     }
 }
 
+#[test]
+fn two_names_may_be_one_token_unless_an_attribute_tells_them_apart() {
+    let may_be = |one: &str, other: &str| {
+        let [one, other]: [TokenUri; 2] = [one, other].map(|uri| uri.parse().unwrap());
+        one.may_be(&other) && other.may_be(&one)
+    };
+    for (one, other, expected) in [
+        ("pkcs11:token=a", "pkcs11:token=a", true),
+        ("pkcs11:token=a", "pkcs11:serial=1", true),
+        ("pkcs11:token=a;model=m", "pkcs11:token=a", true),
+        ("pkcs11:token=a", "pkcs11:token=b", false),
+        ("pkcs11:token=a;serial=1", "pkcs11:token=a;serial=2", false),
+        (
+            "pkcs11:token=a;manufacturer=x",
+            "pkcs11:token=a;manufacturer=y",
+            false,
+        ),
+    ] {
+        assert_eq!(may_be(one, other), expected, "{one} {other}");
+    }
+}
+
 fn text(longest: usize) -> impl Strategy<Value = Option<String>> {
     proptest::option::of(
         "[^\\x00]{1,10}".prop_filter("fits", move |text: &String| text.len() <= longest),
