@@ -162,3 +162,16 @@ fn a_silent_nameserver_holds_up_no_administrator_and_takes_no_peer_away() {
     a.wait_log("does not resolve now; what it stood for before holds on");
     assert!(a.ask(&["ping", "b"]).is_ok(), "b is where it was");
 }
+
+#[test]
+fn a_peer_is_taken_out_while_the_token_and_its_pin_are_away() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    b.ping("a");
+    for away in ["a/token/pin", "a/token/tokens"] {
+        std::fs::rename(mesh.path(away), mesh.path(&format!("{away}.away"))).expect("it was there");
+    }
+    mesh.write("a/peers.toml", "");
+    a.ask(&["reload"]).expect("a good policy");
+    b.ask(&["ping", "a"]).expect_err("it is listed no longer");
+}

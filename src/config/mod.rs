@@ -86,6 +86,18 @@ impl Config {
         }
     }
 
+    /// The same for a node that runs. Its tokens stay as they are, so what only a start needs of them may be
+    /// away: a PIN's source, a module, a token's files.
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub(crate) fn load_again(file: &Path) -> Result<Self, Vec<Fault>> {
+        match Self::read(file, Aim::Reload) {
+            (Some(config), faults) if faults.is_empty() => Ok(config),
+            (_, faults) => Err(faults),
+        }
+    }
+
     /// The faults of `file` and of every file that it names, and what can be tried all the same: its
     /// sockets, and its tokens before the first that has a fault beside its keys. For `check` alone: what
     /// is faulty is left out, or has something in its place.
@@ -151,6 +163,8 @@ struct Reader<'a> {
 enum Aim {
     /// To start a node: its PINs are to be had, its certificates in date, its peers' names looked up.
     Start,
+    /// For the node that runs: nothing that only a start needs.
+    Reload,
     /// To show what it says: none of these.
     Show,
 }

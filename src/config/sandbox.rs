@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::spec::SandboxSpec;
-use super::{Config, Place, Reader, TokenConfig, files};
+use super::{Aim, Config, Place, Reader, TokenConfig, files};
 use crate::fault::{Fault, chain};
 use crate::sandbox::{OwnProfile, Role, User};
 
@@ -74,7 +74,7 @@ impl Reader<'_> {
         for (index, file) in files.iter().enumerate() {
             let path = self.folder.join(file.get_ref());
             let shown = path.display();
-            let problem = if !path.exists() {
+            let problem = if self.aim != Aim::Reload && !path.exists() {
                 format!("{shown} is not there")
             } else if holds(&path, self.folder) {
                 format!("{shown} holds this configuration, and all that stands beside it")

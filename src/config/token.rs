@@ -97,7 +97,7 @@ impl Reader<'_> {
                     "such as /usr/lib/softhsm/libsofthsm2.so",
                 ),
             );
-        } else if !spec.module.get_ref().is_file() {
+        } else if self.aim != Aim::Reload && !spec.module.get_ref().is_file() {
             self.fault(&spec.module, Fault::new(
                 format!("{place}.module"),
                 format!("{} is not there", spec.module.get_ref().display()),

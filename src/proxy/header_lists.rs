@@ -38,12 +38,7 @@ impl HeaderLists {
         }
     }
 
-    /// The bound, as we announce it.
-    pub(super) fn most(&self) -> u32 {
-        size32(self.most)
-    }
-
-    /// The bound for h2.
+    /// The bound for h2, which it also announces.
     pub(super) fn decoded(&self) -> u32 {
         let (times, more) = ABOVE;
         size32(self.most * times + more)

@@ -63,7 +63,7 @@ pub(crate) enum Event {
     StartNode,
     Admin(Call),
     Unlock(unlock::Request),
-    Loaded(reload::Loaded),
+    Loaded(Box<reload::Loaded>),
     Reloaded(reload::Reloaded),
     /// The start is over.
     Settled,

@@ -136,7 +136,7 @@ impl Supervisor {
         self.reloads.running = true;
         let (file, resolver) = (self.config.file.clone(), self.resolver.clone());
         let loading = beside(move || {
-            let config = Config::load(&file)?;
+            let config = Config::load_again(&file)?;
             let lookups = resolver.look_up(&config.hosts);
             Ok((config, lookups))
         });
@@ -146,13 +146,14 @@ impl Supervisor {
                 let problem = "the files cannot be read: no thread is to be had";
                 Err(vec![Fault::new("", problem, "reload again")])
             });
-            let _ = events.send(Event::Loaded(Loaded { found, asked })).await;
+            let loaded = Box::new(Loaded { found, asked });
+            let _ = events.send(Event::Loaded(loaded)).await;
         });
     }
 
     /// Takes in what was read.
-    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
-        let Loaded { found, asked } = loaded;
+    pub(super) fn on_loaded(&mut self, loaded: Box<Loaded>) {
+        let Loaded { found, asked } = *loaded;
         let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(new)?, lookups)));
         let goes_on = match checked {
             Ok((mut config, lookups)) => {
