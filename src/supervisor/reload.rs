@@ -37,7 +37,7 @@ pub(super) struct Reloads {
 /// What one has read.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    found: Result<(Config, Lookups), Vec<Fault>>,
+    found: Result<(Box<Config>, Lookups), Vec<Fault>>,
     asked: Asked,
 }
 
@@ -136,7 +136,7 @@ impl Supervisor {
         self.reloads.running = true;
         let (file, resolver) = (self.config.file.clone(), self.resolver.clone());
         let loading = beside(move || {
-            let config = Config::load(&file)?;
+            let config = Box::new(Config::load(&file)?);
             let lookups = resolver.look_up(&config.hosts);
             Ok((config, lookups))
         });
@@ -153,7 +153,7 @@ impl Supervisor {
     /// Takes in what was read.
     pub(super) fn on_loaded(&mut self, loaded: Loaded) {
         let Loaded { found, asked } = loaded;
-        let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(new)?, lookups)));
+        let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(*new)?, lookups)));
         let goes_on = match checked {
             Ok((mut config, lookups)) => {
                 config.resolved = keep_known(lookups, &self.config.resolved);
