@@ -37,7 +37,7 @@ pub(super) struct Reloads {
 /// What one has read.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    found: Result<(Config, Lookups), Vec<Fault>>,
+    found: Result<(Box<Config>, Lookups), Vec<Fault>>,
     asked: Asked,
 }
 
@@ -136,7 +136,7 @@ impl Supervisor {
         self.reloads.running = true;
         let (file, resolver) = (self.config.file.clone(), self.resolver.clone());
         let loading = beside(move || {
-            let config = Config::load_again(&file)?;
+            let config = Box::new(Config::load_again(&file)?);
             let lookups = resolver.look_up(&config.hosts);
             Ok((config, lookups))
         });
@@ -146,15 +146,14 @@ impl Supervisor {
                 let problem = "the files cannot be read: no thread is to be had";
                 Err(vec![Fault::new("", problem, "reload again")])
             });
-            let loaded = Box::new(Loaded { found, asked });
-            let _ = events.send(Event::Loaded(loaded)).await;
+            let _ = events.send(Event::Loaded(Loaded { found, asked })).await;
         });
     }
 
     /// Takes in what was read.
-    pub(super) fn on_loaded(&mut self, loaded: Box<Loaded>) {
-        let Loaded { found, asked } = *loaded;
-        let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(new)?, lookups)));
+    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
+        let Loaded { found, asked } = loaded;
+        let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(*new)?, lookups)));
         let goes_on = match checked {
             Ok((mut config, lookups)) => {
                 config.resolved = keep_known(lookups, &self.config.resolved);
