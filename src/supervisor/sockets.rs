@@ -74,11 +74,17 @@ impl Listeners {
 }
 
 fn in_use(key: &str, address: SocketAddr, error: &io::Error) -> Fault {
-    let fault = Fault::new(
-        key,
-        format!("cannot listen on {address}: {error}"),
-        "stop what uses it (`ss -ltnp`), or name another address",
-    );
+    let mend = match error.kind() {
+        ErrorKind::AddrInUse => "stop what uses it (`ss -ltnp`), or name another address",
+        ErrorKind::AddrNotAvailable => {
+            "name an address of this machine (`ip address`), or 0.0.0.0 for all of them"
+        }
+        ErrorKind::PermissionDenied => {
+            "name a port from 1024 up, or let systemd listen (hsm-setup/systemd/fastness.socket)"
+        }
+        _ => "name another address",
+    };
+    let fault = Fault::new(key, format!("cannot listen on {address}: {error}"), mend);
     match error.kind() {
         ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => fault.that_may_pass(Passing::Address),
         _ => fault,

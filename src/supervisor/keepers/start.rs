@@ -22,7 +22,7 @@ impl Keeper {
             Fault::new(
                 format!("token[{}].pin", self.index),
                 error.to_string(),
-                "mend the PIN's source",
+                error.mend(),
             )
         })?;
         self.from_source = true;
