@@ -78,7 +78,8 @@ fn a_listener_has_a_port_and_a_policy_that_lists_nobody_is_noted() {
 #[test]
 fn a_fault_says_what_mends_it() {
     let port = |mesh: &Mesh| format!("[\"127.0.0.1:{}\"]", mesh.ports["a"]);
-    let spoilt: [(&dyn Fn(&Mesh), &str, &str); 9] = [
+    type Spoil<'a> = &'a dyn Fn(&Mesh);
+    let spoilt: [(Spoil<'_>, &str, &str); 9] = [
         (
             &|mesh| mesh.edit("a/node.toml", "pin = ", "sessions = 300\npin = "),
             "token[0].sessions: out of range",

@@ -12,10 +12,12 @@ mod metrics;
 mod metrics_port;
 mod orders;
 mod peer_service;
+mod per_peer;
 mod ping;
 mod prewarmed;
 mod proving;
 pub(crate) mod role;
+mod serve;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

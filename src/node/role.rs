@@ -19,7 +19,9 @@ use tonic_health::server::HealthReporter;
 
 use super::generation::{self, Signer};
 use super::peer_service::{MAX_MESSAGE, PeerService};
-use super::{Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving};
+use super::{
+    Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving, serve,
+};
 use crate::config::{Application, Limits};
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
@@ -271,9 +273,8 @@ async fn serve(
     let orders = tokio::spawn(orders.follow(supervisor.report, supervisor.control));
     let routes = routes.prepare();
     let serving = async {
-        application
-            .ingress(&node, &routes, incoming, draining.clone())
-            .await;
+        let draining = draining.clone();
+        serve::serve(&node, &routes, application.behind(), incoming, draining).await;
         egress.join_all().await;
     };
     let mut draining = draining.clone();

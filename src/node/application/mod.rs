@@ -1,8 +1,6 @@
 //! The application beside us, joined to the network: peers' calls to it, and its calls to peers.
 
 mod door;
-mod ingress;
-mod per_peer;
 
 use std::io;
 use std::net::TcpListener as StdTcpListener;
@@ -12,20 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
-use tonic::service::Routes;
+use tokio::sync::{Semaphore, watch};
 
 use super::Node;
-use super::live::Stream;
+use super::per_peer::PerPeer;
+use super::serve::Spoken;
 use crate::config::{Application as Settings, Kind, Mode, Place, size};
 use crate::p2pfl::Front;
 use crate::proxy::{Inspect, Other, Pool, Upstream, health};
 use crate::telemetry::Lines;
 use crate::tls::Inside;
 use door::{Door, Listener};
-use ingress::{Behind, Spoken};
-use per_peer::PerPeer;
 
 /// Connections of the application to us, at once: so many for all places together, but a few for each.
 const CONNECTIONS: usize = 1024;
@@ -149,34 +144,9 @@ impl Application {
         follows
     }
 
-    /// Serves established connections: calls to the node itself by `routes`, all others by the
-    /// application, if there is one. Comes to its end when the node drains and all calls have ended.
-    pub(super) async fn ingress(
-        &self,
-        node: &Node,
-        routes: &Routes,
-        mut accepted: mpsc::Receiver<io::Result<Stream>>,
-        draining: watch::Receiver<bool>,
-    ) {
-        let mut sessions = JoinSet::new();
-        loop {
-            let stream = tokio::select! {
-                accepted = accepted.recv() => match accepted {
-                    Some(Ok(stream)) => stream,
-                    Some(Err(_)) => continue,
-                    None => break,
-                },
-                Some(_) = sessions.join_next() => continue,
-            };
-            let (node, draining) = (node.clone(), draining.clone());
-            let behind = Behind {
-                routes: routes.clone(),
-                application: Arc::clone(&self.spoken),
-            };
-            let connection = stream.connection().clone();
-            sessions.spawn(behind.serve(node, connection, Box::new(stream), draining));
-        }
-        while sessions.join_next().await.is_some() {}
+    /// What peers' calls are passed on to.
+    pub(super) fn behind(&self) -> Arc<Spoken> {
+        Arc::clone(&self.spoken)
     }
 
     /// The places where it listens for the application's calls to peers.

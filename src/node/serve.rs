@@ -1,15 +1,17 @@
-//! Peers' calls to the application.
+//! Peers' calls: to the node itself, or to the application behind it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use super::super::live::PeerConnection;
-use super::super::{Node, methods};
+use super::live::{PeerConnection, Stream};
 use super::per_peer::PerPeer;
+use super::{Node, methods};
 use crate::config::size;
 use crate::policy::PeerId;
 use crate::proxy::{
@@ -45,17 +47,47 @@ pub(super) enum Spoken {
     Nothing,
 }
 
+/// Serves established connections: calls to the node itself by `routes`, all others by the application, if
+/// there is one. Comes to its end when the node drains and all calls have ended.
+pub(super) async fn serve(
+    node: &Node,
+    routes: &Routes,
+    application: Arc<Spoken>,
+    mut accepted: mpsc::Receiver<io::Result<Stream>>,
+    draining: watch::Receiver<bool>,
+) {
+    let mut sessions = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = accepted.recv() => match accepted {
+                Some(Ok(stream)) => stream,
+                Some(Err(_)) => continue,
+                None => break,
+            },
+            Some(_) = sessions.join_next() => continue,
+        };
+        let (node, draining) = (node.clone(), draining.clone());
+        let behind = Behind {
+            routes: routes.clone(),
+            application: Arc::clone(&application),
+        };
+        let connection = stream.connection().clone();
+        sessions.spawn(behind.serve(node, connection, Box::new(stream), draining));
+    }
+    while sessions.join_next().await.is_some() {}
+}
+
 /// Who answers a peer's calls.
-pub(super) struct Behind {
+struct Behind {
     /// Calls to the node itself.
-    pub(super) routes: Routes,
+    routes: Routes,
     /// All others.
-    pub(super) application: Arc<Spoken>,
+    application: Arc<Spoken>,
 }
 
 impl Behind {
     /// Serves one peer's connection. What it speaks decides about the memory that it holds while it idles.
-    pub(super) async fn serve(
+    async fn serve(
         self,
         node: Node,
         connection: PeerConnection,
