@@ -51,10 +51,10 @@ impl Exposed {
     /// What to do about it.
     pub fn mend(&self) -> String {
         match self {
-            Self::Owner { .. } => {
-                let ourselves = rustix::process::geteuid().as_raw();
-                format!("it must belong to root or to user {ourselves}: chown it")
-            }
+            Self::Owner { .. } => match rustix::process::geteuid().as_raw() {
+                0 => "it must belong to root: chown it".to_owned(),
+                ourselves => format!("it must belong to root or to user {ourselves}: chown it"),
+            },
             Self::FolderOwner { .. } => {
                 "put the file where only root or this user can replace it".to_owned()
             }

@@ -266,10 +266,22 @@ fn said(message: &str, path: &[Step], table: &DeTable<'_>) -> Fault {
             || "not acceptable here".to_owned(),
             |kind| format!("not acceptable here (found: {kind})"),
         );
-        return Fault::new(key, what, format!("expected {expected}"));
+        return Fault::new(key, what, format!("expected {}", in_words(expected)));
     }
     // Anything else may quote the value.
     Fault::new(key, "not acceptable here", "see the manual for this key")
+}
+
+/// What serde calls by its Rust name.
+fn in_words(expected: &str) -> String {
+    let most = match expected {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        "i64" | "u64" => return "a whole number".to_owned(),
+        other => return other.to_owned(),
+    };
+    format!("a whole number from 0 to {most}")
 }
 
 fn kind_at(table: &DeTable<'_>, path: &[Step]) -> Option<&'static str> {

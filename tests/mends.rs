@@ -1,6 +1,7 @@
 //! Every fault of a configuration is named at once, with a mend that mends it.
 
-use crate::support::{Mesh, said};
+use crate::support::files::spki_of;
+use crate::support::{FileCa, Mesh, id_of, said};
 
 /// What `check` of node `a` says, which must refuse it with `code`.
 #[track_caller]
@@ -72,4 +73,124 @@ fn a_listener_has_a_port_and_a_policy_that_lists_nobody_is_noted() {
         let said = crate::support::said(&output);
         assert!(output.status.success() && said.contains(note), "{said}");
     }
+}
+
+/// What `listen` of node `a` has.
+fn port(mesh: &Mesh) -> String {
+    format!("[\"127.0.0.1:{}\"]", mesh.ports["a"])
+}
+
+/// What spoils a configuration, the fault and its mend.
+type Spoilt = (&'static dyn Fn(&Mesh), &'static str, &'static str);
+
+#[test]
+fn a_fault_says_what_mends_it() {
+    let spoilt: [Spoilt; 9] = [
+        (
+            &|mesh| mesh.edit("a/node.toml", "pin = ", "sessions = 300\npin = "),
+            "token[0].sessions: out of range",
+            "from 1 to 64",
+        ),
+        (
+            &|mesh| mesh.edit("a/node.toml", "pin = ", "sessions = -1\npin = "),
+            "token[0].sessions: out of range",
+            "from 1 to 64",
+        ),
+        (
+            &|mesh| mesh.edit("a/node.toml", "drain_ms = 60000", "drain_ms = -1"),
+            "limits.drain_ms: out of range",
+            "from 0 to 3600000",
+        ),
+        (
+            &|mesh| mesh.section("a", "[sandbox]\ndial_ports = [70000]\n"),
+            "sandbox.dial_ports[0]: is no port",
+            "from 1 to 65535",
+        ),
+        (
+            &|mesh| mesh.edit("a/node.toml", &port(mesh), "[\"192.0.2.1:7443\"]"),
+            "cannot listen on 192.0.2.1:7443",
+            "name an address of this machine",
+        ),
+        (
+            &|mesh| {
+                let address = port(mesh);
+                let twice = address.replace("[\"", "[\"127.0.0.1:9\", \"127.0.0.1:9\", \"");
+                mesh.edit("a/node.toml", &address, &twice);
+            },
+            "listen[1]: is named twice",
+            "name each address once",
+        ),
+        (
+            &|mesh| {
+                let module = mesh.tokens("a").module;
+                mesh.edit("a/node.toml", &format!("{module:?}"), "\"/tmp\"");
+            },
+            "token[0].module: /tmp is not a file",
+            "SoftHSM's is",
+        ),
+        (
+            &|mesh| {
+                let pem = std::fs::read(mesh.path("a/server.pem")).expect("a certificate");
+                let (_, der) =
+                    der::Document::from_pem(std::str::from_utf8(&pem).expect("PEM")).expect("PEM");
+                std::fs::write(mesh.path("a/server.pem"), der.as_bytes()).expect("our own file");
+            },
+            "server.pem is not UTF-8 text",
+            "openssl x509 -inform DER",
+        ),
+        (
+            &|mesh| drop(mesh.write("a/token/pin", "12\n34\n")),
+            "token[0].pin: not one line of UTF-8 text",
+            "mend: write the PIN alone",
+        ),
+    ];
+    for (spoil, fault, mend) in spoilt {
+        let mesh = Mesh::new();
+        spoil(&mesh);
+        let said = refused(&mesh, 3);
+        assert!(
+            said.contains(fault) && said.contains(mend),
+            "{fault:?}:\n{said}"
+        );
+    }
+}
+
+#[test]
+fn a_users_fault_is_one_fault() {
+    let mesh = Mesh::new();
+    mesh.edit("a/node.toml", "pin = ", "user = \"root\"\npin = ");
+    mesh.section("a", "[sandbox]\nnode_user = \"daemon\"\n");
+    let said = refused(&mesh, 3);
+    assert!(said.contains("token[0].user: root may do"), "{said}");
+    assert!(!said.contains("user: is missing"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_no_intermediate_saves_is_not_asked_for_one() {
+    let mesh = Mesh::new();
+    let ca = FileCa::new("Second root");
+    let anchors = mesh.read("ca/authority/ca.pem") + &ca.pem;
+    mesh.write("ca/authority/ca.pem", &anchors);
+    let spki = spki_of(&mesh.read("a/server.pem"));
+    let mut odd = FileCa::leaf(&id_of("a"), "server");
+    let mut unknown =
+        rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999], vec![5, 0]);
+    unknown.set_criticality(true);
+    odd.custom_extensions.push(unknown);
+    mesh.write("a/server.pem", &ca.certify(&spki, &odd));
+    let said = refused(&mesh, 3);
+    for words in [
+        "UnsupportedCriticalExtension",
+        "have another certificate issued",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+    assert!(!said.contains("OtherError"), "{said}");
+
+    let good = FileCa::leaf(&id_of("a"), "server");
+    mesh.write(
+        "a/server.pem",
+        &FileCa::new("Third root").certify(&spki, &good),
+    );
+    assert!(refused(&mesh, 3).contains("add the intermediates"));
 }

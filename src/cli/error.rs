@@ -25,8 +25,8 @@ pub enum CommandError {
     #[error(transparent)]
     Name(PkiError),
     /// The PIN could not be read from its source.
-    #[error(transparent)]
-    Pin(#[from] PinError),
+    #[error("{0}; mend: {mend}", mend = .0.mend())]
+    Pin(PinError),
     /// The token refused the login: the message says why. The PIN was tried once.
     #[error(transparent)]
     Login(TokenError),
@@ -69,6 +69,12 @@ pub enum CommandError {
     /// A bug in fastness.
     #[error(transparent)]
     Bug(PkiError),
+}
+
+impl From<PinError> for CommandError {
+    fn from(error: PinError) -> Self {
+        Self::Pin(error)
+    }
 }
 
 impl From<TokenError> for CommandError {

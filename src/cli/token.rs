@@ -103,8 +103,8 @@ pub enum TokenCommandError {
     #[error(transparent)]
     Out(#[from] OutFault),
     /// The PIN could not be had.
-    #[error(transparent)]
-    Pin(#[from] PinError),
+    #[error("{0}; mend: {mend}", mend = .0.mend())]
+    Pin(PinError),
     /// The two PINs that were typed differ.
     #[error("the two PINs that were typed differ; nothing was changed")]
     PinsDiffer,
@@ -134,6 +134,12 @@ impl From<TokenCommandError> for Failure {
             _ => Exit::Failed,
         };
         Self::new(exit, chain(&error))
+    }
+}
+
+impl From<PinError> for TokenCommandError {
+    fn from(error: PinError) -> Self {
+        Self::Pin(error)
     }
 }
 

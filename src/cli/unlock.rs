@@ -40,7 +40,8 @@ fn open(source: &PinSource, token: &str) -> Result<OwnedFd, PinError> {
 
 /// Hands the PIN's descriptor to the running supervisor and waits for the keeper's verdict.
 pub(super) fn run(args: UnlockArgs, format: Format) -> Result<(), Failure> {
-    let pin_failure = |error: PinError| Failure::new(Exit::Pin, error.to_string());
+    let pin_failure =
+        |error: PinError| Failure::new(Exit::Pin, format!("{error}; mend: {}", error.mend()));
     let pin = match &args.pin {
         None => None,
         Some(source) => Some(open(source, &args.token).map_err(pin_failure)?),

@@ -95,7 +95,7 @@ pub(super) fn check(
     {
         faults.push(fault(
             format!("does not chain to the trust anchors: {problem}"),
-            "add the intermediates behind it, or mend `trust_anchors`",
+            problem.mend(),
         ));
     }
     if faults.is_empty() {

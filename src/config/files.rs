@@ -19,6 +19,8 @@ pub(super) enum Privacy {
     Public,
 }
 
+/// How a certificate in DER begins: SEQUENCE (X.690 §8.9).
+const DER_SEQUENCE: u8 = 0x30;
 /// What nobody but owner and group may read, and only the owner may change, has none of these bits.
 const PRIVATE: u32 = 0o027;
 /// A file is at most so long: the peer policy's bound.
@@ -61,15 +63,24 @@ pub(super) fn read(
     if metadata.len() > MAX_BYTES {
         return Err(fault(
             format!("{shown} is longer than {MAX_BYTES} bytes"),
-            String::new(),
+            "name another file: what is wanted here is much shorter".into(),
         ));
     }
-    let mut text = String::new();
-    (&mut file)
-        .take(MAX_BYTES)
-        .read_to_string(&mut text)
-        .map_err(|error| fault(format!("cannot read {shown}: {error}"), String::new()))?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    let read = (&mut file).take(MAX_BYTES).read_to_end(&mut bytes);
+    read.map_err(|error| {
+        let mend = "see whether the disk is well, or name another file";
+        fault(format!("cannot read {shown}: {error}"), mend.into())
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let mend = match error.as_bytes().first() {
+            Some(&DER_SEQUENCE) => format!(
+                "certificates are PEM text here: openssl x509 -inform DER -in {shown} -out {shown}.pem"
+            ),
+            _ => "save it as UTF-8, or name another file".to_owned(),
+        };
+        fault(format!("{shown} is not UTF-8 text"), mend)
+    })
 }
 
 /// The same of a file that decides what the roles may do, and its whole path: nobody but root and we

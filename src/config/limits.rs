@@ -90,7 +90,7 @@ macro_rules! limits {
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub(super) struct LimitsSpec {
-            $($name: Option<Spanned<u64>>,)*
+            $($name: Option<Spanned<i64>>,)*
         }
 
         impl LimitsSpec {
@@ -100,15 +100,17 @@ macro_rules! limits {
                 Limits {
                     $($name: match self.$name {
                         None => $default,
-                        Some(value) if ($least..=$most).contains(value.get_ref()) => *value.get_ref(),
-                        Some(value) => {
-                            fault(value.span().start, Fault::new(
-                                concat!("limits.", stringify!($name)),
-                                "out of range",
-                                concat!("from ", $least, " to ", $most, "; ", $default, " is the default"),
-                            ));
-                            $default
-                        }
+                        Some(value) => match u64::try_from(*value.get_ref()) {
+                            Ok(number) if ($least..=$most).contains(&number) => number,
+                            _ => {
+                                fault(value.span().start, Fault::new(
+                                    concat!("limits.", stringify!($name)),
+                                    "out of range",
+                                    concat!("from ", $least, " to ", $most, "; ", $default, " is the default"),
+                                ));
+                                $default
+                            }
+                        },
                     },)*
                 }
             }

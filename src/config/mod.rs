@@ -6,6 +6,7 @@ mod certificate;
 mod environment;
 mod files;
 mod limits;
+mod listen;
 mod part;
 #[cfg(test)]
 mod sample;
@@ -44,8 +45,6 @@ use spec::Spec;
 const MOST_TOKENS: usize = 8;
 /// In the place of an identity that is faulty, as long as the rest is looked at.
 const NOBODY: &str = "spiffe://nobody.invalid/faulty";
-/// One more than this and somebody makes a mistake.
-const MOST_LISTENERS: usize = 16;
 
 /// A node's configuration, checked.
 #[derive(Clone, Debug)]
@@ -246,50 +245,6 @@ impl Reader<'_> {
                 format: spec.log.format.unwrap_or(LogSetup::default().format),
             },
         }
-    }
-
-    fn listen(&mut self, addresses: &Spanned<Vec<Spanned<String>>>) -> Vec<SocketAddr> {
-        let mend = "such as \"0.0.0.0:7443\"";
-        let count = addresses.get_ref().len();
-        if count == 0 || count > MOST_LISTENERS {
-            self.fault(
-                addresses,
-                Fault::new(
-                    "listen",
-                    format!("names {count} addresses"),
-                    format!("one to {MOST_LISTENERS}, {mend}"),
-                ),
-            );
-        }
-        let mut found = Vec::new();
-        for (index, address) in addresses.get_ref().iter().enumerate() {
-            let key = format!("listen[{index}]");
-            let parsed = self.parse::<SocketAddr>(address, &key, mend);
-            if parsed.is_some_and(|parsed| parsed.port() == 0) {
-                self.fault(
-                    address,
-                    Fault::new(key, "has no port that a peer could name", mend),
-                );
-            }
-            found.extend(parsed);
-        }
-        found
-    }
-
-    fn metrics(&mut self, address: &Spanned<String>) -> Option<SocketAddr> {
-        let mend = "a loopback address, such as \"127.0.0.1:9464\"; from elsewhere, scrape through the tunnel or agent that you trust";
-        let found = self.parse::<SocketAddr>(address, "metrics", mend)?;
-        if !found.ip().to_canonical().is_loopback() {
-            self.fault(
-                address,
-                Fault::new(
-                    "metrics",
-                    "is not a loopback address: metrics are not authenticated",
-                    mend,
-                ),
-            );
-        }
-        Some(found)
     }
 
     fn application(&mut self, spec: ApplicationSpec, policy: &PeerPolicy) -> Application {

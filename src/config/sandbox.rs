@@ -57,15 +57,19 @@ impl Reader<'_> {
         }
     }
 
-    fn dial_ports(&mut self, ports: &[Spanned<u16>]) -> BTreeSet<u16> {
+    fn dial_ports(&mut self, ports: &[Spanned<i64>]) -> BTreeSet<u16> {
+        let mut found = BTreeSet::new();
         for (index, port) in ports.iter().enumerate() {
-            if *port.get_ref() == 0 {
-                let key = format!("sandbox.dial_ports[{index}]");
-                let fault = Fault::new(key, "is no port", "from 1 to 65535, such as 7443");
-                self.fault(port, fault);
+            match u16::try_from(*port.get_ref()) {
+                Ok(port) if port > 0 => drop(found.insert(port)),
+                _ => {
+                    let key = format!("sandbox.dial_ports[{index}]");
+                    let fault = Fault::new(key, "is no port", "from 1 to 65535, such as 7443");
+                    self.fault(port, fault);
+                }
             }
         }
-        ports.iter().map(|port| *port.get_ref()).collect()
+        found
     }
 
     /// What a token's keeper may still read. Landlock needs each to be there.
@@ -116,7 +120,13 @@ impl Reader<'_> {
         node: &NodeSandbox,
         stated: Option<&Spanned<String>>,
     ) {
-        let without = tokens.iter().position(|token| token.user.is_none());
+        // Of one that has a fault it is not said that it is missing.
+        let is_without = |(index, token): (usize, &TokenConfig)| {
+            let key = format!("token[{index}].user");
+            let faulty = self.faults.iter().any(|fault| fault.key == key);
+            (token.user.is_none() && !faulty).then_some(index)
+        };
+        let without = tokens.iter().enumerate().find_map(is_without);
         match (stated, without) {
             (Some(_), Some(index)) => self.faults.push(Fault::new(
                 format!("token[{index}].user"),

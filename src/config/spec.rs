@@ -48,7 +48,7 @@ pub(super) struct SandboxSpec {
     pub(super) supervisor_profile: Option<Spanned<PathBuf>>,
     /// TCP ports that the node may dial beside those of the policy it starts with.
     #[serde(default)]
-    pub(super) dial_ports: Vec<Spanned<u16>>,
+    pub(super) dial_ports: Vec<Spanned<i64>>,
 }
 
 /// One `[[token]]`.
@@ -65,9 +65,9 @@ pub(super) struct TokenSpec {
     #[serde(default)]
     pub(super) environment: BTreeMap<String, Spanned<String>>,
     /// Sessions to sign with.
-    pub(super) sessions: Option<Spanned<u8>>,
+    pub(super) sessions: Option<Spanned<i64>>,
     /// Milliseconds between two health probes, at most.
-    pub(super) probe_ms: Option<Spanned<u64>>,
+    pub(super) probe_ms: Option<Spanned<i64>>,
     /// Files and folders that its module opens again after the login.
     #[serde(default)]
     pub(super) files: Vec<Spanned<PathBuf>>,

@@ -1,12 +1,16 @@
 //! `[[token]]`: a token, its module and the keys in it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::certificate::{self, OwnChain};
 use super::files::Privacy;
 use super::spec::{KeySpec, TokenSpec};
 use super::{Aim, Reader};
+use toml::Spanned;
+
 use crate::fault::Fault;
 use crate::policy::{PeerId, SpkiPin};
 use crate::role::TlsRole;
@@ -21,9 +25,9 @@ const SESSIONS: u8 = 4;
 /// minutes.
 const PROBE_MS: u64 = 10_000;
 /// Not so often that probes are a load, and often enough that a token without handshakes is known.
-const PROBE_RANGE: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+const PROBE_RANGE: RangeInclusive<u64> = 100..=3_600_000;
 /// More sessions than any HSM we know gives to one client.
-const MOST_SESSIONS: u8 = 64;
+const SESSIONS_RANGE: RangeInclusive<u8> = 1..=64;
 /// One token and the keys in it.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenConfig {
@@ -88,6 +92,7 @@ impl Reader<'_> {
         trust_anchors: Option<&TrustAnchors>,
     ) -> Option<TokenConfig> {
         let place = format!("token[{index}]");
+        let shown = spec.module.get_ref().display().to_string();
         if !spec.module.get_ref().is_absolute() {
             self.fault(
                 &spec.module,
@@ -98,9 +103,13 @@ impl Reader<'_> {
                 ),
             );
         } else if !spec.module.get_ref().is_file() {
+            let problem = match spec.module.get_ref().exists() {
+                true => format!("{shown} is not a file"),
+                false => format!("{shown} is not there"),
+            };
             self.fault(&spec.module, Fault::new(
                 format!("{place}.module"),
-                format!("{} is not there", spec.module.get_ref().display()),
+                problem,
                 "install the module, or name its path: SoftHSM's is /usr/lib/softhsm/libsofthsm2.so",
             ));
         }
@@ -119,41 +128,13 @@ impl Reader<'_> {
         if let Some(Err(error)) = opened.map(PinSource::open) {
             self.fault(
                 &spec.pin,
-                Fault::new(
-                    format!("{place}.pin"),
-                    error.to_string(),
-                    "mend the PIN's source",
-                ),
+                Fault::new(format!("{place}.pin"), error.to_string(), error.mend()),
             );
         }
-        let sessions = spec
-            .sessions
-            .as_ref()
-            .map_or(SESSIONS, |sessions| *sessions.get_ref());
-        if let Some(stated) = &spec.sessions
-            && !(1..=MOST_SESSIONS).contains(&sessions)
-        {
-            self.fault(
-                stated,
-                Fault::new(
-                    format!("{place}.sessions"),
-                    "out of range",
-                    format!("from 1 to {MOST_SESSIONS}"),
-                ),
-            );
-        }
-        let probe_ms = spec
-            .probe_ms
-            .as_ref()
-            .map_or(PROBE_MS, |probe_ms| *probe_ms.get_ref());
-        if let Some(stated) = &spec.probe_ms
-            && !PROBE_RANGE.contains(&probe_ms)
-        {
-            let (least, most) = (PROBE_RANGE.start(), PROBE_RANGE.end());
-            let mend = format!("from {least} to {most}");
-            let fault = Fault::new(format!("{place}.probe_ms"), "out of range", mend);
-            self.fault(stated, fault);
-        }
+        let key = format!("{place}.sessions");
+        let sessions = self.within(spec.sessions.as_ref(), SESSIONS, SESSIONS_RANGE, key);
+        let key = format!("{place}.probe_ms");
+        let probe_ms = self.within(spec.probe_ms.as_ref(), PROBE_MS, PROBE_RANGE, key);
         let mut keys = Vec::new();
         for (role, key) in [
             (TlsRole::Server, &spec.server),
@@ -190,6 +171,28 @@ impl Reader<'_> {
             probe_ms,
             keys,
         })
+    }
+
+    /// The stated number, or `default`, which also takes the place of one that is out of `range`.
+    fn within<T: TryFrom<i64> + PartialOrd + Display>(
+        &mut self,
+        stated: Option<&Spanned<i64>>,
+        default: T,
+        range: RangeInclusive<T>,
+        key: String,
+    ) -> T {
+        let Some(stated) = stated else {
+            return default;
+        };
+        match T::try_from(*stated.get_ref()) {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let (least, most) = range.into_inner();
+                let mend = format!("from {least} to {most}; {default} is the default");
+                self.fault(stated, Fault::new(key, "out of range", mend));
+                default
+            }
+        }
     }
 
     fn key(

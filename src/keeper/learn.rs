@@ -79,7 +79,7 @@ fn run() -> io::Result<()> {
         Ok(pin) => pin,
         Err(error) => {
             let key = format!("{}.pin", setup.keeper.place);
-            let fault = Fault::new(key, error.to_string(), "mend the PIN's source");
+            let fault = Fault::new(key, error.to_string(), error.mend());
             return refuse(vec![fault], false);
         }
     };

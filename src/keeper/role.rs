@@ -81,7 +81,7 @@ fn run() -> io::Result<()> {
             let fault = crate::fault::Fault::new(
                 format!("{}.pin", setup.place),
                 error.to_string(),
-                "mend the PIN's source",
+                error.mend(),
             );
             return refuse(vec![fault]);
         }

@@ -32,7 +32,7 @@ pub enum PinSourceError {
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// A file, credential, descriptor or terminal could not be opened.
-    #[error("cannot open the PIN source {source_name} ({cause}): {mend}")]
+    #[error("cannot open the PIN source {source_name} ({cause})")]
     Open {
         /// The source as it was given.
         source_name: String,
@@ -44,15 +44,14 @@ pub enum PinError {
     /// `credential:` outside a systemd unit.
     #[error(
         "CREDENTIALS_DIRECTORY is not set: credential: works in a systemd unit with LoadCredential= or \
-         LoadCredentialEncrypted=; from a shell, start the command with systemd-run --pipe -p \
-         LoadCredentialEncrypted=NAME:FILE"
+         LoadCredentialEncrypted="
     )]
     NoCredentials,
     /// Not a regular file (a folder, a device).
     #[error("{0} is not a regular file")]
     NotAFile(String),
     /// Someone else owns the file, so that someone else can change the PIN.
-    #[error("{path} belongs to uid {owner}; it must belong to uid {expected} or root. Mend: chown {expected} {path}", path = path.display())]
+    #[error("{} belongs to uid {owner}", path.display())]
     Owner {
         /// The file.
         path: PathBuf,
@@ -62,7 +61,7 @@ pub enum PinError {
         expected: u32,
     },
     /// Others than the owner can read the file.
-    #[error("{path} can be read or written by others (mode {mode:04o}). Mend: chmod 600 {path}, and change the PIN if others may have read it", path = path.display())]
+    #[error("{} can be read or written by others (mode {mode:04o})", path.display())]
     Mode {
         /// The file.
         path: PathBuf,
@@ -85,11 +84,45 @@ pub enum PinError {
     #[error("the PIN was to be typed, but this is not a terminal ({0})")]
     NotATerminal(io::Error),
     /// No page of memory for it: memfd_secret(2) and mlock(2) were refused.
-    #[error(
-        "no memory that is kept from others and from swap: {0}. Mend: let it lock 64 KiB (ulimit -l; LimitMEMLOCK= of a systemd unit)"
-    )]
+    #[error("no memory that is kept from others and from swap: {0}")]
     Memory(io::Error),
     /// read(2) or write(2) failed.
     #[error("cannot read the PIN: {0}")]
     Read(io::Error),
+}
+
+impl PinError {
+    /// What to do about it.
+    pub fn mend(&self) -> String {
+        match self {
+            Self::Open { mend, .. } => (*mend).to_owned(),
+            Self::NoCredentials => "from a shell, start the command with systemd-run --pipe -p \
+                                    LoadCredentialEncrypted=NAME:FILE"
+                .to_owned(),
+            Self::NotAFile(_) => "name a regular file".to_owned(),
+            Self::Owner { path, expected, .. } => {
+                let whom = match expected {
+                    0 => "root".to_owned(),
+                    uid => format!("uid {uid} or to root"),
+                };
+                let path = path.display();
+                format!("it must belong to {whom}: chown {expected} {path}")
+            }
+            Self::Mode { path, .. } => format!(
+                "chmod 600 {}, and change the PIN if others may have read it",
+                path.display()
+            ),
+            Self::Empty => "write the PIN into its source".to_owned(),
+            Self::TooLong => "name the file that has the PIN and nothing else in it".to_owned(),
+            Self::NotText => "write the PIN alone, as one line of UTF-8 text".to_owned(),
+            Self::Interrupted => "give the command again".to_owned(),
+            Self::NotATerminal(_) => {
+                "type it on a terminal, or use file:PATH, fd:N or credential:NAME".to_owned()
+            }
+            Self::Memory(_) => {
+                "let it lock 64 KiB (ulimit -l; LimitMEMLOCK= of a systemd unit)".to_owned()
+            }
+            Self::Read(_) => "see whether this user can read the source".to_owned(),
+        }
+    }
 }

@@ -74,11 +74,17 @@ impl Listeners {
 }
 
 fn in_use(key: &str, address: SocketAddr, error: &io::Error) -> Fault {
-    Fault::new(
-        key,
-        format!("cannot listen on {address}: {error}"),
-        "stop what uses it (`ss -ltnp`), or name another address",
-    )
+    let mend = match error.kind() {
+        io::ErrorKind::AddrInUse => "stop what uses it (`ss -ltnp`), or name another address",
+        io::ErrorKind::AddrNotAvailable => {
+            "name an address of this machine (`ip address`), or 0.0.0.0 for all of them"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "name a port from 1024 up, or let systemd listen (hsm-setup/systemd/fastness.socket)"
+        }
+        _ => "name another address",
+    };
+    Fault::new(key, format!("cannot listen on {address}: {error}"), mend)
 }
 
 /// Connections that the kernel keeps for us until we accept them; as many as Linux allows by default

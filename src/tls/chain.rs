@@ -22,11 +22,37 @@ pub enum ChainError {
     #[error("no certificate in it")]
     Empty,
     /// WebPKI refuses it.
-    #[error("{0}")]
+    #[error("{}", plainly(.0))]
     NotTrusted(#[from] rustls::Error),
     /// A bug: rustls refuses a verifier that is the same at every start.
     #[error("no verifier: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// WebPKI's own word where rustls wraps it in names of its types.
+fn plainly(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(inner)) => {
+            inner.to_string()
+        }
+        other => other.to_string(),
+    }
+}
+
+impl ChainError {
+    /// What to do about it.
+    pub fn mend(&self) -> &'static str {
+        use rustls::{CertificateError as Why, Error};
+        match self {
+            Self::NotTrusted(Error::InvalidCertificate(Why::UnknownIssuer)) => {
+                "add the intermediates behind it, or mend `trust_anchors`"
+            }
+            Self::NotTrusted(_) | Self::Empty => {
+                "have another certificate issued: peers refuse this one"
+            }
+            Self::Anchors(_) | Self::Verifier(_) => "mend `trust_anchors`",
+        }
+    }
 }
 
 impl TrustAnchors {

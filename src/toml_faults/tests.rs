@@ -59,8 +59,16 @@ fn a_wrong_type_is_reported_without_the_value() {
         found,
         [
             (1, "listen".into(), "expected a string".into()),
-            (2, "port".into(), "expected u16".into()),
-            (5, "token[0].slots[1]".into(), "expected u8".into()),
+            (
+                2,
+                "port".into(),
+                "expected a whole number from 0 to 65535".into()
+            ),
+            (
+                5,
+                "token[0].slots[1]".into(),
+                "expected a whole number from 0 to 255".into()
+            ),
         ]
     );
 }

@@ -47,11 +47,7 @@ pub(super) fn run(args: &LearnArgs, format: Format) -> Result<(), Failure> {
     let (index, token) = chosen(&config, args.token.as_ref())?;
     let place = format!("token[{index}]");
     let pin = token.pin.open().map_err(|error| {
-        let fault = Fault::new(
-            format!("{place}.pin"),
-            error.to_string(),
-            "mend the PIN's source",
-        );
+        let fault = Fault::new(format!("{place}.pin"), error.to_string(), error.mend());
         Failure::faults("mend the fault above", vec![fault])
     })?;
     let kind = token.pin.kind(&token.uri.to_string());

@@ -37,7 +37,7 @@ impl Keeper {
             Fault::new(
                 format!("token[{}].pin", self.index),
                 error.to_string(),
-                "mend the PIN's source",
+                error.mend(),
             )
         })?;
         let kind = self.config.pin.kind(&self.config.uri.to_string());
