@@ -75,11 +75,17 @@ fn a_listener_has_a_port_and_a_policy_that_lists_nobody_is_noted() {
     }
 }
 
+/// What `listen` of node `a` has.
+fn port(mesh: &Mesh) -> String {
+    format!("[\"127.0.0.1:{}\"]", mesh.ports["a"])
+}
+
+/// What spoils a configuration, the fault and its mend.
+type Spoilt = (&'static dyn Fn(&Mesh), &'static str, &'static str);
+
 #[test]
 fn a_fault_says_what_mends_it() {
-    let port = |mesh: &Mesh| format!("[\"127.0.0.1:{}\"]", mesh.ports["a"]);
-    type Spoil<'a> = &'a dyn Fn(&Mesh);
-    let spoilt: [(Spoil<'_>, &str, &str); 9] = [
+    let spoilt: [Spoilt; 9] = [
         (
             &|mesh| mesh.edit("a/node.toml", "pin = ", "sessions = 300\npin = "),
             "token[0].sessions: out of range",

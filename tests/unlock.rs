@@ -126,7 +126,7 @@ fn a_pin_whose_file_is_gone_can_be_brought_by_unlock_and_is_found_when_it_is_bac
         eventually("the status names the PIN's source", || {
             let status = a.status();
             let reason = status["reason"].as_str()?;
-            (reason.contains("token/pin") && a.pid("keeper") == 0).then_some(())
+            (reason.contains("token/…") && a.pid("keeper") == 0).then_some(())
         });
     };
     let ready = || {
