@@ -361,7 +361,7 @@ mod tests {
                 .open()
                 .unwrap_err();
             assert!(matches!(error, PinError::Mode { .. }));
-            assert!(error.to_string().contains("chmod 600"), "{error}");
+            assert!(error.mend().contains("chmod 600"), "{error}");
         }
     }
 
