@@ -38,8 +38,8 @@ pub struct Limits {
     pub weights_bytes: u64,
     /// Calls at once on one connection (RFC 9113 §5.1.2).
     pub streams: u64,
-    /// Headers or trailers of a call (RFC 9113 §6.5.2). A call with more ends with RESOURCE_EXHAUSTED; h2 reads,
-    /// and announces, eight times as much and 8 KiB, and four times as much on the wire ends the connection.
+    /// Headers or trailers of a call (RFC 9113 §6.5.2). A call with more ends with RESOURCE_EXHAUSTED; four
+    /// times as much on the wire ends the connection.
     pub header_list_bytes: u64,
     /// Largest HTTP/2 frame we accept. 256 KiB nearly doubles bulk throughput over the default.
     pub frame_bytes: u64,

@@ -14,7 +14,7 @@ use bucket::Bucket;
 /// What a client sends first (RFC 9113 §3.4).
 pub(super) const PREFACE: usize = 24;
 /// Length, type, flags, stream (RFC 9113 §4.1).
-const FRAME_HEAD: usize = 9;
+pub(super) const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 0x1;
 const CONTINUATION: u8 = 0x9;
 /// Flags of HEADERS (RFC 9113 §6.2).
@@ -80,6 +80,11 @@ impl Frames {
             most: usize::MAX,
             mender: None,
         }
+    }
+
+    /// What the other side sends before its first frame, while nothing has come.
+    pub(super) fn preface(&self) -> usize {
+        self.skip
     }
 
     /// Mends the authorities of calls from now on.

@@ -38,7 +38,12 @@ impl HeaderLists {
         }
     }
 
-    /// The bound for h2, which it also announces.
+    /// The bound, as we announce it.
+    pub(super) fn most(&self) -> u32 {
+        size32(self.most)
+    }
+
+    /// The bound for h2.
     pub(super) fn decoded(&self) -> u32 {
         let (times, more) = ABOVE;
         size32(self.most * times + more)

@@ -11,7 +11,9 @@ use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
+use super::announced::Announced;
 use super::frames::{Frames, PREFACE};
+use super::header_lists::HeaderLists;
 
 /// Whether anything was received since the last look.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +41,8 @@ pub(crate) struct Watched<S> {
     stream: S,
     heard: Heard,
     frames: Frames,
+    /// Until our first frame was sent.
+    announced: Option<Announced>,
 }
 
 impl<S> Watched<S> {
@@ -59,9 +63,11 @@ impl<S> Watched<S> {
         self
     }
 
-    /// No header block may have more than `most` bytes, whoever sends it.
-    pub(super) fn bounding(mut self, most: usize) -> Self {
-        self.frames.bound(most);
+    /// Bounds header lists, whoever sends them.
+    pub(super) fn bounding(mut self, lists: &HeaderLists) -> Self {
+        let first = PREFACE - self.frames.preface();
+        self.frames.bound(lists.encoded());
+        self.announced = Some(Announced::new(lists.most(), first));
         self
     }
 
@@ -76,6 +82,7 @@ impl<S> Watched<S> {
             stream,
             heard: heard.clone(),
             frames: Frames::new(skip, Instant::now()),
+            announced: None,
         };
         (watched, heard)
     }
@@ -136,13 +143,39 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Sends some of `bytes`, which begin before the end of our first frame.
+    fn announce(
+        &mut self,
+        mut announced: Announced,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // Our first frame has less than 64.
+        let mut first = [0; 128];
+        let length = bytes.len().min(first.len());
+        first[..length].copy_from_slice(&bytes[..length]);
+        announced.clone().pass(&mut first[..length]);
+        let written = Pin::new(&mut self.stream).poll_write(context, &first[..length]);
+        if let Poll::Ready(Ok(written)) = &written {
+            first[..length].copy_from_slice(&bytes[..length]);
+            announced.pass(&mut first[..*written]);
+        }
+        self.announced = (!announced.is_done()).then_some(announced);
+        written
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = match self.announced.take() {
+            None => Pin::new(&mut self.stream).poll_write(context, bytes),
+            Some(announced) => self.announce(announced, context, bytes),
+        };
         self.count_written(&written);
         written
     }
@@ -152,7 +185,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let written = match self.announced.take() {
+            None => Pin::new(&mut self.stream).poll_write_vectored(context, slices),
+            Some(announced) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                self.announce(announced, context, first.map_or(&[], |slice| slice))
+            }
+        };
         self.count_written(&written);
         written
     }

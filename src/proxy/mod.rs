@@ -3,6 +3,7 @@
 //! application's calls to peers. Calls are passed on as they come, frame by frame: no message is held
 //! as a whole, windows reach from end to end, and a cancelled call is cancelled on the other side.
 
+mod announced;
 mod authority;
 mod bounded;
 mod connect;

@@ -126,7 +126,7 @@ impl Pool {
             Other::Peer => watched,
             Other::Application => watched.trusting(),
         };
-        let watched = watched.bounding(self.settings.lists.encoded());
+        let watched = watched.bounding(&self.settings.lists);
         let begun = async {
             let (send, mut connection) = self.settings.client().handshake(watched).await?;
             first_word(&mut connection, &heard).await?;

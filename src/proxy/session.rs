@@ -257,7 +257,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
     ) -> Result<(), Ended> {
         let settings = &self.settings;
         let (watched, heard) = Watched::server(stream);
-        let watched = watched.bounding(settings.lists.encoded());
+        let watched = watched.bounding(&settings.lists);
         let watched = match self.direction {
             Direction::Egress => watched.mending(),
             Direction::Ingress => watched,

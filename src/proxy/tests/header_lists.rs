@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::{HEADERS, Proxied, call, caller, proxied, read_call, status};
+use super::{HEADERS, Proxied, SETTINGS, call, caller, frame, proxied, read_call, status};
 use crate::config::Limits;
 
 /// Of so many fields with values of this length.
@@ -139,4 +139,34 @@ async fn a_list_up_to_the_bound_arrives_whole() {
     last.extend(fits.clone());
     answers(&mut proxied, fits.clone(), last.clone());
     assert_eq!(ask(proxied, fits.clone(), fits).await.unwrap(), last);
+}
+
+/// The first frame, behind so many other bytes.
+async fn list_size_told(stream: &mut DuplexStream, before: usize) -> u32 {
+    stream.read_exact(&mut vec![0; before]).await.unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], SETTINGS);
+    let mut settings = vec![0; usize::from(head[2])];
+    stream.read_exact(&mut settings).await.unwrap();
+    let told = settings.chunks(6).find(|entry| entry[1] == 6).unwrap();
+    u32::from_be_bytes(told[2..].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn the_bound_is_told_to_both_sides() {
+    let mut proxied = proxied(&Limits::default());
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    proxied.caller.write_all(preface).await.unwrap();
+    assert_eq!(list_size_told(&mut proxied.caller, 0).await, 16_384);
+    // :method POST, :scheme http and :path / (RFC 7541 appendix A).
+    let mut call = frame(HEADERS, 1, &[0x83, 0x86, 0x84]);
+    call[4] = 5;
+    let begin = [frame(SETTINGS, 0, b""), call].concat();
+    proxied.caller.write_all(&begin).await.unwrap();
+    let mut application = proxied.dialled.recv().await.unwrap();
+    assert_eq!(
+        list_size_told(&mut application, preface.len()).await,
+        16_384
+    );
 }
