@@ -138,7 +138,7 @@ fn an_application_that_speaks_no_http_2_is_named_to_the_caller_and_in_the_log() 
     mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
     let (a, _b) = mesh.start_both();
     let said = call(&mesh, "unary");
-    let why = "the other side does not speak HTTP/2";
+    let why = "does not speak HTTP/2";
     assert!(
         said.starts_with("UNAVAILABLE") && said.contains(why),
         "{said}"
