@@ -14,6 +14,7 @@ mod check;
 pub(crate) mod child;
 mod descriptors;
 mod ending;
+mod grace;
 mod keepers;
 mod metrics;
 mod node;
@@ -42,6 +43,7 @@ use beside::Resolver;
 pub(crate) use check::check;
 use child::ChildEvent;
 use descriptors::OpenFiles;
+use grace::Grace;
 use keepers::Keeper;
 use node::Node;
 use reload::Reloads;
@@ -198,6 +200,8 @@ struct Supervisor {
     /// It is not what it must be.
     unsound: Option<Fault>,
     systemd: Systemd,
+    /// What a start still waits for.
+    grace: Grace,
     /// The node has been ready once.
     served: bool,
     draining: bool,
@@ -246,6 +250,7 @@ impl Supervisor {
             report,
             unsound: None,
             systemd: Systemd::default(),
+            grace: Grace::default(),
             served: false,
             draining: false,
         })
@@ -289,6 +294,7 @@ impl Supervisor {
                 }
                 _ = tick.tick() => {
                     self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.first_start()?;
                     self.upstream.look();
                     self.tell_node();
                     self.tell_systemd();
