@@ -18,6 +18,7 @@ mod grace;
 mod keepers;
 mod metrics;
 mod node;
+mod pulse;
 mod readiness;
 mod reload;
 mod report;
@@ -106,7 +107,7 @@ impl From<Fault> for SupervisorError {
 
 /// Events that wait for the main loop; a role that says more than this waits until it is heard.
 const QUEUED_EVENTS: usize = 256;
-/// How often a keeper is asked how it is.
+/// How often a keeper is asked how it is, and the node whether it lives.
 const POLL: Duration = Duration::from_millis(500);
 
 /// Where PINs are taken, beside the admin socket: descriptors do not travel through gRPC.
@@ -294,6 +295,7 @@ impl Supervisor {
                 }
                 _ = tick.tick() => {
                     self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.node.poll();
                     self.first_start()?;
                     self.upstream.look();
                     self.tell_node();
