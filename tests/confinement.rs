@@ -145,9 +145,10 @@ fn sealed_nodes_do_all_their_work() {
     a.ask(&["reload"]).expect("it reloads");
     // A stopped process goes on where it was: timed waits are started again.
     for role in ["node", "keeper"] {
-        node::signal(a.pid(role), Signal::STOP);
+        let pid = a.pid(role);
+        node::signal(pid, Signal::STOP);
         std::thread::sleep(Duration::from_millis(300));
-        node::signal(a.pid(role), Signal::CONT);
+        node::signal(pid, Signal::CONT);
     }
     for _ in 0..3 {
         let old = b.pid("node");

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::support::rehearsal::{Rehearsal, is_ready};
+use crate::support::rehearsal::{Rehearsal, is_ready, restarts};
 use crate::support::{Node, eventually};
 
 /// A node whose keys are reached in two ways: through the fault module, and past it.
@@ -208,4 +208,31 @@ fn a_node_starts_with_the_token_that_is_there_and_takes_the_other_one_up_later()
             (rehearsal.fault.counts().signatures() > before + 5).then_some(())
         });
     }
+}
+
+#[test]
+fn a_node_does_not_wait_for_a_token_that_hangs_when_another_one_is_open() {
+    let rehearsal = replicated();
+    rehearsal.fault.order("hang C_Initialize times=1");
+    let (a, b) = rehearsal.start();
+    rehearsal.shaker.shake().expect("the second token signs");
+    b.ping("a");
+    let status = a.status();
+    assert_eq!(restarts(&a), 0, "the one that hangs has its time: {status}");
+    assert_eq!(status["state"], "degraded", "{status}");
+    let reason = status["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("its keeper is still opening it"),
+        "{reason}"
+    );
+
+    // What opens only then is taken up all the same.
+    rehearsal.fault.clear();
+    eventually("both tokens are well", || is_ready(&a));
+    assert_eq!(restarts(&a), 0, "it went on, and was not replaced");
+    let before = rehearsal.fault.counts().signatures();
+    eventually("the first token signs", || {
+        rehearsal.shaker.shake().expect("one of the two signs");
+        (rehearsal.fault.counts().signatures() > before + 5).then_some(())
+    });
 }

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixDatagram;
 use rustix::process::Signal;
 
 use crate::support::node::signal;
-use crate::support::rehearsal::{Rehearsal, is_ready};
-use crate::support::{Judge, Options, PATIENCE, eventually};
+use crate::support::rehearsal::{Rehearsal, is_ready, restarts, restarts_of};
+use crate::support::{Judge, Node, Options, PATIENCE, eventually};
 
 /// Waits until systemd is told something that begins with `needle`; what it was told before that.
 #[track_caller]
@@ -26,21 +26,25 @@ fn hear(systemd: &UnixDatagram, needle: &str) -> Vec<String> {
     }
 }
 
+/// `a`, ready, and what systemd is told of it.
+fn told(rehearsal: &Rehearsal) -> (Node, UnixDatagram) {
+    let path = rehearsal.mesh.path("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let options = Options {
+        environment: vec![("NOTIFY_SOCKET".into(), path.display().to_string())],
+        ..Options::default()
+    };
+    let a = rehearsal.mesh.start_with("a", options);
+    hear(&systemd, "READY=1");
+    (a, systemd)
+}
+
 #[test]
 fn readiness_follows_the_token_both_ways_and_ignores_a_keeper_that_is_replaced() {
     let mut rehearsal = Rehearsal::new();
     let identity = crate::judges::python_peer(&mut rehearsal.mesh, "python", None);
-    let path = rehearsal.mesh.path("notify");
-    let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut a = rehearsal.mesh.start_with(
-        "a",
-        Options {
-            environment: vec![("NOTIFY_SOCKET".into(), path.display().to_string())],
-            ..Options::default()
-        },
-    );
-    hear(&systemd, "READY=1");
+    let (mut a, systemd) = told(&rehearsal);
     let mut watch = crate::judges::client(&rehearsal.mesh, &a, &identity, "watch-health");
     let mut health = Judge::start(&mut watch);
     assert_eq!(health.hear(), "SERVING");
@@ -68,5 +72,45 @@ fn readiness_follows_the_token_both_ways_and_ignores_a_keeper_that_is_replaced()
 
     assert!(a.admin(&["drain"]).status.success());
     hear(&systemd, "STOPPING=1");
+    assert!(a.wait_exit().success());
+}
+
+#[test]
+fn a_node_that_hangs_is_not_ready_and_is_replaced_between_the_same_port_and_keeper() {
+    let rehearsal = Rehearsal::new();
+    let (a, systemd) = told(&rehearsal);
+    let keeper = a.pid("keeper");
+    // The second one that hangs is found out like the first.
+    for hung in 1..=2 {
+        let stopped = a.pid("node");
+        signal(stopped, Signal::STOP);
+        hear(
+            &systemd,
+            "STATUS=starting: the node's process did not answer",
+        );
+        hear(&systemd, "STATUS=ready");
+        a.wait_replaced("node", stopped);
+        rehearsal.shaker.shake().expect("the port is the same");
+        assert_eq!(restarts_of(&a, "node"), hung);
+    }
+    assert_eq!((a.pid("keeper"), restarts(&a)), (keeper, 0));
+    assert_eq!(rehearsal.fault.counts().calls("C_Login"), 1);
+}
+
+#[test]
+fn a_supervisor_that_was_stopped_itself_leaves_the_node_alone() {
+    let rehearsal = Rehearsal::new();
+    let (mut a, systemd) = told(&rehearsal);
+    let node = a.pid("node");
+    signal(a.supervisor(), Signal::STOP);
+    // Longer than a node may be silent.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    signal(a.supervisor(), Signal::CONT);
+    // It has looked at everything since.
+    rehearsal.fault.order("fail all CKR_DEVICE_REMOVED");
+    let _ = rehearsal.shaker.shake();
+    hear(&systemd, "STATUS=degraded: token a: ");
+    assert_eq!((a.pid("node"), restarts_of(&a, "node")), (node, 0));
+    assert!(a.admin(&["drain"]).status.success());
     assert!(a.wait_exit().success());
 }

@@ -100,16 +100,22 @@ pub(crate) struct CredentialSetup {
 /// Something the supervisor wants an answer to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
+    /// Say that you live.
+    Alive,
     Connections,
     Metrics,
     Peers,
-    Ping { peer: String, transfer_bytes: u64 },
+    Ping {
+        peer: String,
+        transfer_bytes: u64,
+    },
     Reload(Box<Generation>),
 }
 
 /// The answer to an [`Order`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    Alive,
     Connections {
         connections: Vec<admin::Connection>,
         counters: std::collections::HashMap<String, u64>,

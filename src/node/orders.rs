@@ -111,6 +111,7 @@ impl Orders {
 
 async fn carry_out(node: &Node, order: Order) -> Answer {
     match order {
+        Order::Alive => alive(node),
         Order::Connections => Answer::Connections {
             connections: node.0.live.list(),
             counters: node.0.metrics.refusals(),
@@ -124,6 +125,15 @@ async fn carry_out(node: &Node, order: Order) -> Answer {
         // Those that come in their turn are carried out there.
         Order::Reload(_) => Answer::Refused(vec![out_of_turn()]),
     }
+}
+
+/// Said by a thread that serves, once it has got hold of what each connection and each dial has to: where that
+/// hangs, nothing is served.
+fn alive(node: &Node) -> Answer {
+    let _ = node.0.live.count();
+    let dialers = node.0.dialers.lock();
+    drop(dialers.unwrap_or_else(std::sync::PoisonError::into_inner));
+    Answer::Alive
 }
 
 /// Puts what was sent in force, unless something newer than it is: `number` says what is.

@@ -78,7 +78,7 @@ impl Supervisor {
 }
 
 /// An answer that a healthy node gives at once.
-pub(super) async fn within(answer: oneshot::Receiver<Answer>) -> Option<Answer> {
+async fn within(answer: oneshot::Receiver<Answer>) -> Option<Answer> {
     tokio::time::timeout(Duration::from_secs(5), answer)
         .await
         .ok()?

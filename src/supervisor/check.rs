@@ -137,6 +137,7 @@ impl Supervisor {
             Some(event) = events.recv() => event,
             () = tokio::time::sleep(POLL) => {
                 self.keepers.iter_mut().for_each(Keeper::poll);
+                self.node.poll();
                 return NodeEvent::Nothing;
             }
         };

@@ -14,9 +14,11 @@ mod check;
 pub(crate) mod child;
 mod descriptors;
 mod ending;
+mod grace;
 mod keepers;
 mod metrics;
 mod node;
+mod pulse;
 mod readiness;
 mod reload;
 mod report;
@@ -42,6 +44,7 @@ use beside::Resolver;
 pub(crate) use check::check;
 use child::ChildEvent;
 use descriptors::OpenFiles;
+use grace::Grace;
 use keepers::Keeper;
 use node::Node;
 use reload::Reloads;
@@ -104,7 +107,7 @@ impl From<Fault> for SupervisorError {
 
 /// Events that wait for the main loop; a role that says more than this waits until it is heard.
 const QUEUED_EVENTS: usize = 256;
-/// How often a keeper is asked how it is.
+/// How often a keeper is asked how it is, and the node whether it lives.
 const POLL: Duration = Duration::from_millis(500);
 
 /// Where PINs are taken, beside the admin socket: descriptors do not travel through gRPC.
@@ -198,6 +201,8 @@ struct Supervisor {
     /// It is not what it must be.
     unsound: Option<Fault>,
     systemd: Systemd,
+    /// What a start still waits for.
+    grace: Grace,
     /// The node has been ready once.
     served: bool,
     draining: bool,
@@ -246,6 +251,7 @@ impl Supervisor {
             report,
             unsound: None,
             systemd: Systemd::default(),
+            grace: Grace::default(),
             served: false,
             draining: false,
         })
@@ -289,6 +295,8 @@ impl Supervisor {
                 }
                 _ = tick.tick() => {
                     self.keepers.iter_mut().for_each(Keeper::poll);
+                    self.node.poll();
+                    self.first_start()?;
                     self.upstream.look();
                     self.tell_node();
                     self.tell_systemd();

@@ -11,6 +11,7 @@ use super::Event;
 use super::backoff::Backoff;
 use super::child::{self, Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
+use super::pulse::Pulse;
 use super::sockets::Listeners;
 use crate::config::NodeSandbox;
 use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
@@ -45,6 +46,8 @@ pub(super) struct Node {
     /// What the running one said of its confinement.
     pub(super) sandbox: Option<sandbox::Report>,
     backoff: Backoff,
+    /// Whether the running one answers.
+    pub(super) pulse: Pulse,
     /// What it was told about the tokens and its readiness.
     told: Option<(Vec<Standing>, bool)>,
     next_order: u64,
@@ -70,6 +73,7 @@ impl Node {
             dials: BTreeSet::new(),
             sandbox: None,
             backoff: Backoff::default(),
+            pulse: Pulse::default(),
             told: None,
             next_order: 1,
             waiting: HashMap::new(),
@@ -101,6 +105,7 @@ impl Node {
         self.ready = false;
         self.application_well = true;
         self.told = None;
+        self.pulse.begin();
         self.dials.clone_from(&setup.dials);
         self.child = Some(Child::start(
             &Start {
@@ -122,6 +127,7 @@ impl Node {
         if incarnation != self.incarnation {
             return NodeEvent::Nothing;
         }
+        self.pulse.heard();
         match event {
             // Each is said once: what is attested stays so.
             ChildEvent::Said(FromNode::Sealed(_)) if self.sandbox.is_some() => self.out_of_turn(),
@@ -133,6 +139,7 @@ impl Node {
             ChildEvent::Said(FromNode::Ready) => {
                 self.backoff.started();
                 self.faults.clear();
+                self.pulse.found();
                 self.ready = true;
                 NodeEvent::Ready
             }
@@ -247,6 +254,9 @@ impl Node {
         let id = self.next_order;
         self.next_order += 1;
         if let Some(child) = &mut self.child {
+            if matches!(order, Order::Reload(_)) {
+                self.pulse.reload = Some(id);
+            }
             if child.tell(&ToNode::Order { id, order }) {
                 self.waiting.retain(|_, asked| !asked.is_closed());
                 self.waiting.insert(id, answer);
@@ -256,6 +266,13 @@ impl Node {
             }
         }
         receiver
+    }
+
+    /// Whether somebody waits for its answer to this order.
+    pub(super) fn awaits(&self, id: u64) -> bool {
+        self.waiting
+            .get(&id)
+            .is_some_and(|asked| !asked.is_closed())
     }
 
     /// Asks it to drain and exit.

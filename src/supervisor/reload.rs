@@ -108,7 +108,7 @@ impl Supervisor {
         let generation = self.generation(&self.config, self.generation);
         let pushed = self.node.order(Order::Reload(Box::new(generation)));
         tokio::spawn(async move {
-            if let Some(Answer::Refused(faults)) = super::calls::within(pushed).await {
+            if let Ok(Ok(Answer::Refused(faults))) = tokio::time::timeout(PATIENCE, pushed).await {
                 for fault in faults {
                     tracing::error!("the node does not take the token: {fault}");
                 }

@@ -43,7 +43,7 @@ impl Supervisor {
             return ("draining", String::new());
         }
         if !self.node.ready {
-            return ("starting", "the node's process is not ready".into());
+            return ("starting", self.node.trouble().into());
         }
         let troubled = self.keepers.iter().filter(|keeper| is_troubled(keeper));
         let mut faults: Vec<_> = troubled.map(Keeper::trouble).collect();

@@ -44,9 +44,7 @@ impl Supervisor {
             }
         }
         self.take_turns();
-        if !self.served {
-            self.first_start()?;
-        }
+        self.first_start()?;
         self.tell_node();
         self.push_metrics();
         Ok(())

@@ -1,6 +1,8 @@
 //! Whose turn it is to log in. The keepers of one token do so one after the other, and after a refused PIN
 //! none of them does: however many there are, a wrong PIN is tried once.
 
+use std::time::Instant;
+
 use super::keepers::Keeper;
 use super::{Event, Supervisor, SupervisorError};
 use crate::fault::Fault;
@@ -89,14 +91,21 @@ impl Supervisor {
         self.take_turns();
     }
 
-    /// Starts the node once every token was tried and one is open. Without any there is nothing to
-    /// start with, and an operator is watching.
+    /// Starts the node for the first time, once a token is open and the others were tried or had their time.
+    /// Without any there is nothing to start with, and an operator is watching.
     pub(super) fn first_start(&mut self) -> Result<(), SupervisorError> {
-        if self.keepers.iter().any(Keeper::is_undecided) || self.node.pid().is_some() {
+        if self.served || self.draining || self.node.pid().is_some() {
             return Ok(());
         }
+        let undecided = self.keepers.iter().any(Keeper::is_undecided);
         if self.keepers.iter().any(Keeper::is_open) {
+            if undecided && !self.grace.is_over(Instant::now()) {
+                return Ok(());
+            }
             return Ok(self.start_node()?);
+        }
+        if undecided {
+            return Ok(());
         }
         let faults: Vec<_> = self.keepers.iter().map(Keeper::exit_faults).collect();
         let may_pass = |faults: &Vec<Fault>| faults.iter().all(|fault| fault.passing.is_some());

@@ -124,9 +124,10 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
     // SoftHSM reads its objects again when another program has written one.
     mesh.tokens("a").keygen("another", "server", "p256");
     for role in ["node", "keeper"] {
-        node::signal(a.pid(role), Signal::STOP);
+        let pid = a.pid(role);
+        node::signal(pid, Signal::STOP);
         std::thread::sleep(std::time::Duration::from_millis(300));
-        node::signal(a.pid(role), Signal::CONT);
+        node::signal(pid, Signal::CONT);
     }
     for role in ["node", "keeper"] {
         let old = b.pid(role);

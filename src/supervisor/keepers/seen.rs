@@ -102,6 +102,10 @@ impl Keeper {
             (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
             (State::Ready { .. }, Some(trouble)) => trouble,
             (State::Ready { .. }, None) => "it signs again, for a moment only",
+            (State::Queued { .. }, _) if self.is_undecided() => {
+                "it waits while another keeper of the same token logs in"
+            }
+            (State::Starting { .. }, _) if self.is_undecided() => "its keeper is still opening it",
             (State::Starting { .. } | State::Waiting | State::Queued { .. }, _) => {
                 "its keeper is being started again"
             }
