@@ -26,6 +26,11 @@ pub(crate) enum ToNode {
         id: u64,
         order: Order,
     },
+    /// Put this in force, and answer; these are carried out one after the other.
+    Reload {
+        id: u64,
+        generation: Box<Generation>,
+    },
     /// How the tokens are, in their order, and whether the node counts as ready.
     Tokens {
         standings: Vec<Standing>,
@@ -109,10 +114,9 @@ pub(crate) enum Order {
         peer: String,
         transfer_bytes: u64,
     },
-    Reload(Box<Generation>),
 }
 
-/// The answer to an [`Order`].
+/// The answer to an [`Order`], or to a reload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Alive,

@@ -184,9 +184,14 @@ impl Trial {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if anything => *self.tries.state() = DialState::default(),
             Poll::Ready(Ok(())) => self.ended(),
-            Poll::Ready(Err(error)) => self.tries.failed(format!("the peer refused us: {error}")),
+            Poll::Ready(Err(error)) => self.refused(error),
         }
         true
+    }
+
+    fn refused(&self, error: &io::Error) {
+        let told = format!("the peer did not let us in, its log says why: {error}");
+        self.tries.failed(told);
     }
 
     /// The connection has ended without a word. Bytes that only go one way need none.

@@ -40,7 +40,7 @@ impl Orders {
             begin,
             drain,
             mut application,
-            mut generation,
+            generation: mut number,
         } = self;
         let (mut orders, mut writer) = control.into_split();
         let (answers, mut queued) = mpsc::unbounded_channel::<FromNode>();
@@ -68,12 +68,8 @@ impl Orders {
         });
         while let Some(order) = frame::receive_async::<ToNode>(&mut orders).await? {
             match order {
-                // Here, so that a later one never comes before an earlier one.
-                ToNode::Order {
-                    id,
-                    order: Order::Reload(sent),
-                } => {
-                    let answer = reload(&node, &sent, &mut generation);
+                ToNode::Reload { id, generation } => {
+                    let answer = reload(&node, &generation, &mut number);
                     let _ = answers.send(FromNode::Answer { id, answer });
                 }
                 ToNode::Order { id, order } => {
@@ -122,8 +118,6 @@ async fn carry_out(node: &Node, order: Order) -> Answer {
             peer,
             transfer_bytes,
         } => ping::ping(node, &peer, transfer_bytes).await,
-        // Those that come in their turn are carried out there.
-        Order::Reload(_) => Answer::Refused(vec![out_of_turn()]),
     }
 }
 
@@ -139,7 +133,8 @@ fn alive(node: &Node) -> Answer {
 /// Puts what was sent in force, unless something newer than it is: `number` says what is.
 fn reload(node: &Node, sent: &Generation, number: &mut u64) -> Answer {
     if sent.number <= *number {
-        return Answer::Refused(vec![out_of_turn()]);
+        let problem = "a newer generation is in force";
+        return Answer::Refused(vec![Fault::new("peers", problem, "reload again")]);
     }
     match generation::build(sent, &node.0.signers) {
         Ok(new) => {
@@ -149,10 +144,6 @@ fn reload(node: &Node, sent: &Generation, number: &mut u64) -> Answer {
         }
         Err(faults) => Answer::Refused(faults),
     }
-}
-
-fn out_of_turn() -> Fault {
-    Fault::new("peers", "a newer generation is in force", "reload again")
 }
 
 fn peers(node: &Node) -> Vec<admin::Peer> {

@@ -13,10 +13,9 @@ use super::live::{PeerConnection, Stream};
 use super::per_peer::PerPeer;
 use super::{Node, methods};
 use crate::config::size;
-use crate::policy::PeerId;
 use crate::proxy::{
-    ByteStream, Caller, Code, Direction, Inspect, Other, Pool, Refusal, Session, Target, Upstream,
-    Web, tunnel,
+    Caller, Code, Direction, Inspect, Look, Other, Pool, Refusal, Session, Target, Upstream, Web,
+    tunnel,
 };
 use crate::tls::Inside;
 
@@ -66,195 +65,170 @@ pub(super) async fn serve(
             },
             Some(_) = sessions.join_next() => continue,
         };
-        let (node, draining) = (node.clone(), draining.clone());
-        let behind = Behind {
-            routes: routes.clone(),
-            application: Arc::clone(&application),
-        };
         let connection = stream.connection().clone();
-        sessions.spawn(behind.serve(node, connection, Box::new(stream), draining));
+        let (node, routes) = (node.clone(), routes.clone());
+        let (application, draining) = (Arc::clone(&application), draining.clone());
+        sessions.spawn(async move {
+            let served = serve_one(&node, routes, &application, stream, draining).await;
+            if let Err(error) = served
+                && let Some(unlogged) = node.0.refusal_lines.take(Instant::now())
+            {
+                let facts = connection.facts();
+                let (peer, address) = (facts.peer.name(), facts.remote);
+                tracing::warn!(peer, %address, error, unlogged, "a peer's connection was closed");
+            }
+        });
     }
     while sessions.join_next().await.is_some() {}
 }
 
-/// Who answers a peer's calls.
-struct Behind {
-    /// Calls to the node itself.
+/// Serves one peer's connection. What it speaks decides about the memory that it holds while it idles.
+async fn serve_one(
+    node: &Node,
     routes: Routes,
-    /// All others.
-    application: Arc<Spoken>,
-}
-
-impl Behind {
-    /// Serves one peer's connection. What it speaks decides about the memory that it holds while it idles.
-    async fn serve(
-        self,
-        node: Node,
-        connection: PeerConnection,
-        stream: Box<dyn ByteStream>,
-        draining: watch::Receiver<bool>,
-    ) {
-        let facts = connection.facts();
-        let peer = &facts.peer;
-        let (id, label) = (peer.id().to_string(), peer.label().to_string());
-        let Some(caller) = Caller::new(peer.name(), &id, &label) else {
-            return;
-        };
-        let settings = &node.0.proxy;
-        let ended = match (&*self.application, facts.inside) {
-            (Spoken::Tcp(_), Inside::Bytes) if connection.is_listing() => {
-                Err("its methods are listed, and what it speaks has none".to_owned())
-            }
-            (Spoken::Tcp(upstream), Inside::Bytes) => {
-                let joined = tunnel::join(stream, upstream.connect(), settings, Direction::Ingress);
-                Box::pin(joined).await
-            }
-            (
-                Spoken::Http {
-                    upstream,
-                    webs,
-                    all,
-                },
-                inside,
-            ) => {
-                let most = size(node.0.limits.peer_connections);
-                let web = || Web::new(upstream.clone(), most, Arc::clone(all));
-                let session = Session {
-                    settings: Arc::clone(settings),
-                    direction: Direction::Ingress,
-                    route: AtHttp {
-                        node: node.clone(),
-                        web: webs.of(peer.id(), web),
-                        routes: self.routes,
-                        caller,
-                        connection: connection.clone(),
-                    }
-                    .route(),
-                };
-                match inside {
-                    Inside::H2 => {
-                        let served = Box::pin(session.serve(stream, draining)).await;
-                        served.map_err(|error| error.to_string())
-                    }
-                    _ => Box::pin(session.serve_http1(stream, draining)).await,
-                }
-            }
-            (application, _) => {
-                let at = match application {
-                    Spoken::Grpc {
-                        upstream,
-                        pools,
-                        inspect,
-                    } => {
-                        let pool = || Pool::new(upstream.clone(), Other::Application, settings);
-                        Some(AtGrpc {
-                            pool: pools.of(peer.id(), pool),
-                            inspect: inspect.clone(),
-                        })
-                    }
-                    _ => None,
-                };
-                let alone = matches!(application, Spoken::Nothing);
-                let session = Session {
-                    settings: Arc::clone(settings),
-                    direction: Direction::Ingress,
-                    route: {
-                        let (node, connection) = (node.clone(), connection.clone());
-                        move |head: &mut Parts| {
-                            let path = methods::path(&head.uri);
-                            if node.may_call(&connection, path).is_err() {
-                                return Target::Refuse(methods::refusal());
-                            }
-                            if alone || head.uri.path().starts_with(OURS) {
-                                head.extensions.insert(connection.clone());
-                                return Target::Local(self.routes.clone());
-                            }
-                            target(
-                                at.as_ref(),
-                                &node,
-                                connection.facts().peer.id(),
-                                &caller,
-                                head,
-                            )
-                        }
-                    },
-                };
-                let served = Box::pin(session.serve(stream, draining)).await;
-                served.map_err(|error| error.to_string())
-            }
-        };
-        if let Err(error) = ended
-            && let Some(unlogged) = node.0.refusal_lines.take(Instant::now())
-        {
-            let (peer, address) = (facts.peer.name(), facts.remote);
-            tracing::warn!(peer, %address, error, unlogged, "a peer's connection was closed");
+    application: &Spoken,
+    stream: Stream,
+    draining: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let connection = stream.connection().clone();
+    let (inside, settings) = (connection.facts().inside, &node.0.proxy);
+    if let (Spoken::Tcp(upstream), Inside::Bytes) = (application, inside) {
+        if connection.is_listing() {
+            return Err("its methods are listed, and what it speaks has none".to_owned());
+        }
+        let joined = tunnel::join(stream, upstream.connect(), settings, Direction::Ingress);
+        return Box::pin(joined).await;
+    }
+    let Some(route) = Route::new(node, routes, application, connection) else {
+        return Ok(());
+    };
+    let session = Session {
+        settings: Arc::clone(settings),
+        direction: Direction::Ingress,
+        route: move |head: &mut Parts| route.target(head),
+    };
+    let stream = Box::new(stream);
+    match inside {
+        Inside::Http1 => Box::pin(session.serve_http1(stream, draining)).await,
+        _ => {
+            let served = Box::pin(session.serve(stream, draining)).await;
+            served.map_err(|error| error.to_string())
         }
     }
 }
 
-/// Where a call goes that is for the application.
-fn target(
-    at: Option<&AtGrpc>,
-    node: &Node,
-    id: &PeerId,
-    caller: &Caller,
-    head: &mut Parts,
-) -> Target {
-    let Some(AtGrpc { pool, inspect }) = at else {
-        return Target::Refuse(Refusal {
-            code: Code::Unimplemented,
-            message: "the application behind this node does not speak HTTP/2".into(),
-        });
-    };
-    let look = match inspect {
-        Some(inspect) => {
-            let generation = node.generation();
-            let Some(peer) = generation.policy().peer(id) else {
-                return Target::Refuse(Refusal {
-                    code: Code::PermissionDenied,
-                    message: "no longer a listed peer".into(),
-                });
-            };
-            match Arc::clone(inspect).begin(caller, peer.addresses(), head) {
-                Ok(look) => look,
-                Err(refusal) => return Target::Refuse(refusal),
-            }
-        }
-        None => None,
-    };
-    caller.stamp(&mut head.headers);
-    Target::Pool(Arc::clone(pool), look)
-}
-
-/// One peer's way to an application that speaks gRPC.
-struct AtGrpc {
-    pool: Arc<Pool>,
-    inspect: Option<Arc<dyn Inspect>>,
-}
-
-/// One peer's connection to an application that speaks HTTP/1.1.
-struct AtHttp {
+/// Where the calls of one peer's connection go.
+struct Route {
     node: Node,
-    web: Arc<Web>,
-    routes: Routes,
-    caller: Caller,
     connection: PeerConnection,
+    caller: Caller,
+    /// Calls to the node itself.
+    routes: Routes,
+    others: Others,
 }
 
-impl AtHttp {
-    fn route(self) -> impl Fn(&mut Parts) -> Target {
-        move |head| {
-            // Beside the path there may be a query here.
-            let path = head.uri.path();
-            if self.node.may_call(&self.connection, path).is_err() {
-                return Target::Refuse(methods::refusal());
+/// Where its other calls go.
+enum Others {
+    Grpc(Arc<Pool>, Option<Arc<dyn Inspect>>),
+    Http(Arc<Web>),
+    /// The application speaks neither.
+    Nowhere,
+    /// To the node itself too.
+    Ours,
+}
+
+impl Route {
+    /// None for a peer whose name can stand in no header.
+    fn new(
+        node: &Node,
+        routes: Routes,
+        application: &Spoken,
+        connection: PeerConnection,
+    ) -> Option<Self> {
+        let peer = &connection.facts().peer;
+        let (id, label) = (peer.id().to_string(), peer.label().to_string());
+        let caller = Caller::new(peer.name(), &id, &label)?;
+        let others = match application {
+            Spoken::Grpc {
+                upstream,
+                pools,
+                inspect,
+            } => {
+                let pool = || Pool::new(upstream.clone(), Other::Application, &node.0.proxy);
+                Others::Grpc(pools.of(peer.id(), pool), inspect.clone())
             }
-            if path.starts_with(OURS) {
-                head.extensions.insert(self.connection.clone());
-                return Target::Local(self.routes.clone());
+            Spoken::Http {
+                upstream,
+                webs,
+                all,
+            } => {
+                let most = size(node.0.limits.peer_connections);
+                let web = || Web::new(upstream.clone(), most, Arc::clone(all));
+                Others::Http(webs.of(peer.id(), web))
             }
-            self.caller.stamp(&mut head.headers);
-            Target::Web(Arc::clone(&self.web))
+            Spoken::Tcp(_) => Others::Nowhere,
+            Spoken::Nothing => Others::Ours,
+        };
+        Some(Self {
+            node: node.clone(),
+            connection,
+            caller,
+            routes,
+            others,
+        })
+    }
+
+    fn target(&self, head: &mut Parts) -> Target {
+        let path = match &self.others {
+            // There may be a query beside it.
+            Others::Http(_) => head.uri.path(),
+            _ => methods::path(&head.uri),
+        };
+        if self.node.may_call(&self.connection, path).is_err() {
+            return Target::Refuse(methods::refusal());
         }
+        let to_us = path.starts_with(OURS);
+        match &self.others {
+            _ if to_us => self.ours(head),
+            Others::Ours => self.ours(head),
+            Others::Grpc(pool, inspect) => match self.look(inspect.as_ref(), head) {
+                Ok(look) => {
+                    self.caller.stamp(&mut head.headers);
+                    Target::Pool(Arc::clone(pool), look)
+                }
+                Err(refusal) => Target::Refuse(refusal),
+            },
+            Others::Http(web) => {
+                self.caller.stamp(&mut head.headers);
+                Target::Web(Arc::clone(web))
+            }
+            Others::Nowhere => Target::Refuse(Refusal {
+                code: Code::Unimplemented,
+                message: "the application behind this node does not speak HTTP/2".into(),
+            }),
+        }
+    }
+
+    fn ours(&self, head: &mut Parts) -> Target {
+        head.extensions.insert(self.connection.clone());
+        Target::Local(self.routes.clone())
+    }
+
+    /// What looks at the call, if anything does, once it has seen its head.
+    fn look(
+        &self,
+        inspect: Option<&Arc<dyn Inspect>>,
+        head: &Parts,
+    ) -> Result<Option<Box<dyn Look>>, Refusal> {
+        let Some(inspect) = inspect else {
+            return Ok(None);
+        };
+        let generation = self.node.generation();
+        let peer = generation.policy().peer(self.connection.facts().peer.id());
+        let peer = peer.ok_or_else(|| Refusal {
+            code: Code::PermissionDenied,
+            message: "no longer a listed peer".into(),
+        })?;
+        Arc::clone(inspect).begin(&self.caller, peer.addresses(), head)
     }
 }

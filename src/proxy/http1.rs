@@ -1,9 +1,7 @@
 //! Connections whose other side speaks HTTP/1.1, or may do so.
 
 use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io::{self, Cursor};
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
@@ -13,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tonic::body::Body;
 use tower::ServiceExt;
@@ -25,7 +23,7 @@ use super::head::take_out_hop_by_hop;
 use super::moving::Moving;
 use super::refusal::is_grpc;
 use super::translate::{checked, of_refusal, to_pool};
-use super::{ByteStream, Code, Refusal, Session, Target};
+use super::{ByteStream, Refusal, Session, Target};
 
 /// How HTTP/2 begins (RFC 9113 §3.4); no request of HTTP/1.1 begins so.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -48,7 +46,8 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         };
         begun.map_err(|error| error.to_string())?;
         let http2 = first == PREFACE;
-        let stream = Box::new(Begun { first, stream });
+        let (read, write) = tokio::io::split(stream);
+        let stream = Box::new(tokio::io::join(Cursor::new(first).chain(read), write));
         match http2 {
             true => {
                 let served = self.serve(stream, stopping).await;
@@ -146,10 +145,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
 fn one_host(head: &mut Parts) -> Result<(), Refusal> {
     let count = head.headers.get_all(HOST).iter().count();
     if count > 1 || count == 0 && head.version == Version::HTTP_11 {
-        return Err(Refusal {
-            code: Code::InvalidArgument,
-            message: "a request needs one Host header, and no more".into(),
-        });
+        return Err(Refusal::hosts());
     }
     if let Some(authority) = head.uri.authority() {
         let host = HeaderValue::from_str(host(authority)).ok();
@@ -183,57 +179,4 @@ async fn begin(stream: &mut (impl AsyncRead + Unpin), first: &mut Vec<u8>) -> io
 
 fn bytes_left(first: &[u8]) -> u64 {
     PREFACE.len().saturating_sub(first.len()) as u64
-}
-
-/// A stream of which the first bytes were read already.
-struct Begun<S> {
-    first: Vec<u8>,
-    stream: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
-        }
-        let length = self.first.len().min(buffer.remaining());
-        let rest = self.first.split_off(length);
-        buffer.put_slice(&self.first);
-        self.first = rest;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

@@ -59,6 +59,14 @@ impl Refusal {
         }
     }
 
+    /// Two readers of several would hear two different ones (RFC 9112 §3.2).
+    pub(super) fn hosts() -> Self {
+        Self {
+            code: Code::InvalidArgument,
+            message: "a request needs one Host header, and no more".into(),
+        }
+    }
+
     /// Trailers of a gRPC response (grpc/doc/PROTOCOL-HTTP2.md, Trailers).
     pub(super) fn trailers(&self) -> HeaderMap {
         let mut trailers = HeaderMap::new();

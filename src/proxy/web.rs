@@ -66,10 +66,7 @@ impl Web {
             request.headers_mut().insert(HOST, host);
         }
         if request.headers().get_all(HOST).iter().count() > 1 {
-            return Err(Refusal {
-                code: Code::InvalidArgument,
-                message: "a request needs one Host header, and no more".into(),
-            });
+            return Err(Refusal::hosts());
         }
         *request.uri_mut() = local(request.uri());
         *request.version_mut() = Version::HTTP_11;

@@ -14,7 +14,7 @@ use super::keepers::Keeper;
 use super::pulse::Pulse;
 use super::sockets::Listeners;
 use crate::config::NodeSandbox;
-use crate::control::{Answer, FromNode, NodeSetup, Order, ToNode};
+use crate::control::{Answer, FromNode, Generation, NodeSetup, Order, ToNode};
 use crate::fault::{Fault, Passing};
 use crate::keeper::ask::Standing;
 use crate::sandbox;
@@ -250,14 +250,22 @@ impl Node {
 
     /// Gives an order; the answer comes through the receiver, which fails when the node is gone.
     pub(super) fn order(&mut self, order: Order) -> oneshot::Receiver<Answer> {
+        self.ask(|id| ToNode::Order { id, order })
+    }
+
+    /// The same for a generation that it is to put in force.
+    pub(super) fn reload(&mut self, generation: Generation) -> oneshot::Receiver<Answer> {
+        self.pulse.reload = Some(self.next_order);
+        let generation = Box::new(generation);
+        self.ask(|id| ToNode::Reload { id, generation })
+    }
+
+    fn ask(&mut self, question: impl FnOnce(u64) -> ToNode) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         let id = self.next_order;
         self.next_order += 1;
         if let Some(child) = &mut self.child {
-            if matches!(order, Order::Reload(_)) {
-                self.pulse.reload = Some(id);
-            }
-            if child.tell(&ToNode::Order { id, order }) {
+            if child.tell(&question(id)) {
                 self.waiting.retain(|_, asked| !asked.is_closed());
                 self.waiting.insert(id, answer);
             } else {

@@ -10,7 +10,7 @@ use tonic::Status;
 use super::beside::{Lookups, beside, keep_known};
 use super::{Event, Supervisor};
 use crate::config::Config;
-use crate::control::{Answer, CredentialSetup, Generation, Order};
+use crate::control::{Answer, CredentialSetup, Generation};
 use crate::fault::Fault;
 use crate::keeper::message::KeyIndex;
 use crate::rpc::admin::ReloadResponse;
@@ -106,7 +106,7 @@ impl Supervisor {
         }
         self.generation += 1;
         let generation = self.generation(&self.config, self.generation);
-        let pushed = self.node.order(Order::Reload(Box::new(generation)));
+        let pushed = self.node.reload(generation);
         tokio::spawn(async move {
             if let Ok(Ok(Answer::Refused(faults))) = tokio::time::timeout(PATIENCE, pushed).await {
                 for fault in faults {
@@ -178,7 +178,7 @@ impl Supervisor {
         self.generation += 1;
         let (number, node) = (self.generation, self.node.incarnation());
         let new = self.generation(&config, number);
-        let reloaded = self.node.order(Order::Reload(Box::new(new)));
+        let reloaded = self.node.reload(new);
         let events = self.events.clone();
         tokio::spawn(async move {
             let answer = tokio::time::timeout(PATIENCE, reloaded).await;

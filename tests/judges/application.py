@@ -10,6 +10,12 @@ from concurrent import futures
 import grpc
 
 
+def say(line):
+    """In one piece: print writes the end of the line apart, and other threads say something too."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def told(context):
     return [
         ("told-" + key, value)
@@ -61,9 +67,9 @@ class Echo(grpc.GenericRpcHandler):
 
     def wait(self, _request, context):
         left = context.time_remaining()
-        print("asked", "with a deadline" if left is not None and 0 < left <= 30 else left, flush=True)
+        say("asked " + ("with a deadline" if left is not None and 0 < left <= 30 else str(left)))
         self.until_over(context)
-        print("over", flush=True)
+        say("over")
 
     def until_over(self, context):
         over = threading.Event()

@@ -49,7 +49,9 @@ fn a_peer_that_refuses_us_is_dialled_with_backoff_and_the_caller_hears_why() {
     let before = signatures(&b);
     let said = run(python("caller.py").arg(super::door(&mesh)).arg("insist"));
     assert!(
-        said.contains("the peer refused us: received fatal alert: CertificateUnknown"),
+        said.contains(
+            "did not let us in, its log says why: received fatal alert: CertificateUnknown"
+        ),
         "{said}"
     );
     let spent = signatures(&b) - before;
@@ -57,7 +59,11 @@ fn a_peer_that_refuses_us_is_dialled_with_backoff_and_the_caller_hears_why() {
         (1..=6).contains(&spent),
         "{spent} signatures in three seconds"
     );
-    assert!(b.log().contains("the peer refused us"), "{}", b.log());
+    assert!(
+        b.log().contains("the peer did not let us in"),
+        "{}",
+        b.log()
+    );
     // And it is found again without a word to it.
     mesh.write("a/peers.toml", &peers);
     a.ask(&["reload"]).expect("the policy of before");
