@@ -161,8 +161,8 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// Whether a task runs no more of its program: it has ended, or the kernel is taking it down (proc(5),
-/// `stat`; linux/sched.h, PF_EXITING).
+/// Whether a task runs no more of its program: it has ended, the kernel is taking it down (proc(5), `stat`;
+/// linux/sched.h, PF_EXITING), or will, as its filter has ended it.
 fn is_leaving(folder: &Path) -> io::Result<bool> {
     const PF_EXITING: u32 = 0x4;
     let stat = fs::read_to_string(folder.join("stat"))?;
@@ -175,7 +175,8 @@ fn is_leaving(folder: &Path) -> io::Result<bool> {
         .next()
         .is_none_or(|state| state == "Z" || state == "X");
     let flags = fields.nth(5).and_then(|flags| flags.parse().ok());
-    Ok(ended || flags.is_none_or(|flags: u32| flags & PF_EXITING != 0))
+    let exits = flags.is_none_or(|flags: u32| flags & PF_EXITING != 0);
+    Ok(ended || exits || Task::read(folder)?.is_dead())
 }
 
 fn read(expected: &Expected, process: &Path, found: &mut Attestation) -> io::Result<()> {
@@ -295,6 +296,24 @@ mod tests {
                 .any(|what| what.starts_with("its profile is")),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn what_its_filter_has_ended_is_leaving_and_not_unconfined() {
+        let folder = tempfile::tempdir().unwrap();
+        let with = |mode: &str| {
+            for name in ["stat", "status"] {
+                let of_us = fs::read_to_string(Path::new("/proc/self").join(name)).unwrap();
+                let lines = of_us.lines().map(|line| match line.split_once(':') {
+                    Some(("Seccomp", _)) => format!("Seccomp:\t{mode}\n"),
+                    _ => format!("{line}\n"),
+                });
+                fs::write(folder.path().join(name), lines.collect::<String>()).unwrap();
+            }
+            is_leaving(folder.path()).unwrap()
+        };
+        assert!(!with("0") && !with("2"));
+        assert!(with("3"));
     }
 
     #[test]

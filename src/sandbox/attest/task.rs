@@ -28,6 +28,11 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Whether its filter has ended it: it makes no call any more (SECCOMP_MODE_DEAD, kernel/seccomp.c).
+    pub(super) fn is_dead(&self) -> bool {
+        self.seccomp == 3
+    }
+
     /// Its effective user.
     pub(crate) fn uid(&self) -> u32 {
         self.uids.get(1).copied().unwrap_or_default()
