@@ -119,6 +119,7 @@ fn the_lanes_are_shared_by_all_processes() {
         let client = Client::new();
         let login = client.login();
         let key = found(&login, ObjectClass::PRIVATE_KEY);
+        await_count("C_FindObjectsFinal", "calls", 2);
         (0..10).for_each(|_| drop(sign(&login, key).unwrap()));
         return;
     }
@@ -138,9 +139,18 @@ fn the_lanes_are_shared_by_all_processes() {
             .arg(module())
             .args(tool),
     );
+    scene.ctl("zero-counts");
     scene.ctl("set C_Sign delay=50ms sessions=1");
     let took = timed(|| {
-        let children: Vec<_> = (0..2).map(|_| scene.spawn()).collect();
+        // SoftHSM writes at a login what the other's calls read: one after the other, and then they sign.
+        let first = scene.spawn();
+        await_count_in(
+            || scene.ctl("counts --json"),
+            "C_FindObjectsFinal",
+            "calls",
+            1,
+        );
+        let children = [first, scene.spawn()];
         children
             .into_iter()
             .for_each(|mut child| assert!(child.wait().unwrap().success()));

@@ -169,8 +169,13 @@ pub(crate) fn count_in(json: &str, function: &str, counter: &str) -> u64 {
 
 /// Waits until a counter has reached `value`.
 pub(crate) fn await_count(function: &str, counter: &str, value: u64) {
+    await_count_in(|| order("counts --json"), function, counter, value);
+}
+
+/// The same for counters told by `json`.
+pub(crate) fn await_count_in(json: impl Fn() -> String, function: &str, counter: &str, value: u64) {
     let start = Instant::now();
-    while count(function, counter) < value {
+    while count_in(&json(), function, counter) < value {
         assert!(
             start.elapsed() < Duration::from_secs(10),
             "{function} {counter} stays below {value}"
