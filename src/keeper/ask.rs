@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use super::breaker::Breaker;
@@ -283,7 +284,7 @@ impl Asker {
         while rustix::net::recv(channel, &mut packet, RecvFlags::DONTWAIT)
             .is_ok_and(|(length, _)| length > 0)
         {}
-        self.send(channel, question)?;
+        self.send(channel, question, until)?;
         // News of a replaced keeper, perhaps of several: all of them are taken in, and the question is
         // asked once more.
         let mut replaced = false;
@@ -291,13 +292,14 @@ impl Asker {
             let flags = if replaced {
                 RecvFlags::DONTWAIT
             } else {
+                self.must_be(PollFlags::IN, channel, until)?;
                 RecvFlags::empty()
             };
             let length = match rustix::net::recv(channel, &mut packet, flags) {
                 Ok((length, _)) => length,
                 Err(rustix::io::Errno::AGAIN) if replaced => {
                     replaced = false;
-                    self.send(channel, question)?;
+                    self.send(channel, question, until)?;
                     continue;
                 }
                 // Somebody stopped us and let us go on (signal(7)).
@@ -321,10 +323,29 @@ impl Asker {
         }
     }
 
-    fn send(&self, channel: &OwnedFd, packet: &[u8]) -> Result<(), AskError> {
+    fn send(&self, channel: &OwnedFd, packet: &[u8], until: Instant) -> Result<(), AskError> {
+        self.must_be(PollFlags::OUT, channel, until)?;
         let sent =
             rustix::io::retry_on_intr(|| rustix::net::send(channel, packet, SendFlags::NOSIGNAL));
         sent.map(drop).map_err(|errno| self.blame(errno))
+    }
+
+    /// Waits until `channel` is `ready`, where its own time-outs would last longer than until `until`.
+    fn must_be(&self, ready: PollFlags, channel: &OwnedFd, until: Instant) -> Result<(), AskError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            // Nearly all of the deadline is left as a rule, and poll(2) is one more system call.
+            if left > self.deadline - self.deadline / 16 {
+                return Ok(());
+            }
+            let left = Timespec::try_from(left).ok();
+            match poll(&mut [PollFd::new(channel, ready)], left.as_ref()) {
+                Ok(0) => return Err(AskError::Deadline(self.deadline)),
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(self.blame(errno)),
+            }
+        }
     }
 
     fn blame(&self, errno: rustix::io::Errno) -> AskError {
@@ -342,4 +363,36 @@ fn first_id() -> u64 {
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).expect("the system's random numbers never fail after boot");
     (u64::from_be_bytes(random) >> 1).max(REPLACED + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn the_wait_for_a_channel_counts_into_the_deadline() {
+        let (ours, _keeper) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let deadline = Duration::from_secs(2);
+        let asker = Asker::new(vec![ours], deadline).unwrap();
+        let ask = || {
+            let began = Instant::now();
+            let outcome = asker.sign(KeyIndex(0), b"", Scheme::EcdsaP256Sha256, &[1; 130]);
+            assert!(matches!(outcome, Err(AskError::Deadline(_))), "{outcome:?}");
+            began.elapsed()
+        };
+        // The keeper says nothing, so that one has the channel and the other waits for it.
+        let slower = std::thread::scope(|scope| {
+            let both = [scope.spawn(ask), scope.spawn(ask)];
+            both.map(|one| one.join().unwrap()).into_iter().max()
+        });
+        assert!(slower < Some(deadline * 3 / 2), "{slower:?}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
+use super::anchors::AnchorError;
 use super::lane::LaneError;
 use super::signing::SigningFailed;
 use crate::admission::Turned;
@@ -37,6 +38,11 @@ pub enum HandshakeError {
     /// WebPKI refuses the peer's certificate: unknown authority, expired, not yet valid, …
     #[error("the peer's certificate is not valid")]
     NotTrusted(#[source] Error),
+    /// Nobody can be believed.
+    #[error(
+        "all trust anchors of this node have expired or are not valid yet: renew them, or set this machine's clock"
+    )]
+    NoAnchorInDate,
     /// The peer policy refuses the peer.
     #[error("the peer is refused")]
     Refused(#[source] Reason),
@@ -74,6 +80,7 @@ impl HandshakeError {
             Self::NotH2 => "not-h2",
             Self::NoCertificate => "no-certificate",
             Self::NotTrusted(error) => not_trusted(error),
+            Self::NoAnchorInDate => "no-trust-anchor",
             Self::Refused(reason) => reason.code(),
             Self::NotMutual => "not-mutual",
             Self::LocalSigning(_) => "local-signing",
@@ -116,9 +123,11 @@ impl From<Error> for HandshakeError {
     fn from(error: Error) -> Self {
         match error {
             Error::InvalidCertificate(CertificateError::Other(ref other)) => {
-                match other.0.downcast_ref::<Reason>() {
-                    Some(reason) => Self::Refused(*reason),
-                    None => Self::NotTrusted(error),
+                let (reason, anchors) = (other.0.downcast_ref(), other.0.downcast_ref());
+                match (reason, anchors) {
+                    (Some(reason), _) => Self::Refused(*reason),
+                    (_, Some(AnchorError::NoneInDate)) => Self::NoAnchorInDate,
+                    _ => Self::NotTrusted(error),
                 }
             }
             Error::InvalidCertificate(_) => Self::NotTrusted(error),

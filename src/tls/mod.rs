@@ -4,8 +4,8 @@
 //! is from everyone but the byte stream that it returns. On Windows the keys are in the system's key
 //! storage, and there are no lane and no handshakes of ours: only what decides about them.
 
-#[cfg(unix)]
 mod anchors;
+#[cfg(unix)]
 mod blame;
 mod chain;
 #[cfg(windows)]

@@ -55,6 +55,14 @@ said() { journalctl -q -o cat --after-cursor "$(cat /tmp/mark)" -u fastness.serv
 
 # --- a long call ----------------------------------------------------------------------------------
 
+# lasting SECONDS: how much b transfers to a in about so long.
+lasting() {
+    local began took
+    began=$(date +%s%N)
+    b ping a --transfer 8MiB >/dev/null
+    took=$((($(date +%s%N) - began) / 1000000))
+    echo "$((8 * $1 * 1000 / (took + 1) + 1))MiB"
+}
 # Begins a transfer from b to a that outlasts what follows; `transfer_done` waits for its end.
 begin_transfer() {
     b ping a --transfer "$1" --format json >/tmp/transfer.json 2>/tmp/transfer.err &

@@ -72,9 +72,18 @@ impl Client {
     /// The same, forcing a HelloRetryRequest (RFC 8446 §4.1.4): its first key share is of a group that the
     /// server does not have.
     pub fn forcing_a_retry(&self) -> anyhow::Result<Self> {
+        self.offering(vec![&Unheard, aws_lc_rs::kx_group::X25519])
+    }
+
+    /// The same with plain X25519 alone, which every server has: none does more than another.
+    pub fn with_x25519(&self) -> anyhow::Result<Self> {
+        self.offering(vec![aws_lc_rs::kx_group::X25519])
+    }
+
+    fn offering(&self, groups: Vec<&'static dyn SupportedKxGroup>) -> anyhow::Result<Self> {
         let mut config = rustls::ClientConfig::clone(self.connector.config());
         let mut provider = CryptoProvider::clone(config.crypto_provider());
-        provider.kx_groups = vec![&Unheard, aws_lc_rs::kx_group::X25519];
+        provider.kx_groups = groups;
         let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
         let chosen = builder
             .dangerous()

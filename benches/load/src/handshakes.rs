@@ -44,7 +44,12 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     let count = bench.count.unwrap_or(HANDSHAKES);
     let mut servers = Vec::new();
     for case in bench.chosen(&[Case::Software, Case::Fastness, Case::NginxPkcs11]) {
-        servers.push((cases::start(case, bench).await?, Figures::default()));
+        let mut running = cases::start(case, bench).await?;
+        if bench.x25519 {
+            running.client = running.client.with_x25519()?;
+            eprintln!("  {}: {}", case.name(), running.client.handshake().await?.group);
+        }
+        servers.push((running, Figures::default()));
     }
     for (running, _) in &mut servers {
         load(&running.client, WARM_UP, bench.concurrency).await?;

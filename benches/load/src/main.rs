@@ -79,6 +79,9 @@ struct Bench {
     /// Only these cases.
     #[arg(long, value_delimiter = ',')]
     cases: Vec<Case>,
+    /// Handshakes: all agree on plain X25519, not each on what it prefers.
+    #[arg(long)]
+    x25519: bool,
     /// Keep the servers until interrupted, and say their process ids: for a profiler.
     #[arg(long)]
     hold: bool,

@@ -7,6 +7,7 @@ use rustls::server::WebPkiClientVerifier;
 
 use super::*;
 use crate::policy::test_authority::{Profile, TestAuthority, TestLeaf, spare_pin};
+use crate::tls::blame::HandshakeError;
 use crate::tls::provider::provider;
 
 const B: &str = "spiffe://mesh.example/node/b";
@@ -136,7 +137,8 @@ fn an_anchor_is_believed_in_its_validity_alone_and_forgets_what_was_granted_unde
         let judged = judge.judge(alone, in_year(year));
         assert_eq!(judged.is_ok(), granted, "{year}");
         if let Err(error) = judged {
-            assert!(format!("{error:?}").contains("NoneInDate"), "{error:?}");
+            let said = HandshakeError::from(error);
+            assert!(matches!(said, HandshakeError::NoAnchorInDate), "{said:?}");
         }
     }
     assert_eq!(asked.load(Ordering::Relaxed), 2);
