@@ -299,9 +299,14 @@ fn revoking_twice_unknown_or_foreign_certificates_is_refused() {
     bench.authority("ca", "p256");
     bench.authority("other", "p384");
     bench.request("a", "p256");
+    bench.authority("namesake", "p256");
     bench.issue("other", "a", "server", "").succeeded();
+    bench.request("b", "p384");
+    bench.issue("namesake", "b", "server", "").succeeded();
     let revoke = |which: &str| bench.fastness(&format!("ca revoke --dir ca {which}"));
     revoke("--certificate a.pem").refused("not issued by this authority");
+    // The same key, another name: its entry would be in a list that nobody holds against this certificate.
+    revoke("--certificate b.pem").refused("not issued by this authority");
     revoke("--certificate ca/ca.pem").refused("cannot revoke its own certificate");
     revoke("--serial 0123456789ABCDEF").refused("no certificate with serial number");
     revoke("--serial xyz").refused("not a serial number");

@@ -66,6 +66,24 @@ fn a_reload_by_signal_that_is_refused_is_in_the_log() {
 }
 
 #[test]
+fn a_reload_that_is_too_long_for_a_node_is_refused_and_the_old_state_stays() {
+    let mesh = Mesh::new();
+    let (a, b) = mesh.start_both();
+    a.ping("b");
+    let node = a.pid("node");
+    let file = "ca/authority/ca.pem";
+    let anchors = std::fs::read_to_string(mesh.path(file)).unwrap();
+    // JSON makes six bytes of each.
+    mesh.write(file, &(anchors + &"\x01".repeat(3 << 20)));
+    let refused = a
+        .ask(&["reload"])
+        .expect_err("it cannot be given to a node");
+    assert!(said(&refused).contains("more than"), "{}", said(&refused));
+    assert_eq!(a.pid("node"), node);
+    b.ping("a");
+}
+
+#[test]
 fn a_node_that_does_not_answer_a_reload_is_replaced_by_one_that_has_it() {
     let mesh = Mesh::new();
     let a = mesh.start("a");

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::softhsm::{MODULE, PIN, SO_PIN, SoftHsm};
 use crate::support::{FASTNESS, json, python, run};
@@ -390,11 +391,21 @@ fn a_path_that_is_no_module_is_refused_with_the_reason() {
         hsm.fastness(&["token", "list", "--module", path])
             .refused(&[path, word]);
     }
-    let copy = hsm.path("writable.so");
+    let copy = hsm.path("copy.so");
     fs::copy(MODULE, &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o666)).unwrap();
-    hsm.fastness(&["token", "list", "--module", copy.to_str().unwrap()])
-        .refused(&["everybody may write to it"]);
+    let list = || hsm.fastness(&["token", "list", "--module", copy.to_str().unwrap()]);
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for writable in [0o666, 0o664] {
+        mode(&copy, writable);
+        list().refused(&["others may change it"]);
+    }
+    mode(&copy, 0o644);
+    mode(&folder, 0o777);
+    list().refused(&["others may put another file there"]);
+    mode(&folder, 0o700);
+    list().good();
     fs::remove_file(hsm.path("softhsm2.conf")).unwrap();
     hsm.fastness(&["token", "list", "--module", MODULE])
         .refused(&["from C_Initialize", "SOFTHSM2_CONF"]);

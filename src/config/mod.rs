@@ -22,6 +22,7 @@ use std::time::SystemTime;
 
 use toml::Spanned;
 
+use crate::control::frame::MAX_FILES;
 use crate::fault::Fault;
 use crate::policy::{PeerId, PeerPolicy, ResolvedHosts};
 use crate::sandbox::{OwnProfile, Role};
@@ -230,7 +231,7 @@ impl Reader<'_> {
             }
             None => Default::default(),
         };
-        Config {
+        let config = Config {
             profile,
             node,
             file,
@@ -250,6 +251,25 @@ impl Reader<'_> {
                 level: spec.log.level.unwrap_or(LogSetup::default().level),
                 format: spec.log.format.unwrap_or(LogSetup::default().format),
             },
+        };
+        self.must_fit(&config);
+        config
+    }
+
+    /// A node is given all of its files at once, by its start and by every reload.
+    fn must_fit(&mut self, config: &Config) {
+        let keys = config.tokens.iter().flat_map(|token| &token.keys);
+        let chains: Vec<&str> = keys.map(|key| key.chain.as_str()).collect();
+        let length = serde_json::to_vec(&(&config.trust_anchors, &config.peers, chains))
+            .map_or(usize::MAX, |json| json.len());
+        if length > MAX_FILES {
+            self.faults.push(Fault::new(
+                "",
+                format!(
+                    "certificates, trust anchors and peers are {length} bytes together, written as JSON: more than {MAX_FILES}"
+                ),
+                "leave out what is no certificate and no peer, such as text around them",
+            ));
         }
     }
 

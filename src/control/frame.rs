@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const HEADER: usize = 4;
 /// Longest frame: a peer policy of 4 MiB, doubled by JSON's escapes, and room beside it.
 const MAX_FRAME: usize = 16 << 20;
+/// What a configuration's files may take of a frame, in bytes of JSON.
+pub(crate) const MAX_FILES: usize = MAX_FRAME - (2 << 20);
 /// Descriptors that go at once; Linux takes 253 (`SCM_MAX_FD`). More of them go in batches.
 const BATCH: usize = 250;
 /// Most descriptors with one frame: all channels of eight tokens with 64 sessions, and all places of an

@@ -30,6 +30,8 @@ use crate::rpc::peer::peer_server::PeerServer;
 use crate::tls::Lane;
 use crate::{sandbox, telemetry};
 
+/// The longest question about health: the name of a service.
+const HEALTH_MESSAGE: usize = 4096;
 /// Established connections that wait for the server to take them.
 const ACCEPTED: usize = 64;
 
@@ -234,7 +236,7 @@ async fn serve(
     };
     let message_bytes = node.message_bytes();
     let routes = routes
-        .add_service(health_service.max_decoding_message_size(message_bytes))
+        .add_service(health_service.max_decoding_message_size(HEALTH_MESSAGE))
         .add_service(
             PeerServer::new(peer_service).max_decoding_message_size(message_bytes.min(MAX_MESSAGE)),
         );

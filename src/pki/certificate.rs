@@ -241,7 +241,8 @@ pub fn leaf(
 pub fn if_issued_by(issuer: &Issuer, bytes: &[u8]) -> Result<(Serial, SpkiPin), PkiError> {
     let (certificate, der) = read(bytes)?;
     let content = certificate.tbs_certificate();
-    if signed::verify(&der, &issuer.public_key).is_err() {
+    // A list of revocations is an issuer's name's, not a key's (RFC 5280 §5.1.2.3).
+    if content.issuer() != &issuer.name || signed::verify(&der, &issuer.public_key).is_err() {
         return Err(Refusal::OtherIssuer.into());
     }
     if content.subject() == &issuer.name {

@@ -14,6 +14,7 @@ use tonic::service::Routes;
 use tower::Service;
 
 use super::exchange::Outcome;
+use super::gathered::Gathered;
 use super::pump::{Broken, Patience, send};
 
 /// The body of a request as tonic reads it: the window grows as it is read.
@@ -49,7 +50,7 @@ impl Body for Received {
 
 /// Answers `request` by `routes`, until its caller's deadline.
 pub(super) async fn answer(
-    request: Request<RecvStream>,
+    request: Request<Gathered>,
     respond: SendResponse<Bytes>,
     routes: Routes,
     stall: Duration,
@@ -67,13 +68,13 @@ pub(super) async fn answer(
 }
 
 async fn answer_in_time(
-    request: Request<RecvStream>,
+    request: Request<Gathered>,
     mut respond: SendResponse<Bytes>,
     mut routes: Routes,
     stall: Duration,
 ) -> Outcome {
     let response = tokio::select! {
-        Ok(response) = routes.call(request.map(Received)) => response,
+        Ok(response) = routes.call(request) => response,
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return Outcome::Cancelled,
     };
     match reply(response, &mut respond, stall).await {

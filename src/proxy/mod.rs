@@ -9,6 +9,7 @@ mod bounded;
 mod connect;
 mod exchange;
 mod frames;
+mod gathered;
 mod head;
 mod header_lists;
 pub(crate) mod health;

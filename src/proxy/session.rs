@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use super::exchange::{Outcome, exchange};
+use super::gathered::{Gathered, Room};
 use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
@@ -95,6 +96,11 @@ impl Settings {
     /// For the connections of a [`Pool`].
     pub(super) fn client(&self) -> &h2::client::Builder {
         &self.client
+    }
+
+    /// What services of ours may hold of messages that a connection has begun.
+    fn room(&self) -> usize {
+        size(self.limits.message_bytes).saturating_add(size(self.limits.connection_window_bytes))
     }
 
     /// The window of a stream, as each side of a connection hears at its beginning.
@@ -286,6 +292,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         let mut calls = FuturesUnordered::new();
         // Tasks of their own: a service may compute. They end with the session.
         let mut local = JoinSet::new();
+        let room = Room::new(settings.room());
         let mut stalls = Stalls::new(settings.stall);
         let mut ending = false;
         loop {
@@ -305,6 +312,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                             calls.push(Either::Right(self.translate(request, respond, web)));
                         }
                         (request, Target::Local(routes)) => {
+                            let request = request.map(|body| Gathered::new(body, room.clone()));
                             local.spawn(local::answer(request, respond, routes, settings.stall));
                         }
                         (request, Target::Refuse(refusal)) => {

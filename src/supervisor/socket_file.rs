@@ -1,9 +1,12 @@
 //! Unix sockets with a file of their own, which goes when they do.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use crate::fault::{Fault, Passing};
 
@@ -38,8 +41,11 @@ impl SocketFile {
             let _ = std::fs::remove_file(path);
         }
         let bind = || -> io::Result<UnixListener> {
-            let listener = UnixListener::bind(path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            // Not chmod(2): whose the folder is could put a link in the file's place.
+            let before = umask(Mode::from_raw_mode(0o177));
+            let listener = UnixListener::bind(path);
+            umask(before);
+            let listener = listener?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         };

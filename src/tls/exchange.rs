@@ -3,7 +3,7 @@
 
 use rustls::pki_types::ServerName;
 use rustls::server::{Accepted, Acceptor};
-use rustls::{ClientConfig, ClientConnection, Connection, Error, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection, Error, ServerConfig};
 use std::sync::Arc;
 
 /// What is to be sent, and where the handshake stands.
@@ -13,13 +13,21 @@ pub(super) struct Step<T> {
     pub(super) outcome: Result<T, Error>,
 }
 
+/// The peer closed (RFC 8446 §6.1): rustls takes no byte any more.
+const CLOSED: Error = Error::AlertReceived(AlertDescription::CloseNotify);
+
 /// Feeds `input` to the part of a server that only reads the ClientHello. `None`: not whole yet.
 pub(super) fn hear(acceptor: &mut Acceptor, mut input: &[u8]) -> Step<Option<Box<Accepted>>> {
     while !input.is_empty() {
-        if let Err(error) = acceptor.read_tls(&mut input) {
+        let read = match acceptor.read_tls(&mut input) {
+            Ok(0) => Err(CLOSED),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::General(error.to_string())),
+        };
+        if let Err(error) = read {
             return Step {
                 output: Vec::new(),
-                outcome: Err(Error::General(error.to_string())),
+                outcome: Err(error),
             };
         }
         match acceptor.accept() {
@@ -90,6 +98,8 @@ pub(super) fn answer(accepted: Box<Accepted>, config: Arc<ServerConfig>) -> Step
 pub(super) fn advance(mut connection: Box<Connection>, mut input: &[u8]) -> Step<Box<Connection>> {
     while !input.is_empty() {
         let processed = match connection.read_tls(&mut input) {
+            Ok(0) if connection.is_handshaking() => Err(CLOSED),
+            Ok(0) => break,
             Ok(_) => connection.process_new_packets(),
             Err(error) => Err(Error::General(error.to_string())),
         };

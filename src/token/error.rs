@@ -12,6 +12,7 @@ use cryptoki::error::{Error, RvError};
 use super::uri::{KeyUri, TokenUri, UriError};
 use super::{KeyKind, Scheme};
 use crate::fault::Fault;
+use crate::ownership::Exposed;
 
 /// Why something that was asked of a token did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -145,9 +146,9 @@ pub enum ModuleFault {
     /// A folder, a device.
     #[error("not a regular file")]
     NotAFile,
-    /// Everybody may write to it, and it would run in the process that holds the PIN.
-    #[error("everybody may write to it")]
-    Writable,
+    /// Others may change it, and it would run in the process that holds the PIN.
+    #[error("{0}")]
+    Exposed(Exposed),
     /// dlopen(3) refused it.
     #[error("not a shared library that this program can load: {0}")]
     NotALibrary(Error),
@@ -292,8 +293,8 @@ impl TokenError {
                 ModuleFault::NotAbsolute | ModuleFault::Unreadable(_) | ModuleFault::NotAFile => {
                     "give the full path of the vendor's PKCS#11 library (SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so)"
                 }
-                ModuleFault::Writable => {
-                    "chmod o-w it, and install it again in case it was changed"
+                ModuleFault::Exposed(_) => {
+                    "it gets the PIN: install it where only root or this user can change or replace it"
                 }
                 ModuleFault::NotALibrary(_) | ModuleFault::NotPkcs11 => {
                     "name the vendor's PKCS#11 library, built for this machine's architecture"

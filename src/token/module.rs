@@ -1,6 +1,5 @@
 //! The module: loaded once, initialised once, finalised when nothing uses it any more.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,11 +14,28 @@ use super::heal::{self, Action, Doing};
 use super::info::TokenInfo;
 use super::session::Token;
 use super::uri::TokenUri;
+use crate::ownership::Exposed;
 
 /// How often C_Finalize and C_Initialize are tried in turn, and the pause between. SoftHSM rewrites
 /// `token.object` at each login, so of several programs that start at once one may read half of it.
 pub(super) const RESTARTS: u32 = 4;
 pub(super) const RESTART_PAUSE: Duration = Duration::from_millis(25);
+
+/// The file behind `path`, which nobody but root and this user may change or replace.
+fn only_ours(path: &Path) -> Result<PathBuf, ModuleFault> {
+    let unreadable = ModuleFault::Unreadable;
+    let library = path.canonicalize().map_err(unreadable)?;
+    let metadata = std::fs::metadata(&library).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(ModuleFault::NotAFile);
+    }
+    let way = Exposed::on_the_way(&library).map_err(unreadable)?;
+    let exposed = Exposed::of(&library, &metadata).into_iter().chain(way);
+    exposed
+        .map(ModuleFault::Exposed)
+        .next()
+        .map_or(Ok(library), Err)
+}
 
 /// A PKCS#11 module, initialised with OS locking. PKCS#11 state belongs to the process: load a
 /// module once.
@@ -70,15 +86,8 @@ impl Module {
         if !path.is_absolute() {
             return Err(blame(ModuleFault::NotAbsolute));
         }
-        let metadata =
-            std::fs::metadata(path).map_err(|error| blame(ModuleFault::Unreadable(error)))?;
-        if !metadata.is_file() {
-            return Err(blame(ModuleFault::NotAFile));
-        }
-        if metadata.permissions().mode() & 0o002 != 0 {
-            return Err(blame(ModuleFault::Writable));
-        }
-        let pkcs11 = Pkcs11::new(path).map_err(|error| {
+        let library = only_ours(path).map_err(blame)?;
+        let pkcs11 = Pkcs11::new(&library).map_err(|error| {
             blame(match error {
                 Error::MissingSymbol(_) => ModuleFault::NotPkcs11,
                 Error::LibraryLoading(_) => ModuleFault::NotALibrary(error),
@@ -86,7 +95,7 @@ impl Module {
             })
         })?;
         let pin_calls =
-            PinCalls::of(path).map_err(|error| blame(ModuleFault::NoPinCalls(error)))?;
+            PinCalls::of(&library).map_err(|error| blame(ModuleFault::NoPinCalls(error)))?;
         let loaded = Loaded {
             pkcs11,
             pin_calls,

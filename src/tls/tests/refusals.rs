@@ -325,3 +325,43 @@ async fn a_certificate_that_was_granted_before_is_decided_about_every_time() {
         "{error:?}"
     );
 }
+
+#[test]
+fn what_comes_behind_a_close_notify_is_no_work() {
+    let authority = TestAuthority::new();
+    let leaf = authority.issue(&Profile::of(TlsRole::Server, A));
+    let config = Arc::new(plain_server(&leaf, None));
+    let name = ServerName::try_from("a.example").unwrap();
+    for whole in [true, false] {
+        let mut server: Box<rustls::Connection> = Box::new(
+            rustls::ServerConnection::new(config.clone())
+                .unwrap()
+                .into(),
+        );
+        let client = plain_client(provider(), None);
+        let client = rustls::ClientConnection::new(Arc::new(client), name.clone()).unwrap();
+        let mut client = rustls::Connection::from(client);
+        let mut flight = exchange::drain(&mut client);
+        if whole {
+            while client.is_handshaking() {
+                let step = exchange::advance(server, &flight);
+                server = step.outcome.unwrap();
+                client.read_tls(&mut &step.output[..]).unwrap();
+                client.process_new_packets().unwrap();
+                flight = exchange::drain(&mut client);
+            }
+            client.send_close_notify();
+            flight.extend(exchange::drain(&mut client));
+        } else {
+            // A warning, close_notify (RFC 8446 §6).
+            flight = vec![21, 3, 3, 0, 2, 1, 0];
+        }
+        // More than is read at once.
+        flight.extend([0; 20_000]);
+        let outcome = exchange::advance(server, &flight).outcome;
+        match whole {
+            true => assert!(!outcome.unwrap().is_handshaking()),
+            false => assert!(outcome.is_err()),
+        }
+    }
+}
