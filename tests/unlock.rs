@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::node::signal;
-use crate::support::rehearsal::restarts;
+use crate::support::rehearsal::{Rehearsal, is_ready, restarts};
 use crate::support::terminal::Terminal;
 use crate::support::{FASTNESS, Mesh, Node, Options, eventually, said};
 
@@ -143,4 +143,21 @@ fn a_pin_whose_file_is_gone_can_be_brought_by_unlock_and_is_found_when_it_is_bac
     lose();
     std::fs::rename(&away, &there).unwrap();
     ready();
+}
+
+#[test]
+fn an_unlock_while_the_keeper_logs_in_is_not_a_second_login_beside_it() {
+    let rehearsal = Rehearsal::new();
+    let a = rehearsal.mesh.start("a");
+    let logins = || rehearsal.fault.counts().calls("C_Login");
+    let before = logins();
+    rehearsal.fault.order("set C_Login delay=700ms");
+    signal(a.pid("keeper"), Signal::KILL);
+    rehearsal.fault.await_count("C_Login", "calls", before + 1);
+    let source = rehearsal.mesh.tokens("a").pin_source();
+    for arguments in [&[][..], &["--pin", &source]] {
+        is_refused(&a, arguments, 4, "its keeper is logging in");
+    }
+    eventually("ready again", || is_ready(&a));
+    assert_eq!(logins(), before + 1);
 }

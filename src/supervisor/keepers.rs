@@ -3,6 +3,8 @@
 mod attested;
 mod seen;
 mod start;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod watch;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -17,6 +17,8 @@ use crate::fault::Fault;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After a connection that could not be taken: there may be no descriptor for it now.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Until a request is looked at again that came while a process was ending.
+const SOON: Duration = Duration::from_millis(50);
 
 /// A request, the descriptor with the PIN, and whoever waits for the outcome.
 #[derive(Debug)]
@@ -75,11 +77,16 @@ fn receive(stream: tokio::net::UnixStream) -> io::Result<Request> {
 impl Supervisor {
     /// Starts the keeper that waits, with the PIN that came or the one that its source gives.
     pub(super) fn unlock(&mut self, request: Request) {
-        let Request { unlock, pin, asked } = request;
-        let keeper = match self.wanted(&unlock.token) {
-            Ok(index) => &mut self.keepers[index],
-            Err(answer) => return asked.answer(&answer),
+        let index = match self.wanted(&request.unlock.token) {
+            Ok(index) => index,
+            Err(answer) => return request.asked.answer(&answer),
         };
+        // What a process said last holds for the others of its token once it is gone.
+        if self.keepers[index].is_ending() {
+            return self.later(Instant::now() + SOON, Event::Unlock(request));
+        }
+        let Request { unlock, pin, asked } = request;
+        let keeper = &mut self.keepers[index];
         let started = match (pin, unlock.pin) {
             (Some(pin), Some(kind)) => keeper.start_with(&pin, kind, &self.events),
             _ if keeper.is_spent() => Err(Fault::new(
@@ -97,7 +104,7 @@ impl Supervisor {
     }
 
     /// The keeper of the token with this label, of any with none, that is to be unlocked: one that waits for an
-    /// operator before one that fails to start by itself.
+    /// operator before one that fails to start by itself, and that before one that is logging in.
     fn wanted(&self, label: &str) -> Result<usize, Unlocked> {
         let keepers = || {
             let keepers = self.keepers.iter().enumerate();
@@ -112,20 +119,23 @@ impl Supervisor {
             )));
         }
         let waiting = keepers().filter(|(_, keeper)| keeper.takes_unlock());
-        let Some((index, keeper)) = waiting.min_by_key(|(_, keeper)| !keeper.is_locked()) else {
+        let order = |keeper: &Keeper| (!keeper.is_locked(), keeper.is_logging_in());
+        let Some((index, keeper)) = waiting.min_by_key(|(_, keeper)| order(keeper)) else {
             return Err(Unlocked::NothingWaits(Fault::new(
                 label,
                 "no such token waits for its PIN",
                 "see `fastness status`",
             )));
         };
-        if self.is_token_busy(keeper) {
-            return Err(Unlocked::NotTried(vec![Fault::new(
-                keeper.place(),
-                "another keeper of the same token is logging in",
-                "wait until `fastness status` shows how that ended",
-            )]));
-        }
-        Ok(index)
+        let busy = match keeper.is_logging_in() {
+            true => "its keeper is logging in",
+            false if self.is_token_busy(keeper) => "another keeper of the same token is logging in",
+            false => return Ok(index),
+        };
+        Err(Unlocked::NotTried(vec![Fault::new(
+            keeper.place(),
+            busy,
+            "wait until `fastness status` shows how that ended",
+        )]))
     }
 }

@@ -54,6 +54,16 @@ impl Keeper {
         self.child.is_some() && !self.is_open()
     }
 
+    /// The same, and neither does it wait for somebody to type the PIN nor has it said how it ended.
+    pub(in crate::supervisor) fn is_logging_in(&self) -> bool {
+        matches!(self.state, State::Starting { typing: false, .. }) && !self.is_ending()
+    }
+
+    /// Whether a process that does not serve is about to be gone.
+    pub(in crate::supervisor) fn is_ending(&self) -> bool {
+        self.is_trying() && self.ending.is_some()
+    }
+
     /// Where it stands in the configuration.
     pub(in crate::supervisor) fn place(&self) -> String {
         format!("token[{}]", self.index)
