@@ -83,8 +83,7 @@ impl Keeper {
         )));
         let mut descriptors = vec![pin.as_fd()];
         descriptors.extend(self.channels.keeper_ends());
-        self.incarnation += 1;
-        let (index, incarnation) = (self.index, self.incarnation);
+        let (index, incarnation) = (self.index, self.incarnation + 1);
         let child = Child::start(
             &Start {
                 role: Role::Keeper,
@@ -110,6 +109,7 @@ impl Keeper {
             .that_may_pass(Passing::System)
         })?;
         self.child = Some(child);
+        self.incarnation = incarnation;
         self.past = self.totals();
         self.vitals = Vitals::default();
         self.ending = None;

@@ -47,3 +47,15 @@ async fn an_unlock_waits_for_the_end_of_a_keeper_whose_pin_was_refused() {
     assert_eq!(end(&mut keeper), Happened::Latched);
     assert!(!keeper.is_ending() && keeper.is_locked());
 }
+
+#[tokio::test]
+async fn a_keeper_whose_successor_cannot_be_started_is_still_heard() {
+    let mut keeper = keeper();
+    start(&mut keeper).unwrap();
+    let first = keeper.incarnation;
+    let refused_by_the_system = ("NAME".into(), "\0".into());
+    keeper.config.environment.extend([refused_by_the_system]);
+    start(&mut keeper).unwrap_err();
+    let exited = ChildEvent::Exited(ExitStatus::from_raw(9));
+    assert_eq!(keeper.on_event(first, exited), Happened::Gone);
+}
