@@ -12,6 +12,7 @@ use super::keepers::Keeper;
 use super::{Event, Supervisor, admin};
 use crate::control::{Unlock, Unlocked, frame};
 use crate::fault::Fault;
+use crate::secret::PinKind;
 
 /// An administrator who does not finish the request within this time is not one.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,11 +21,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Until a request is looked at again that came while a process was ending.
 const SOON: Duration = Duration::from_millis(50);
 
-/// A request, the descriptor with the PIN, and whoever waits for the outcome.
+/// A token's label, the PIN that came if one did, and whoever waits for the outcome.
 #[derive(Debug)]
 pub(crate) struct Request {
-    unlock: Unlock,
-    pin: Option<OwnedFd>,
+    token: String,
+    pin: Option<(OwnedFd, PinKind)>,
     asked: Waiting,
 }
 
@@ -67,17 +68,42 @@ fn receive(stream: tokio::net::UnixStream) -> io::Result<Request> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let (unlock, descriptors) = frame::receive_with_descriptors::<Unlock>(&stream)?;
-    Ok(Request {
-        unlock,
-        pin: descriptors.into_iter().next(),
-        asked: Waiting(stream),
-    })
+    let asked = Waiting(stream);
+    match paired(descriptors, unlock.pin) {
+        Ok(pin) => Ok(Request {
+            token: unlock.token,
+            pin,
+            asked,
+        }),
+        Err(fault) => {
+            let why = io::Error::other(fault.problem.clone());
+            asked.answer(&Unlocked::NotTried(vec![fault]));
+            Err(why)
+        }
+    }
+}
+
+/// The one descriptor that was announced, or none where none was.
+fn paired(
+    descriptors: Vec<OwnedFd>,
+    announced: Option<PinKind>,
+) -> Result<Option<(OwnedFd, PinKind)>, Fault> {
+    let mut descriptors = descriptors.into_iter();
+    match (descriptors.next(), announced, descriptors.next()) {
+        (None, None, None) => Ok(None),
+        (Some(pin), Some(kind), None) => Ok(Some((pin, kind))),
+        _ => Err(Fault::new(
+            "pin",
+            "what came is not the one PIN that was announced",
+            "use the `fastness` of this node",
+        )),
+    }
 }
 
 impl Supervisor {
     /// Starts the keeper that waits, with the PIN that came or the one that its source gives.
     pub(super) fn unlock(&mut self, request: Request) {
-        let index = match self.wanted(&request.unlock.token) {
+        let index = match self.wanted(&request.token) {
             Ok(index) => index,
             Err(answer) => return request.asked.answer(&answer),
         };
@@ -85,16 +111,16 @@ impl Supervisor {
         if self.keepers[index].is_ending() {
             return self.later(Instant::now() + SOON, Event::Unlock(request));
         }
-        let Request { unlock, pin, asked } = request;
+        let Request { pin, asked, .. } = request;
         let keeper = &mut self.keepers[index];
-        let started = match (pin, unlock.pin) {
-            (Some(pin), Some(kind)) => keeper.start_with(&pin, kind, &self.events),
-            _ if keeper.is_spent() => Err(Fault::new(
+        let started = match pin {
+            Some((pin, kind)) => keeper.start_with(&pin, kind, &self.events),
+            None if keeper.is_spent() => Err(Fault::new(
                 format!("{}.pin", keeper.place()),
                 "the PIN cannot be taken from its source again",
                 "come with it: `fastness unlock --pin prompt`",
             )),
-            _ => keeper.unlock(&self.events),
+            None => keeper.unlock(&self.events),
         };
         match started {
             Ok(()) => keeper.unlocking = Some(asked),
@@ -137,5 +163,26 @@ impl Supervisor {
             busy,
             "wait until `fastness status` shows how that ended",
         )]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_only_meant_when_neither_a_pin_was_announced_nor_one_came() {
+        let descriptors =
+            |count| std::iter::repeat_with(|| std::io::pipe().unwrap().0.into()).take(count);
+        for (came, announced, taken) in [
+            (0, None, Some(false)),
+            (1, Some(PinKind::Stream), Some(true)),
+            (0, Some(PinKind::Stream), None),
+            (1, None, None),
+            (2, Some(PinKind::Stream), None),
+        ] {
+            let pin = paired(descriptors(came).collect(), announced);
+            assert_eq!(pin.ok().map(|pin| pin.is_some()), taken, "{came}");
+        }
     }
 }
