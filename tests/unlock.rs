@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::node::signal;
-use crate::support::rehearsal::restarts;
+use crate::support::rehearsal::{Rehearsal, is_ready, restarts};
 use crate::support::terminal::Terminal;
 use crate::support::{FASTNESS, Mesh, Node, Options, eventually, said};
 
@@ -143,4 +143,73 @@ fn a_pin_whose_file_is_gone_can_be_brought_by_unlock_and_is_found_when_it_is_bac
     lose();
     std::fs::rename(&away, &there).unwrap();
     ready();
+}
+
+#[test]
+fn an_unlock_while_the_keeper_logs_in_is_not_a_second_login_beside_it() {
+    let rehearsal = Rehearsal::new();
+    let a = rehearsal.mesh.start("a");
+    let logins = || rehearsal.fault.counts().calls("C_Login");
+    let before = logins();
+    rehearsal.fault.order("set C_Login delay=700ms");
+    signal(a.pid("keeper"), Signal::KILL);
+    rehearsal.fault.await_count("C_Login", "calls", before + 1);
+    let source = rehearsal.mesh.tokens("a").pin_source();
+    for arguments in [&[][..], &["--pin", &source]] {
+        is_refused(&a, arguments, 4, "its keeper is logging in");
+    }
+    eventually("ready again", || is_ready(&a));
+    assert_eq!(logins(), before + 1);
+}
+
+/// The keeper is gone, its PIN is not tried by itself, and the status says what an operator can do.
+#[track_caller]
+fn is_latched(a: &Node, why: &str) {
+    eventually(&format!("latched: {why}"), || {
+        let status = a.status();
+        let reason = status["reason"].as_str()?;
+        (reason.contains("`fastness unlock`") && reason.contains(why) && a.pid("keeper") == 0)
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_source_whose_pin_was_refused_is_tried_again_by_nobody_but_an_operator() {
+    let rehearsal = Rehearsal::new();
+    let (mesh, fault) = (&rehearsal.mesh, &rehearsal.fault);
+    let a = mesh.start("a");
+    let logins = || fault.counts().calls("C_Login");
+    let pin = mesh.read("a/token/pin");
+    let source = |name: &str, pin: &str| format!("file:{}", mesh.write(name, pin).display());
+    let (right, blank) = (source("a/right", &pin), source("a/blank", "\n"));
+    let kill = || signal(a.pid("keeper"), Signal::KILL);
+
+    mesh.write("a/token/pin", "this is not it");
+    let before = logins();
+    kill();
+    is_latched(&a, "");
+    assert_eq!(logins(), before + 1);
+
+    // No verdict on an operator's PIN changes that.
+    is_refused(&a, &["--pin", &blank], 4, "the PIN is empty");
+    is_latched(&a, "the PIN is empty");
+    fault.order("abort C_Login times=1");
+    let output = a.admin(&["unlock", "--pin", &right]);
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    is_latched(&a, "");
+
+    // Nor does the right one.
+    let output = a.admin(&["unlock", "--pin", &right]);
+    assert!(output.status.success(), "{}", said(&output));
+    kill();
+    is_latched(&a, "or bring one with `--pin`");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(logins(), before + 3);
+
+    // But the source does, once somebody says that it is mended.
+    mesh.write("a/token/pin", &pin);
+    assert!(a.admin(&["unlock"]).status.success());
+    let keeper = a.pid("keeper");
+    kill();
+    a.wait_replaced("keeper", keeper);
 }

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -121,7 +121,8 @@ fn receive_all(
                 descriptors.extend(came);
             }
         }
-        if descriptors.len() > MAX_DESCRIPTORS {
+        let cut = received.flags.contains(ReturnFlags::CTRUNC);
+        if cut || descriptors.len() > MAX_DESCRIPTORS {
             return Err(io::Error::other("too many descriptors with one frame"));
         }
     }
@@ -196,6 +197,21 @@ mod tests {
                 assert!(found.iter().all(|one| inode(one) == inode(&file.0)));
             }
         }
+    }
+
+    #[test]
+    fn descriptors_that_were_cut_off_are_missed() {
+        const MOST: usize = 253;
+        let (one, other) = UnixStream::pair().unwrap();
+        let file = std::io::pipe().unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = vec![file.0.as_fd(); MOST];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let frame = encode(&()).unwrap();
+        let bytes = [IoSlice::new(&frame)];
+        rustix::net::sendmsg(&one, &bytes, &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+        assert!(receive_with_descriptors::<()>(&other).is_err());
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub(crate) struct KeySetup {
 /// From a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromKeeper {
+    /// It has its PIN and is about to log in.
+    LoggingIn,
     /// Logged in, every key checked.
     Ready(Box<KeeperReady>),
     /// It will not serve. `latch`: trying again by itself could lock the PIN.

@@ -89,7 +89,7 @@ fn run() -> io::Result<()> {
         let _ = refuse(refused.faults, refused.latch);
         Said
     };
-    let (vault, ready) = match open::open(&setup.keeper, pin, &say) {
+    let (vault, ready) = match open::open(&setup.keeper, pin, &|_| {}, &say) {
         Ok(opened) => opened,
         Err(Said) => return Ok(()),
     };

@@ -2,7 +2,7 @@
 
 use super::purpose;
 use super::vault::Vault;
-use crate::control::{KeeperReady, KeeperSetup, KeyReady, KeySetup};
+use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup};
 use crate::fault::{Fault, Passing};
 use crate::role::TlsRole;
 use crate::secret::UserPin;
@@ -35,10 +35,12 @@ pub(super) struct Said;
 const RESERVE: u64 = 2;
 
 /// Loads the module, logs in with `pin` and checks every key of `setup`. A refusal is told with `say`
-/// while all that was opened still is: nothing is asked of the module between the one and the other.
+/// while all that was opened still is: nothing is asked of the module between the one and the other. How far the
+/// login is goes to `tell`.
 pub(super) fn open(
     setup: &KeeperSetup,
     pin: UserPin,
+    tell: &dyn Fn(&FromKeeper),
     say: &dyn Fn(Refused) -> Said,
 ) -> Result<(Vault, KeeperReady), Said> {
     let about = |error: &TokenError| format!("{}.{}", setup.place, key_of(error));
@@ -53,6 +55,7 @@ pub(super) fn open(
     let refuse = |error| say(Refused::because(about(&error), &error));
     let module = Module::load(&setup.module).map_err(refuse)?;
     let token = module.token(&uri).map_err(refuse)?;
+    tell(&FromKeeper::LoggingIn);
     let login = if setup.attended {
         token.login(pin)
     } else {

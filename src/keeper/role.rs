@@ -91,17 +91,17 @@ fn run() -> io::Result<()> {
     // 3. Module, token, login, keys: everything is checked before anything is served.
     //    What was refused is said before the module is asked for anything more, then nothing is: it may
     //    hang or crash, and a refused PIN that is not heard of would be tried again.
-    let say = |Refused { faults, latch }| match frame::send(
-        &control,
-        &FromKeeper::Refused { faults, latch },
-    ) {
-        Ok(()) => end_at_once(),
-        Err(error) => {
+    let tell = |message: &FromKeeper| {
+        if let Err(error) = frame::send(&control, message) {
             tracing::error!(%error, "cannot tell the supervisor");
             end_at_once()
         }
     };
-    let (vault, mut ready) = match open::open(&setup, pin, &say) {
+    let say = |Refused { faults, latch }| {
+        tell(&FromKeeper::Refused { faults, latch });
+        end_at_once()
+    };
+    let (vault, mut ready) = match open::open(&setup, pin, &tell, &say) {
         Ok(opened) => opened,
         Err(Said) => end_at_once(),
     };

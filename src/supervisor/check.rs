@@ -118,7 +118,7 @@ impl Supervisor {
         let is_new = keeper.known().is_none();
         match happened {
             Happened::Gone if is_new => faults.extend(keeper.exit_faults()),
-            Happened::Latched if is_new => {
+            Happened::Latched { .. } if is_new => {
                 faults.extend(keeper.exit_faults());
                 faults.extend(self.hold_back_twins(index));
             }

@@ -1,8 +1,11 @@
 //! The keepers: one process for each configured token, started, watched and replaced.
 
 mod attested;
+mod latch;
 mod seen;
 mod start;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod watch;
 
@@ -22,6 +25,7 @@ use crate::control::{FromKeeper, KeeperReady, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
 use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
+use latch::{Giver, Login};
 
 /// Where a keeper stands.
 #[derive(Debug)]
@@ -80,8 +84,12 @@ pub(super) struct Keeper {
     backoff: Backoff,
     /// Whether an operator asked for the last start.
     attended: bool,
-    /// Whether the PIN of the last start came from the configured source, and not from an operator.
-    from_source: bool,
+    /// Who gave the PIN of the last start.
+    giver: Giver,
+    /// Whose PIN was refused since the token took one: until it does, or an operator wants the source tried again,
+    /// none is tried by itself.
+    refused: Option<Giver>,
+    login: Login,
     /// Whether its first start is over, in whatever way.
     tried: bool,
     /// Whether the last process ended in a way that says nothing about the next.
@@ -141,7 +149,9 @@ impl Keeper {
             restarts: 0,
             backoff: Backoff::default(),
             attended: false,
-            from_source: true,
+            giver: Giver::Source,
+            refused: None,
+            login: Login::NotBegun,
             tried: false,
             end_may_pass: false,
             held_back: None,
@@ -201,6 +211,7 @@ impl Keeper {
                 self.faults.clear();
                 self.tried = true;
                 self.held_back = None;
+                self.accepted();
                 self.backoff.started();
                 if let Some(asked) = self.unlocking.take() {
                     asked.answer(&Unlocked::Done {
@@ -220,12 +231,16 @@ impl Keeper {
                 self.state = State::Ready { polled: None };
                 Happened::Opened { first }
             }
+            ChildEvent::Said(FromKeeper::LoggingIn) => {
+                self.login = Login::UnderWay;
+                Happened::Nothing
+            }
             ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
                 self.note(faults);
                 self.ending = Some(Instant::now());
                 if latch {
                     self.latches += 1;
-                    self.state = State::Latched;
+                    self.latch(self.giver);
                 }
                 Happened::Nothing
             }
@@ -241,7 +256,7 @@ impl Keeper {
                         reason,
                         "mend the PIN, then `fastness unlock`",
                     )]);
-                    self.state = State::Latched;
+                    self.latch(self.giver);
                 }
                 Happened::Nothing
             }
@@ -257,15 +272,9 @@ impl Keeper {
                 self.end_may_pass = child::may_pass(status);
                 self.signed_before = opened;
                 self.channels.announce_loss();
-                if let Some(asked) = self.unlocking.take() {
-                    asked.answer(&Unlocked::Refused(self.exit_faults()));
-                }
-                if let Some(fault) = self.held_back.take() {
-                    self.note(vec![fault]);
-                    self.state = State::Latched;
-                }
-                if self.is_latched() {
-                    return Happened::Latched;
+                self.answer_end();
+                if let Some(anew) = self.latch_at_end() {
+                    return Happened::Latched { anew };
                 }
                 self.state = State::Waiting;
                 Happened::Gone
@@ -359,6 +368,8 @@ pub(super) enum Happened {
     Vitals,
     /// The process is gone and another is wanted.
     Gone,
-    /// The process is gone and no other is started by itself.
-    Latched,
+    /// The process is gone and no other is started by itself; `anew`: for what was not known before.
+    Latched {
+        anew: bool,
+    },
 }

@@ -30,17 +30,19 @@ impl Supervisor {
                     self.push_generation();
                 }
             }
-            Happened::Gone | Happened::Latched if self.draining => return Ok(()),
+            Happened::Gone | Happened::Latched { .. } if self.draining => return Ok(()),
             Happened::Gone => {
                 let at = keeper.retry_at();
                 self.later(at, Event::StartKeeper(index));
             }
-            Happened::Latched => {
+            Happened::Latched { anew } => {
                 tracing::error!(
                     token = keeper.label(),
                     "no further login by itself: mend it, then run `fastness unlock`"
                 );
-                self.hold_back_twins(index);
+                if anew {
+                    self.hold_back_twins(index);
+                }
             }
         }
         self.take_turns();

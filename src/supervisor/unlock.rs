@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -12,17 +12,20 @@ use super::keepers::Keeper;
 use super::{Event, Supervisor, admin};
 use crate::control::{Unlock, Unlocked, frame};
 use crate::fault::Fault;
+use crate::secret::PinKind;
 
 /// An administrator who does not finish the request within this time is not one.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After a connection that could not be taken: there may be no descriptor for it now.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Until a request is looked at again that came while a process was ending.
+const SOON: Duration = Duration::from_millis(50);
 
-/// A request, the descriptor with the PIN, and whoever waits for the outcome.
+/// A token's label, the PIN that came if one did, and whoever waits for the outcome.
 #[derive(Debug)]
 pub(crate) struct Request {
-    unlock: Unlock,
-    pin: Option<OwnedFd>,
+    token: String,
+    pin: Option<(OwnedFd, PinKind)>,
     asked: Waiting,
 }
 
@@ -65,29 +68,59 @@ fn receive(stream: tokio::net::UnixStream) -> io::Result<Request> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let (unlock, descriptors) = frame::receive_with_descriptors::<Unlock>(&stream)?;
-    Ok(Request {
-        unlock,
-        pin: descriptors.into_iter().next(),
-        asked: Waiting(stream),
-    })
+    let asked = Waiting(stream);
+    match paired(descriptors, unlock.pin) {
+        Ok(pin) => Ok(Request {
+            token: unlock.token,
+            pin,
+            asked,
+        }),
+        Err(fault) => {
+            let why = io::Error::other(fault.problem.clone());
+            asked.answer(&Unlocked::NotTried(vec![fault]));
+            Err(why)
+        }
+    }
+}
+
+/// The one descriptor that was announced, or none where none was.
+fn paired(
+    descriptors: Vec<OwnedFd>,
+    announced: Option<PinKind>,
+) -> Result<Option<(OwnedFd, PinKind)>, Fault> {
+    let mut descriptors = descriptors.into_iter();
+    match (descriptors.next(), announced, descriptors.next()) {
+        (None, None, None) => Ok(None),
+        (Some(pin), Some(kind), None) => Ok(Some((pin, kind))),
+        _ => Err(Fault::new(
+            "pin",
+            "what came is not the one PIN that was announced",
+            "use the `fastness` of this node",
+        )),
+    }
 }
 
 impl Supervisor {
     /// Starts the keeper that waits, with the PIN that came or the one that its source gives.
     pub(super) fn unlock(&mut self, request: Request) {
-        let Request { unlock, pin, asked } = request;
-        let keeper = match self.wanted(&unlock.token) {
-            Ok(index) => &mut self.keepers[index],
-            Err(answer) => return asked.answer(&answer),
+        let index = match self.wanted(&request.token) {
+            Ok(index) => index,
+            Err(answer) => return request.asked.answer(&answer),
         };
-        let started = match (pin, unlock.pin) {
-            (Some(pin), Some(kind)) => keeper.start_with(&pin, kind, &self.events),
-            _ if keeper.is_spent() => Err(Fault::new(
+        // What a process said last holds for the others of its token once it is gone.
+        if self.keepers[index].is_ending() {
+            return self.later(Instant::now() + SOON, Event::Unlock(request));
+        }
+        let Request { pin, asked, .. } = request;
+        let keeper = &mut self.keepers[index];
+        let started = match pin {
+            Some((pin, kind)) => keeper.start_with(&pin, kind, &self.events),
+            None if keeper.is_spent() => Err(Fault::new(
                 format!("{}.pin", keeper.place()),
                 "the PIN cannot be taken from its source again",
                 "come with it: `fastness unlock --pin prompt`",
             )),
-            _ => keeper.unlock(&self.events),
+            None => keeper.unlock(&self.events),
         };
         match started {
             Ok(()) => keeper.unlocking = Some(asked),
@@ -97,7 +130,7 @@ impl Supervisor {
     }
 
     /// The keeper of the token with this label, of any with none, that is to be unlocked: one that waits for an
-    /// operator before one that fails to start by itself.
+    /// operator before one that fails to start by itself, and that before one that is logging in.
     fn wanted(&self, label: &str) -> Result<usize, Unlocked> {
         let keepers = || {
             let keepers = self.keepers.iter().enumerate();
@@ -112,20 +145,44 @@ impl Supervisor {
             )));
         }
         let waiting = keepers().filter(|(_, keeper)| keeper.takes_unlock());
-        let Some((index, keeper)) = waiting.min_by_key(|(_, keeper)| !keeper.is_locked()) else {
+        let order = |keeper: &Keeper| (!keeper.is_locked(), keeper.is_logging_in());
+        let Some((index, keeper)) = waiting.min_by_key(|(_, keeper)| order(keeper)) else {
             return Err(Unlocked::NothingWaits(Fault::new(
                 label,
                 "no such token waits for its PIN",
                 "see `fastness status`",
             )));
         };
-        if self.is_token_busy(keeper) {
-            return Err(Unlocked::NotTried(vec![Fault::new(
-                keeper.place(),
-                "another keeper of the same token is logging in",
-                "wait until `fastness status` shows how that ended",
-            )]));
+        let busy = match keeper.is_logging_in() {
+            true => "its keeper is logging in",
+            false if self.is_token_busy(keeper) => "another keeper of the same token is logging in",
+            false => return Ok(index),
+        };
+        Err(Unlocked::NotTried(vec![Fault::new(
+            keeper.place(),
+            busy,
+            "wait until `fastness status` shows how that ended",
+        )]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_only_meant_when_neither_a_pin_was_announced_nor_one_came() {
+        let descriptors =
+            |count| std::iter::repeat_with(|| std::io::pipe().unwrap().0.into()).take(count);
+        for (came, announced, taken) in [
+            (0, None, Some(false)),
+            (1, Some(PinKind::Stream), Some(true)),
+            (0, Some(PinKind::Stream), None),
+            (1, None, None),
+            (2, Some(PinKind::Stream), None),
+        ] {
+            let pin = paired(descriptors(came).collect(), announced);
+            assert_eq!(pin.ok().map(|pin| pin.is_some()), taken, "{came}");
         }
-        Ok(index)
     }
 }

@@ -97,7 +97,7 @@ impl Keeper {
         let token = self.label();
         let what = match (&self.state, &self.vitals.trouble) {
             (State::Latched, _) => {
-                "its PIN was refused and is not tried again by itself: mend it, then `fastness unlock`"
+                "its PIN is not tried again by itself: mend it, then `fastness unlock`, or bring one with `--pin`"
             }
             (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
             (State::Ready { .. }, Some(trouble)) => trouble,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use rustix::fs::FileType;
 use tokio::sync::mpsc;
 
+use super::latch::{Giver, Login};
 use super::{Event, Keeper, State};
 use crate::control::{KeeperSetup, ToKeeper, Vitals};
 use crate::fault::{Fault, Passing};
@@ -25,9 +26,8 @@ impl Keeper {
                 error.mend(),
             )
         })?;
-        self.from_source = true;
         let kind = self.config.pin.kind(&self.config.uri.to_string());
-        self.start_process(&pin, kind, events)
+        self.start_process(&pin, kind, Giver::Source, events)
     }
 
     /// The same because an operator wants it.
@@ -36,7 +36,9 @@ impl Keeper {
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
         self.attended = true;
-        self.start(events)
+        self.start(events)?;
+        self.refused = None;
+        Ok(())
     }
 
     /// Opens the PIN's source. A pipe gives it once: whoever wrote it has gone.
@@ -62,14 +64,14 @@ impl Keeper {
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
         self.attended = true;
-        self.from_source = false;
-        self.start_process(pin, kind, events)
+        self.start_process(pin, kind, Giver::Operator, events)
     }
 
-    fn start_process(
+    pub(super) fn start_process(
         &mut self,
         pin: &OwnedFd,
         kind: PinKind,
+        giver: Giver,
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
         let place = format!("token[{}]", self.index);
@@ -83,8 +85,7 @@ impl Keeper {
         )));
         let mut descriptors = vec![pin.as_fd()];
         descriptors.extend(self.channels.keeper_ends());
-        self.incarnation += 1;
-        let (index, incarnation) = (self.index, self.incarnation);
+        let (index, incarnation) = (self.index, self.incarnation + 1);
         let child = Child::start(
             &Start {
                 role: Role::Keeper,
@@ -110,6 +111,8 @@ impl Keeper {
             .that_may_pass(Passing::System)
         })?;
         self.child = Some(child);
+        self.incarnation = incarnation;
+        (self.giver, self.login) = (giver, Login::NotBegun);
         self.past = self.totals();
         self.vitals = Vitals::default();
         self.ending = None;

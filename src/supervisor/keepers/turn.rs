@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
+use super::latch::{Giver, Login};
 use super::{Keeper, State};
 use crate::fault::Fault;
 use crate::secret::PinSource;
@@ -54,6 +55,18 @@ impl Keeper {
         self.child.is_some() && !self.is_open()
     }
 
+    /// The same, and neither does it wait for somebody to type the PIN nor has it said how it ended.
+    pub(in crate::supervisor) fn is_logging_in(&self) -> bool {
+        let begun = self.login != Login::NotBegun;
+        matches!(self.state, State::Starting { typing, .. } if begun || !typing)
+            && !self.is_ending()
+    }
+
+    /// Whether a process that does not serve is about to be gone.
+    pub(in crate::supervisor) fn is_ending(&self) -> bool {
+        self.is_trying() && self.ending.is_some()
+    }
+
     /// Where it stands in the configuration.
     pub(in crate::supervisor) fn place(&self) -> String {
         format!("token[{}]", self.index)
@@ -70,19 +83,20 @@ impl Keeper {
         match self.state {
             State::Waiting | State::Queued { .. } => {
                 self.tried = true;
-                self.state = State::Latched;
+                self.latch(Giver::Source);
                 self.note(vec![fault.clone()]);
                 return Some(fault);
             }
             State::Starting { .. } | State::Ready { .. } => self.held_back = Some(fault),
-            State::Latched | State::Locked => {}
+            State::Latched => self.latch(Giver::Source),
+            State::Locked => {}
         }
         None
     }
 
     /// The source whose PIN was right just now, when an operator wanted it tried.
     pub(in crate::supervisor) fn proven_source(&self) -> Option<PinSource> {
-        let proven = self.is_open() && self.attended && self.from_source;
+        let proven = self.is_open() && self.attended && self.giver == Giver::Source;
         proven.then(|| self.config.pin.clone())
     }
 
@@ -91,7 +105,7 @@ impl Keeper {
         if self.config.pin != *source {
             return;
         }
-        self.held_back = None;
+        (self.held_back, self.refused) = (None, None);
         if self.is_latched() && self.child.is_none() && !self.spent {
             self.queue(true);
         }
