@@ -183,6 +183,7 @@ impl End {
             Broken::From(error) => Self::new(Outcome::Broken, lost(&error)),
             Broken::Stalled => Self::late(Outcome::Stalled, "the answer was not taken in time"),
             Broken::Refused(refusal) => Self::new(Outcome::Refused, Told::Refusal(refusal)),
+            Broken::Body => Self::new(Outcome::Broken, Told::Reset(Reason::INTERNAL_ERROR)),
         }
     }
 

@@ -148,7 +148,7 @@ pub(super) async fn send_body(
             },
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
-                return Ok(());
+                return Err(Broken::Body);
             }
             None => break,
         }

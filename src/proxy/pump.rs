@@ -32,6 +32,8 @@ pub(super) enum Broken {
     Stalled,
     /// What is sent must not be passed on.
     Refused(Refusal),
+    /// The body came to no end.
+    Body,
 }
 
 /// How long a receiver may make us wait, all waits together, until it has taken [`LEAST`] bytes.

@@ -2,6 +2,7 @@
 
 mod header_lists;
 mod other_side;
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -46,6 +46,7 @@ pub(super) async fn to_web(
     match reply(answer, &mut respond, settings.stall()).await {
         Ok(()) => Outcome::Answered,
         Err(Broken::Stalled) => Outcome::Stalled,
+        Err(Broken::Body) => Outcome::Broken,
         Err(_) => Outcome::Cancelled,
     }
 }

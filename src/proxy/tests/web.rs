@@ -1,0 +1,94 @@
+//! Applications that speak HTTP/1.1.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::{PIPE, call, caller};
+use crate::config::{Limits, Place};
+use crate::proxy::{Direction, Session, Settings, Target, Upstream, Web};
+
+/// A session between a caller of HTTP/2 and such an application.
+struct Translated {
+    settings: Arc<Settings>,
+    application: TcpListener,
+    _stop: watch::Sender<bool>,
+}
+
+async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
+    let settings = Arc::new(Settings::new(limits));
+    let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = Place::Tcp(application.local_addr().unwrap());
+    let upstream = Upstream::new(place, 0, Duration::from_secs(10));
+    let web = Arc::new(Web::new(upstream, 1, Arc::new(Semaphore::new(1))));
+    let (caller, near) = duplex(PIPE);
+    let (stop, stopping) = watch::channel(false);
+    let session = Session {
+        settings: Arc::clone(&settings),
+        direction: Direction::Ingress,
+        route: move |_: &mut Parts| Target::Web(Arc::clone(&web)),
+    };
+    tokio::spawn(session.serve(Box::new(near), stopping));
+    let translated = Translated {
+        settings,
+        application,
+        _stop: stop,
+    };
+    (caller, translated)
+}
+
+impl Translated {
+    /// The application's end of a connection, on which a request has begun.
+    async fn asked(&self) -> TcpStream {
+        let (mut stream, _) = self.application.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream
+    }
+}
+
+/// The only call comes to be counted so.
+async fn counted(settings: &Settings, outcome: &'static str) {
+    let one = [(("ingress", outcome), 1)];
+    for _ in 0..1000 {
+        if !settings.calls.snapshot().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(settings.calls.snapshot(), one);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_counts_as_broken() {
+    let limits = Limits {
+        header_list_bytes: 1024,
+        ..Limits::default()
+    };
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n";
+    for rest in [
+        "Content-Length: 1000\r\n\r\nfour".to_owned(),
+        chunked.to_owned(),
+        format!("{chunked}0\r\nx-large: {}\r\n\r\n", "x".repeat(2000)),
+    ] {
+        let (stream, translated) = translated(&limits).await;
+        let mut send = caller(stream, 65_535).await;
+        let (answer, _) = send.send_request(call(), true).unwrap();
+        let mut application = translated.asked().await;
+        let said = format!("HTTP/1.1 200 OK\r\n{rest}");
+        application.write_all(said.as_bytes()).await.unwrap();
+        application.shutdown().await.unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let error = loop {
+            match body.data().await.unwrap() {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
+        counted(&translated.settings, "broken").await;
+    }
+}
