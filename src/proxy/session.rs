@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
+use super::bounded::Counted;
 use super::exchange::{Outcome, exchange};
 use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
@@ -353,9 +354,9 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         pool: Arc<Pool>,
         look: Option<Box<dyn Look>>,
     ) -> Outcome {
-        let outcome = exchange(request, respond, &pool, look, &self.settings).await;
-        self.settings.count(self.direction, outcome);
-        outcome
+        let mut counted = Counted::new(&self.settings, self.direction);
+        counted.outcome = exchange(request, respond, &pool, look, &self.settings).await;
+        counted.outcome
     }
 
     async fn translate(
@@ -364,9 +365,9 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         respond: SendResponse<Bytes>,
         web: Arc<Web>,
     ) -> Outcome {
-        let outcome = translate::to_web(request, respond, &web, &self.settings).await;
-        self.settings.count(self.direction, outcome);
-        outcome
+        let mut counted = Counted::new(&self.settings, self.direction);
+        counted.outcome = translate::to_web(request, respond, &web, &self.settings).await;
+        counted.outcome
     }
 
     fn refuse(

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::{PIPE, call, caller};
+use super::{PIPE, call, caller, proxied};
 use crate::config::{Limits, Place};
 use crate::proxy::{Direction, Session, Settings, Target, Upstream, Web};
 
@@ -91,4 +91,26 @@ async fn an_answer_that_breaks_off_counts_as_broken() {
         assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
         counted(&translated.settings, "broken").await;
     }
+}
+
+#[tokio::test]
+async fn calls_are_counted_whose_callers_connection_goes() {
+    let (stream, translated) = translated(&Limits::default()).await;
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let caller = tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let (_answer, _) = send.send_request(call(), true).unwrap();
+    let _application = translated.asked().await;
+    caller.abort();
+    counted(&translated.settings, "cancelled").await;
+
+    let mut proxied = proxied(&Limits::default());
+    let (send, connection) = h2::client::handshake(proxied.caller).await.unwrap();
+    let caller = tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let (_answer, _) = send.send_request(call(), true).unwrap();
+    let mut application = proxied.dialled.recv().await.unwrap();
+    super::read_call(&mut application).await;
+    caller.abort();
+    counted(&proxied.settings, "cancelled").await;
 }
