@@ -125,7 +125,7 @@ impl Settings {
     }
 
     /// How long somebody may take too little of what it is sent.
-    pub(super) fn stall(&self) -> Duration {
+    pub(crate) fn stall(&self) -> Duration {
         self.stall
     }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::{PIPE, call, caller, proxied};
+use super::{PIPE, call, caller, proxied, status};
 use crate::config::{Limits, Place};
 use crate::proxy::{Direction, Session, Settings, Target, Upstream, Web};
 
@@ -24,7 +24,12 @@ async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
     let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = Place::Tcp(application.local_addr().unwrap());
     let upstream = Upstream::new(place, 0, Duration::from_secs(10));
-    let web = Arc::new(Web::new(upstream, 1, Arc::new(Semaphore::new(1))));
+    let web = Arc::new(Web::new(
+        upstream,
+        settings.stall(),
+        1,
+        Arc::new(Semaphore::new(1)),
+    ));
     let (caller, near) = duplex(PIPE);
     let (stop, stopping) = watch::channel(false);
     let session = Session {
@@ -113,4 +118,32 @@ async fn calls_are_counted_whose_callers_connection_goes() {
     super::read_call(&mut application).await;
     caller.abort();
     counted(&proxied.settings, "cancelled").await;
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_read_is_given_up_and_one_that_thinks_is_not() {
+    let limits = Limits {
+        stall_ms: 100,
+        ..Limits::default()
+    };
+    let (stream, deaf) = translated(&limits).await;
+    let mut send = caller(stream, 65_535).await;
+    let (answer, mut body) = send.send_request(call(), false).unwrap();
+    body.send_data(vec![0; 32 << 20].into(), true).unwrap();
+    let _application = deaf.asked().await;
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+    let answer = answer.unwrap().unwrap();
+    let late = "the application does not take what was sent in time (limits.stall_ms)";
+    assert_eq!(status(answer.headers()), ("4", late));
+    counted(&deaf.settings, "unread").await;
+
+    let (stream, slow) = translated(&limits).await;
+    let mut send = caller(stream, 65_535).await;
+    let (answer, _) = send.send_request(call(), true).unwrap();
+    let mut application = slow.asked().await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let said = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    application.write_all(said).await.unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    counted(&slow.settings, "answered").await;
 }
