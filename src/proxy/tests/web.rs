@@ -7,10 +7,11 @@ use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use super::{PIPE, call, caller, proxied, status};
 use crate::config::{Limits, Place};
-use crate::proxy::{Direction, Session, Settings, Target, Upstream, Web};
+use crate::proxy::{Direction, Refusal, Session, Settings, Target, Upstream, Web};
 
 /// A session between a caller of HTTP/2 and such an application.
 struct Translated {
@@ -146,4 +147,46 @@ async fn an_application_that_does_not_read_is_given_up_and_one_that_thinks_is_no
     application.write_all(said).await.unwrap();
     assert_eq!(answer.await.unwrap().status(), 200);
     counted(&slow.settings, "answered").await;
+}
+
+/// A connection of HTTP/1.1 whose requests are all refused, and how it ends.
+fn refusing(limits: &Limits) -> (DuplexStream, JoinHandle<Result<(), String>>) {
+    let (caller, near) = duplex(PIPE);
+    let session = Session {
+        settings: Arc::new(Settings::new(limits)),
+        direction: Direction::Ingress,
+        route: |_: &mut Parts| Target::Refuse(Refusal::hosts()),
+    };
+    let serving = async move {
+        let (_stop, stopping) = watch::channel(false);
+        session.serve_http1(Box::new(near), stopping).await
+    };
+    (caller, tokio::spawn(serving))
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_and_ends_without_a_fault() {
+    let limits = Limits {
+        handshake_deadline_ms: 100,
+        keepalive_ms: 1000,
+        ..Limits::default()
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (rest, ends_well) in [(&b""[..], true), (b"GET / HT", false)] {
+        let (mut caller, ended) = refusing(&limits);
+        for _ in 0..2 {
+            caller.write_all(request).await.unwrap();
+            assert!(caller.read(&mut [0; 4096]).await.unwrap() > 0);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        caller.write_all(rest).await.unwrap();
+        assert_eq!(ended.await.unwrap().is_ok(), ends_well);
+    }
+    // Who asks for nothing at all has less time.
+    for first in [&b""[..], b"GET / HT"] {
+        let (mut caller, ended) = refusing(&limits);
+        caller.write_all(first).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_millis(800), ended).await;
+        assert!(ended.unwrap().unwrap().is_err());
+    }
 }
