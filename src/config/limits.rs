@@ -50,7 +50,7 @@ pub struct Limits {
     /// calls of the connection go on beside them.
     pub connection_window_bytes: u64,
     /// A connection is probed when it was silent for half of this time, and closed when it is silent for
-    /// another half.
+    /// another half. In HTTP/1.1, which has no probes, it may be idle for so long between requests.
     pub keepalive_ms: u64,
     /// A connection takes no new calls at this age, so that no accepted certificate lives on in an old
     /// connection, and is cut off after a tenth of it more.

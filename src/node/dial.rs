@@ -190,6 +190,10 @@ impl Trial {
     }
 
     fn refused(&self, error: &io::Error) {
+        // The other end of bytes may break off as it likes, its application too.
+        if self.inside == Inside::Bytes && !is_alert(error) {
+            return;
+        }
         let told = format!("the peer did not let us in, its log says why: {error}");
         self.tries.failed(told);
     }
@@ -201,6 +205,11 @@ impl Trial {
                 .failed("the peer took the connection and said nothing".into());
         }
     }
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
 
 #[derive(Clone)]
@@ -347,6 +356,31 @@ mod tests {
                 .into();
             assert!(spread.is_sorted_by(|one, next| one < next), "{spread:?}");
             assert_eq!(spread[0], spread[3] / 2);
+        }
+    }
+
+    #[test]
+    fn only_an_alert_says_that_a_peer_wants_no_bytes() {
+        let failures = |inside, error: io::Error| {
+            let tries = Tries {
+                peer: "spiffe://test/a".parse().unwrap(),
+                state: Arc::default(),
+            };
+            let trial = Trial {
+                tries: tries.clone(),
+                inside,
+            };
+            assert!(trial.is_over(&Poll::Ready(Err(error)), false));
+            tries.state().failures
+        };
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::AccessDenied);
+        let alert = || io::Error::new(io::ErrorKind::InvalidData, alert.clone());
+        for inside in [Inside::Bytes, Inside::H2] {
+            assert_eq!(failures(inside, alert()), 1);
+        }
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset] {
+            assert_eq!(failures(Inside::Bytes, kind.into()), 0);
+            assert_eq!(failures(Inside::H2, kind.into()), 1);
         }
     }
 }

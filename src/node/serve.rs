@@ -163,7 +163,8 @@ impl Route {
                 all,
             } => {
                 let most = size(node.0.limits.peer_connections);
-                let web = || Web::new(upstream.clone(), most, Arc::clone(all));
+                let stall = node.0.proxy.stall();
+                let web = || Web::new(upstream.clone(), stall, most, Arc::clone(all));
                 Others::Http(webs.of(peer.id(), web))
             }
             Spoken::Tcp(_) => Others::Nowhere,

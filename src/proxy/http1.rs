@@ -20,6 +20,7 @@ use super::authority::mended;
 use super::bounded::{Bounded, Counted};
 use super::exchange::Outcome;
 use super::head::take_out_hop_by_hop;
+use super::hygiene::Heard;
 use super::moving::Moving;
 use super::refusal::is_grpc;
 use super::translate::{checked, of_refusal, to_pool};
@@ -68,14 +69,25 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
     ) -> Result<(), String> {
         let settings = &self.settings;
         let limits = settings.limits();
-        let service = service_fn(async |request| Ok::<_, Infallible>(self.ask(request).await));
-        let connection = Builder::new()
+        let asked = Heard::default();
+        let service = service_fn(async |request| {
+            asked.note();
+            Ok::<_, Infallible>(self.ask(request).await)
+        });
+        // hyper counts from the end of the last answer: who may be idle for so long has as much for a head.
+        let patience = limits.handshake_deadline().max(settings.silence() * 2);
+        let mut connection = Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.handshake_deadline())
+            .header_read_timeout(patience)
             .max_buf_size(crate::config::size(limits.header_list_bytes).max(8192))
             .serve_connection(TokioIo::new(Moving::new(stream, settings.stall())), service);
         let cut = tokio::time::sleep(settings.oldest());
-        tokio::pin!(connection);
+        let mute = async {
+            tokio::time::sleep(limits.handshake_deadline()).await;
+            if asked.is() {
+                std::future::pending().await
+            }
+        };
         let old = async {
             tokio::select! {
                 () = tokio::time::sleep(settings.age()) => {}
@@ -83,8 +95,15 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
             }
         };
         tokio::select! {
-            ended = &mut connection => return ended.map_err(|error| error.to_string()),
-            () = old => connection.as_mut().graceful_shutdown(),
+            ended = &mut connection => {
+                let Err(error) = ended else {
+                    return Ok(());
+                };
+                let idle = error.is_timeout() && connection.into_parts().read_buf.is_empty();
+                return if idle { Ok(()) } else { Err(error.to_string()) };
+            }
+            () = mute => return Err("it does not begin to speak HTTP".to_owned()),
+            () = old => std::pin::Pin::new(&mut connection).graceful_shutdown(),
         }
         tokio::select! {
             ended = connection => ended.map_err(|error| error.to_string()),

@@ -121,14 +121,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buffer.filled().len();
         let this = &mut *self;
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if let Poll::Ready(Ok(())) = &read
-            && buffer.filled().len() > before
-        {
-            this.heard.note();
-            let read = &mut buffer.filled_mut()[before..];
-            match read.is_empty() {
-                true => this.frames.end()?,
-                false => this.frames.take(read)?,
+        if let Poll::Ready(Ok(())) = &read {
+            match &mut buffer.filled_mut()[before..] {
+                [] => this.frames.end()?,
+                read => {
+                    this.heard.note();
+                    this.frames.take(read)?;
+                }
             }
         }
         read
@@ -206,5 +205,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_before_the_first_frame_is_named() {
+        let (mut nothing, heard) = Watched::client(&b""[..]);
+        let error = nothing.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(!heard.is());
+        let (mut nobody, _) = Watched::server(&b""[..]);
+        let error = nobody.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

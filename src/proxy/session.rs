@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
+use super::bounded::Counted;
 use super::exchange::{Outcome, exchange};
 use super::gathered::{Gathered, Room};
 use super::header_lists::HeaderLists;
@@ -130,7 +131,7 @@ impl Settings {
     }
 
     /// How long somebody may take too little of what it is sent.
-    pub(super) fn stall(&self) -> Duration {
+    pub(crate) fn stall(&self) -> Duration {
         self.stall
     }
 
@@ -361,9 +362,9 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         pool: Arc<Pool>,
         look: Option<Box<dyn Look>>,
     ) -> Outcome {
-        let outcome = exchange(request, respond, &pool, look, &self.settings).await;
-        self.settings.count(self.direction, outcome);
-        outcome
+        let mut counted = Counted::new(&self.settings, self.direction);
+        counted.outcome = exchange(request, respond, &pool, look, &self.settings).await;
+        counted.outcome
     }
 
     async fn translate(
@@ -372,9 +373,9 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         respond: SendResponse<Bytes>,
         web: Arc<Web>,
     ) -> Outcome {
-        let outcome = translate::to_web(request, respond, &web, &self.settings).await;
-        self.settings.count(self.direction, outcome);
-        outcome
+        let mut counted = Counted::new(&self.settings, self.direction);
+        counted.outcome = translate::to_web(request, respond, &web, &self.settings).await;
+        counted.outcome
     }
 
     fn refuse(

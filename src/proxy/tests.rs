@@ -37,6 +37,7 @@ impl Dial for Pipes {
 
 /// A session between a caller and an application.
 struct Proxied {
+    settings: Arc<Settings>,
     caller: DuplexStream,
     dialled: mpsc::UnboundedReceiver<DuplexStream>,
     ended: tokio::task::JoinHandle<Result<(), Ended>>,
@@ -50,11 +51,12 @@ fn proxied(limits: &Limits) -> Proxied {
     let (caller, near) = duplex(PIPE);
     let (stop, stopping) = watch::channel(false);
     let session = Session {
-        settings,
+        settings: Arc::clone(&settings),
         direction: Direction::Ingress,
         route: move |_: &mut Parts| Target::Pool(Arc::clone(&pool), None),
     };
     Proxied {
+        settings,
         caller,
         dialled,
         ended: tokio::spawn(session.serve(Box::new(near), stopping)),

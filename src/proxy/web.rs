@@ -17,7 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::body::Body;
 
+use super::exchange::late;
 use super::http1::host;
+use super::moving::Moving;
 use super::{ByteStream, Code, Refusal, Upstream};
 
 /// How long a connection to the application is kept for the next request: while it is, no other peer has it.
@@ -32,8 +34,13 @@ pub(crate) struct Web(Client<tower::util::BoxCloneSyncService<Uri, Held, io::Err
 impl Web {
     /// No connection is made yet. HTTP/1.1 needs one for each request under way: there are never more
     /// than `most`, nor than `all` has room for; a request waits until one is free,
-    /// as long as for the application itself.
-    pub(crate) fn new(upstream: Upstream, most: usize, all: Arc<Semaphore>) -> Self {
+    /// as long as for the application itself. One whose application takes nothing for `stall` ends.
+    pub(crate) fn new(
+        upstream: Upstream,
+        stall: Duration,
+        most: usize,
+        all: Arc<Semaphore>,
+    ) -> Self {
         let own = Arc::new(Semaphore::new(most));
         let dial = tower::service_fn(move |_: Uri| {
             let (upstream, own, all) = (upstream.clone(), Arc::clone(&own), Arc::clone(&all));
@@ -48,7 +55,7 @@ impl Web {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 };
                 let stream = upstream.connect().await.map_err(io::Error::other)?;
-                Ok(Held(TokioIo::new(stream), own, all))
+                Ok(Held(TokioIo::new(Moving::new(stream, stall)), own, all))
             }
         });
         let dial = tower::util::BoxCloneSyncService::new(dial);
@@ -91,8 +98,13 @@ fn no_answer(error: &hyper_util::client::legacy::Error) -> Refusal {
                 message: "the headers of the answer are too large, or more than 100".into(),
             });
         }
-        let error = error.downcast_ref::<io::Error>()?;
-        (error.kind() == io::ErrorKind::ResourceBusy).then(|| Refusal::unavailable(FULL))
+        match error.downcast_ref::<io::Error>()?.kind() {
+            io::ErrorKind::ResourceBusy => Some(Refusal::unavailable(FULL)),
+            io::ErrorKind::TimedOut => {
+                Some(late("the application does not take what was sent in time"))
+            }
+            _ => None,
+        }
     });
     known
         .unwrap_or_else(|| Refusal::unavailable("the application behind this node gives no answer"))
@@ -110,7 +122,7 @@ fn local(uri: &Uri) -> Uri {
 
 /// A connection of [`Client`]'s pool.
 pub(crate) struct Held(
-    TokioIo<Box<dyn ByteStream>>,
+    TokioIo<Moving<Box<dyn ByteStream>>>,
     #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
     #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
 );

@@ -7,10 +7,11 @@ use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
-use super::{PIPE, call, caller};
+use super::{PIPE, call, caller, proxied, status};
 use crate::config::{Limits, Place};
-use crate::proxy::{Direction, Session, Settings, Target, Upstream, Web};
+use crate::proxy::{Direction, Refusal, Session, Settings, Target, Upstream, Web};
 
 /// A session between a caller of HTTP/2 and such an application.
 struct Translated {
@@ -24,7 +25,12 @@ async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
     let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = Place::Tcp(application.local_addr().unwrap());
     let upstream = Upstream::new(place, 0, Duration::from_secs(10));
-    let web = Arc::new(Web::new(upstream, 1, Arc::new(Semaphore::new(1))));
+    let web = Arc::new(Web::new(
+        upstream,
+        settings.stall(),
+        1,
+        Arc::new(Semaphore::new(1)),
+    ));
     let (caller, near) = duplex(PIPE);
     let (stop, stopping) = watch::channel(false);
     let session = Session {
@@ -90,5 +96,97 @@ async fn an_answer_that_breaks_off_counts_as_broken() {
         };
         assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
         counted(&translated.settings, "broken").await;
+    }
+}
+
+#[tokio::test]
+async fn calls_are_counted_whose_callers_connection_goes() {
+    let (stream, translated) = translated(&Limits::default()).await;
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let caller = tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let (_answer, _) = send.send_request(call(), true).unwrap();
+    let _application = translated.asked().await;
+    caller.abort();
+    counted(&translated.settings, "cancelled").await;
+
+    let mut proxied = proxied(&Limits::default());
+    let (send, connection) = h2::client::handshake(proxied.caller).await.unwrap();
+    let caller = tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let (_answer, _) = send.send_request(call(), true).unwrap();
+    let mut application = proxied.dialled.recv().await.unwrap();
+    super::read_call(&mut application).await;
+    caller.abort();
+    counted(&proxied.settings, "cancelled").await;
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_read_is_given_up_and_one_that_thinks_is_not() {
+    let limits = Limits {
+        stall_ms: 100,
+        ..Limits::default()
+    };
+    let (stream, deaf) = translated(&limits).await;
+    let mut send = caller(stream, 65_535).await;
+    let (answer, mut body) = send.send_request(call(), false).unwrap();
+    body.send_data(vec![0; 32 << 20].into(), true).unwrap();
+    let _application = deaf.asked().await;
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+    let answer = answer.unwrap().unwrap();
+    let late = "the application does not take what was sent in time (limits.stall_ms)";
+    assert_eq!(status(answer.headers()), ("4", late));
+    counted(&deaf.settings, "unread").await;
+
+    let (stream, slow) = translated(&limits).await;
+    let mut send = caller(stream, 65_535).await;
+    let (answer, _) = send.send_request(call(), true).unwrap();
+    let mut application = slow.asked().await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let said = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    application.write_all(said).await.unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    counted(&slow.settings, "answered").await;
+}
+
+/// A connection of HTTP/1.1 whose requests are all refused, and how it ends.
+fn refusing(limits: &Limits) -> (DuplexStream, JoinHandle<Result<(), String>>) {
+    let (caller, near) = duplex(PIPE);
+    let session = Session {
+        settings: Arc::new(Settings::new(limits)),
+        direction: Direction::Ingress,
+        route: |_: &mut Parts| Target::Refuse(Refusal::hosts()),
+    };
+    let serving = async move {
+        let (_stop, stopping) = watch::channel(false);
+        session.serve_http1(Box::new(near), stopping).await
+    };
+    (caller, tokio::spawn(serving))
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_and_ends_without_a_fault() {
+    let limits = Limits {
+        handshake_deadline_ms: 100,
+        keepalive_ms: 1000,
+        ..Limits::default()
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (rest, ends_well) in [(&b""[..], true), (b"GET / HT", false)] {
+        let (mut caller, ended) = refusing(&limits);
+        for _ in 0..2 {
+            caller.write_all(request).await.unwrap();
+            assert!(caller.read(&mut [0; 4096]).await.unwrap() > 0);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        caller.write_all(rest).await.unwrap();
+        assert_eq!(ended.await.unwrap().is_ok(), ends_well);
+    }
+    // Who asks for nothing at all has less time.
+    for first in [&b""[..], b"GET / HT"] {
+        let (mut caller, ended) = refusing(&limits);
+        caller.write_all(first).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_millis(800), ended).await;
+        assert!(ended.unwrap().unwrap().is_err());
     }
 }
