@@ -236,3 +236,38 @@ fn a_node_does_not_wait_for_a_token_that_hangs_when_another_one_is_open() {
         (rehearsal.fault.counts().signatures() > before + 5).then_some(())
     });
 }
+
+/// What the status says of the first token when its PIN is not tried by itself.
+#[track_caller]
+fn first_is_latched(a: &Node, why: &str) {
+    eventually(&format!("latched: {why}"), || {
+        let status = a.status();
+        let reason = status["reason"].as_str()?;
+        (reason.contains("`fastness unlock`") && reason.contains(why)).then_some(())
+    });
+}
+
+#[test]
+fn a_first_login_without_an_answer_is_not_tried_again_by_itself() {
+    let rehearsal = replicated();
+    rehearsal.fault.order("abort C_Login times=100");
+    let a = rehearsal.mesh.start("a");
+    first_is_latched(&a, "during the login");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(rehearsal.fault.counts().calls("C_Login"), 1);
+    rehearsal.fault.clear();
+    assert!(a.admin(&["unlock"]).status.success());
+    eventually("both are open", || is_ready(&a));
+}
+
+#[test]
+fn a_first_start_that_is_tried_again_by_itself_heeds_the_tokens_count_of_wrong_pins() {
+    let rehearsal = replicated();
+    rehearsal.fault.order("pin-flags count-low");
+    rehearsal.fault.order("abort C_Initialize times=1");
+    let a = rehearsal.mesh.start("a");
+    first_is_latched(&a, "CKF_USER_PIN_COUNT_LOW");
+    assert_eq!(rehearsal.fault.counts().calls("C_Login"), 0);
+    assert!(a.admin(&["unlock"]).status.success());
+    eventually("both are open", || is_ready(&a));
+}

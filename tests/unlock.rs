@@ -213,3 +213,21 @@ fn a_source_whose_pin_was_refused_is_tried_again_by_nobody_but_an_operator() {
     kill();
     a.wait_replaced("keeper", keeper);
 }
+
+#[test]
+fn a_node_that_is_stopping_unlocks_nothing() {
+    let rehearsal = Rehearsal::new();
+    let a = rehearsal.mesh.start("a");
+    let logins = || rehearsal.fault.counts().calls("C_Login");
+    rehearsal.fault.order("fail C_Login CKR_PIN_INCORRECT");
+    signal(a.pid("keeper"), Signal::KILL);
+    is_latched(&a, "");
+    rehearsal.fault.clear();
+    let before = logins();
+    // Stopped, it does not end until it is killed.
+    signal(a.pid("node"), Signal::STOP);
+    signal(a.supervisor(), Signal::TERM);
+    a.wait_log("draining");
+    is_refused(&a, &[], 4, "the node is stopping");
+    assert_eq!(logins(), before);
+}

@@ -100,6 +100,8 @@ pub(crate) struct KeySetup {
 pub(crate) enum FromKeeper {
     /// It has its PIN and is about to log in.
     LoggingIn,
+    /// The token has taken it.
+    LoggedIn,
     /// Logged in, every key checked.
     Ready(Box<KeeperReady>),
     /// It will not serve. `latch`: trying again by itself could lock the PIN.

@@ -62,6 +62,7 @@ pub(super) fn open(
         token.login_by_itself(pin)
     };
     login.map_err(refuse)?;
+    tell(&FromKeeper::LoggedIn);
 
     let session = token.session_or_the_login_s().map_err(|error| {
         let key = format!("{}.sessions", setup.place);

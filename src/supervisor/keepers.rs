@@ -235,8 +235,13 @@ impl Keeper {
                 self.login = Login::UnderWay;
                 Happened::Nothing
             }
+            ChildEvent::Said(FromKeeper::LoggedIn) => {
+                self.login = Login::Over;
+                Happened::Nothing
+            }
             ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
                 self.note(faults);
+                self.login.end();
                 self.ending = Some(Instant::now());
                 if latch {
                     self.latches += 1;

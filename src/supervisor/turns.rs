@@ -86,8 +86,7 @@ impl Supervisor {
             keeper.lock();
             return self.tell_node();
         }
-        // Until a first start has shown that the PIN is right, the operator is still there.
-        keeper.queue(keeper.known().is_none());
+        keeper.queue(false);
         self.take_turns();
     }
 

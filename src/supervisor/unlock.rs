@@ -103,6 +103,10 @@ fn paired(
 impl Supervisor {
     /// Starts the keeper that waits, with the PIN that came or the one that its source gives.
     pub(super) fn unlock(&mut self, request: Request) {
+        if self.draining {
+            let fault = Fault::new("node", "the node is stopping", "start it again");
+            return request.asked.answer(&Unlocked::NotTried(vec![fault]));
+        }
         let index = match self.wanted(&request.token) {
             Ok(index) => index,
             Err(answer) => return request.asked.answer(&answer),

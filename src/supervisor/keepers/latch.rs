@@ -16,6 +16,16 @@ pub(super) enum Giver {
 pub(super) enum Login {
     NotBegun,
     UnderWay,
+    Over,
+}
+
+impl Login {
+    /// There is a verdict, unless there was nothing to judge.
+    pub(super) fn end(&mut self) {
+        if *self == Self::UnderWay {
+            *self = Self::Over;
+        }
+    }
 }
 
 impl Keeper {
@@ -38,17 +48,25 @@ impl Keeper {
             let faults = self.exit_faults();
             asked.answer(&match self.login {
                 Login::NotBegun => Unlocked::NotTried(faults),
-                Login::UnderWay => Unlocked::Refused(faults),
+                Login::UnderWay | Login::Over => Unlocked::Refused(faults),
             });
         }
     }
 
-    /// Latches when the end of the process is a verdict, or one that holds for it came before. Whether that is
-    /// news to its twins.
+    /// Latches when the process has had a verdict, when one that holds for it came before, and when it had none
+    /// from a token that has never taken a PIN of ours. Whether that is news to its twins.
     pub(super) fn latch_at_end(&mut self) -> Option<bool> {
         if let Some(fault) = self.held_back.take() {
             self.note(vec![fault]);
             self.latch(Giver::Source);
+        }
+        if self.login == Login::UnderWay && self.known.is_none() {
+            self.note(vec![Fault::new(
+                format!("{}.pin", self.place()),
+                "the module ended or hung its process during the login: whether the PIN is right is not known",
+                "see the log and the module, then try again",
+            )]);
+            self.latch(self.giver);
         }
         if self.is_latched() {
             return Some(true);

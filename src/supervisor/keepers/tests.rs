@@ -96,3 +96,25 @@ async fn a_pin_that_the_token_takes_clears_its_own_givers_name() {
         assert_eq!(keeper.refused, left, "{refused:?}, then {accepted:?}");
     }
 }
+
+#[tokio::test]
+async fn a_login_without_an_answer_is_a_refusal_until_the_token_was_open_once() {
+    for (last_words, latches) in [
+        (vec![], false),
+        (vec![FromKeeper::LoggingIn], true),
+        (vec![FromKeeper::LoggingIn, FromKeeper::LoggedIn], false),
+    ] {
+        let mut keeper = keeper();
+        start(&mut keeper, Giver::Source).unwrap();
+        let last = format!("{last_words:?}");
+        for words in last_words {
+            say(&mut keeper, words);
+        }
+        let happened = end(&mut keeper);
+        let expected = match latches {
+            true => Happened::Latched { anew: true },
+            false => Happened::Gone,
+        };
+        assert_eq!(happened, expected, "{last}");
+    }
+}
