@@ -1,6 +1,7 @@
 //! Readiness, as load balancers (`grpc.health.v1`) and systemd (sd_notify(3)) see it: it follows the token,
 //! and does not see a keeper that is replaced.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 
 use rustix::process::Signal;
@@ -14,9 +15,15 @@ use crate::support::{Judge, Node, Options, PATIENCE, eventually};
 fn hear(systemd: &UnixDatagram, needle: &str) -> Vec<String> {
     let (mut before, mut packet) = (Vec::new(), [0; 4096]);
     loop {
-        let length = systemd
-            .recv(&mut packet)
-            .unwrap_or_else(|error| panic!("no {needle:?}: {error}, after {before:?}"));
+        // With a time-out a stop and a freeze of this process interrupt it (signal(7)).
+        let received = loop {
+            match systemd.recv(&mut packet) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received,
+            }
+        };
+        let length =
+            received.unwrap_or_else(|error| panic!("no {needle:?}: {error}, after {before:?}"));
         for line in String::from_utf8_lossy(&packet[..length]).lines() {
             if line.starts_with(needle) {
                 return before;
