@@ -100,6 +100,9 @@ impl Keeper {
             spki,
             next_id: 1,
         };
+        for step in ["LoggingIn", "LoggedIn"] {
+            assert_eq!(keeper.hear(), step);
+        }
         let ready = keeper.hear();
         assert!(ready.get("Ready").is_some(), "{ready}");
         keeper

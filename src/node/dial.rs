@@ -17,7 +17,7 @@ use crate::config::size32;
 use crate::fault::chain;
 use crate::policy::PeerId;
 use crate::proxy::{ByteStream, Dial, Dialling, Other, Pool};
-use crate::tls::{HandshakeError, Inside};
+use crate::tls::{self, HandshakeError, Inside};
 
 /// Dials one peer.
 pub(super) struct Dialer {
@@ -191,7 +191,7 @@ impl Trial {
 
     fn refused(&self, error: &io::Error) {
         // The other end of bytes may break off as it likes, its application too.
-        if self.inside == Inside::Bytes && !is_alert(error) {
+        if self.inside == Inside::Bytes && !tls::is_alert(error) {
             return;
         }
         let told = format!("the peer did not let us in, its log says why: {error}");
@@ -205,11 +205,6 @@ impl Trial {
                 .failed("the peer took the connection and said nothing".into());
         }
     }
-}
-
-fn is_alert(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|error| error.downcast_ref());
-    matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
 
 #[derive(Clone)]
@@ -373,10 +368,8 @@ mod tests {
             assert!(trial.is_over(&Poll::Ready(Err(error)), false));
             tries.state().failures
         };
-        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::AccessDenied);
-        let alert = || io::Error::new(io::ErrorKind::InvalidData, alert.clone());
         for inside in [Inside::Bytes, Inside::H2] {
-            assert_eq!(failures(inside, alert()), 1);
+            assert_eq!(failures(inside, tls::an_alert()), 1);
         }
         for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset] {
             assert_eq!(failures(Inside::Bytes, kind.into()), 0);

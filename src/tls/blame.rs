@@ -142,3 +142,16 @@ impl From<Error> for HandshakeError {
         }
     }
 }
+
+/// Whether a connection has ended by an alert of the peer's.
+pub(crate) fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(inner, Some(Error::AlertReceived(_)))
+}
+
+/// How a connection ends that a peer refuses.
+#[cfg(test)]
+pub(crate) fn an_alert() -> io::Error {
+    let alert = Error::AlertReceived(AlertDescription::AccessDenied);
+    io::Error::new(io::ErrorKind::InvalidData, alert)
+}

@@ -54,6 +54,11 @@ pub use {
     signing::{SignaturesMade, SignedBy},
 };
 
+#[cfg(all(unix, test))]
+pub(crate) use blame::an_alert;
+#[cfg(unix)]
+pub(crate) use blame::is_alert;
+
 #[cfg(windows)]
 pub use cng::{CertificateStore, CngError, Credential};
 /// The encrypted byte stream.
