@@ -1,5 +1,5 @@
 //! What peers have begun to say to services of our own. Such a service has a message whole before it looks
-//! at it, so its beginning is held: for all calls of a connection together no more than there is room for.
+//! at it, so its beginning is held: for all calls of a connection together no more than its budget.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use http_body::{Body, Frame};
 
 use super::local::Received;
 
-/// The room of one connection.
+/// What the calls of one connection hold, and may.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Budget {
     held: AtomicUsize,
     most: usize,
 }
 
-impl Room {
+impl Budget {
     /// `most`: bytes of messages that are not whole yet.
     pub(super) fn new(most: usize) -> Arc<Self> {
         let held = AtomicUsize::new(0);
@@ -27,19 +27,19 @@ impl Room {
     }
 }
 
-/// The body of a request, which fails when its connection's room is full.
+/// The body of a request, which fails beyond its connection's budget.
 pub(super) struct Gathered {
     body: Received,
     message: Message,
-    room: Arc<Room>,
+    budget: Arc<Budget>,
 }
 
 impl Gathered {
-    pub(super) fn new(body: RecvStream, room: Arc<Room>) -> Self {
+    pub(super) fn new(body: RecvStream, budget: Arc<Budget>) -> Self {
         Self {
             body: Received(body),
             message: Message::default(),
-            room,
+            budget,
         }
     }
 
@@ -47,9 +47,9 @@ impl Gathered {
         let before = self.message.held;
         self.message.take(data);
         let after = self.message.held;
-        self.room.held.fetch_add(after, Ordering::Relaxed);
-        let held = self.room.held.fetch_sub(before, Ordering::Relaxed) - before;
-        match after > before && held > self.room.most {
+        self.budget.held.fetch_add(after, Ordering::Relaxed);
+        let held = self.budget.held.fetch_sub(before, Ordering::Relaxed) - before;
+        match after > before && held > self.budget.most {
             true => Err(Reason::ENHANCE_YOUR_CALM.into()),
             false => Ok(()),
         }
@@ -82,7 +82,7 @@ impl Body for Gathered {
 impl Drop for Gathered {
     fn drop(&mut self) {
         let held = self.message.held;
-        self.room.held.fetch_sub(held, Ordering::Relaxed);
+        self.budget.held.fetch_sub(held, Ordering::Relaxed);
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_of_a_connection_share_its_room_and_give_it_back() {
+    async fn calls_of_a_connection_share_its_budget_and_give_it_back() {
         let (near, far) = tokio::io::duplex(1 << 16);
         let (client, server) =
             tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
@@ -150,11 +150,11 @@ mod tests {
             stream.send_data(begun.clone(), false).unwrap();
             sending.push(stream);
         }
-        let room = Room::new(130);
+        let budget = Budget::new(130);
         let mut bodies = Vec::new();
         while bodies.len() < 4 {
             let (request, respond) = server.accept().await.unwrap().unwrap();
-            bodies.push((Gathered::new(request.into_body(), room.clone()), respond));
+            bodies.push((Gathered::new(request.into_body(), budget.clone()), respond));
         }
         tokio::spawn(async move { while server.accept().await.is_some() {} });
         for (body, _) in &mut bodies[..2] {
@@ -168,7 +168,7 @@ mod tests {
         next(&mut bodies[0].0).await.unwrap().unwrap();
         assert_eq!(next(&mut bodies[2].0).await.unwrap().unwrap(), begun);
         drop(bodies);
-        assert_eq!(room.held.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tonic::service::Routes;
 
 use super::bounded::Counted;
 use super::exchange::{Outcome, exchange};
-use super::gathered::{Gathered, Room};
+use super::gathered::{Budget, Gathered};
 use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
@@ -100,7 +100,7 @@ impl Settings {
     }
 
     /// What services of ours may hold of messages that a connection has begun.
-    fn room(&self) -> usize {
+    fn budget(&self) -> usize {
         size(self.limits.message_bytes).saturating_add(size(self.limits.connection_window_bytes))
     }
 
@@ -293,7 +293,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         let mut calls = FuturesUnordered::new();
         // Tasks of their own: a service may compute. They end with the session.
         let mut local = JoinSet::new();
-        let room = Room::new(settings.room());
+        let budget = Budget::new(settings.budget());
         let mut stalls = Stalls::new(settings.stall);
         let mut ending = false;
         loop {
@@ -313,7 +313,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                             calls.push(Either::Right(self.translate(request, respond, web)));
                         }
                         (request, Target::Local(routes)) => {
-                            let request = request.map(|body| Gathered::new(body, room.clone()));
+                            let request = request.map(|body| Gathered::new(body, budget.clone()));
                             local.spawn(local::answer(request, respond, routes, settings.stall));
                         }
                         (request, Target::Refuse(refusal)) => {

@@ -167,8 +167,8 @@ fn refusing(limits: &Limits) -> (DuplexStream, JoinHandle<Result<(), String>>) {
 #[tokio::test]
 async fn an_idle_connection_is_kept_and_ends_without_a_fault() {
     let limits = Limits {
-        handshake_deadline_ms: 100,
-        keepalive_ms: 1000,
+        handshake_deadline_ms: 400,
+        keepalive_ms: 2000,
         ..Limits::default()
     };
     let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -177,7 +177,7 @@ async fn an_idle_connection_is_kept_and_ends_without_a_fault() {
         for _ in 0..2 {
             caller.write_all(request).await.unwrap();
             assert!(caller.read(&mut [0; 4096]).await.unwrap() > 0);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(600)).await;
         }
         caller.write_all(rest).await.unwrap();
         assert_eq!(ended.await.unwrap().is_ok(), ends_well);
@@ -186,7 +186,7 @@ async fn an_idle_connection_is_kept_and_ends_without_a_fault() {
     for first in [&b""[..], b"GET / HT"] {
         let (mut caller, ended) = refusing(&limits);
         caller.write_all(first).await.unwrap();
-        let ended = tokio::time::timeout(Duration::from_millis(800), ended).await;
+        let ended = tokio::time::timeout(Duration::from_millis(1600), ended).await;
         assert!(ended.unwrap().unwrap().is_err());
     }
 }
