@@ -47,6 +47,9 @@ impl Gathered {
         let before = self.message.held;
         self.message.take(data);
         let after = self.message.held;
+        if after == before {
+            return Ok(());
+        }
         self.budget.held.fetch_add(after, Ordering::Relaxed);
         let held = self.budget.held.fetch_sub(before, Ordering::Relaxed) - before;
         match after > before && held > self.budget.most {

@@ -1,10 +1,13 @@
 //! Calls that the node answers itself, in tonic's words.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
@@ -13,7 +16,6 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 use tower::Service;
 
-use super::exchange::Outcome;
 use super::gathered::Gathered;
 use super::pump::{Broken, Patience, send};
 
@@ -48,40 +50,41 @@ impl Body for Received {
     }
 }
 
-/// Answers `request` by `routes`, until its caller's deadline.
-pub(super) async fn answer(
-    request: Request<Gathered>,
-    respond: SendResponse<Bytes>,
-    routes: Routes,
-    stall: Duration,
-) -> Outcome {
-    match time_out(request.headers()) {
-        None => answer_in_time(request, respond, routes, stall).await,
-        Some(patience) => {
-            let answering = answer_in_time(request, respond, routes, stall);
-            // The caller counts the same time, and waits no longer.
-            timeout(patience, answering)
-                .await
-                .unwrap_or(Outcome::Cancelled)
-        }
-    }
-}
-
-async fn answer_in_time(
+/// Answers `request` by `routes`, in a task of its own, as a service may compute: until its caller's deadline, or
+/// until its connection is gone. An answer that is not taken within `stall` counts as one of the `stalled`.
+pub(super) fn answer(
     request: Request<Gathered>,
     mut respond: SendResponse<Bytes>,
     mut routes: Routes,
     stall: Duration,
-) -> Outcome {
-    let response = tokio::select! {
-        Ok(response) = routes.call(request) => response,
-        _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return Outcome::Cancelled,
+    stalled: Arc<AtomicU32>,
+) {
+    let patience = time_out(request.headers());
+    let mut response = routes.call(request);
+    // It is moved when it is spawned, so it holds nothing twice.
+    let answering = async move {
+        let answered = std::future::poll_fn(|context| {
+            if let Poll::Ready(Ok(response)) = response.poll_unpin(context) {
+                return Poll::Ready(Some(response));
+            }
+            respond.poll_reset(context).map(|_| None)
+        });
+        let Some(answered) = answered.await.map(|response| begin(response, &mut respond)) else {
+            return;
+        };
+        let sent = match answered {
+            Ok(Some((body, mut stream))) => send_body(body, &mut stream, stall).await,
+            _ => return,
+        };
+        if let Err(Broken::Stalled) = sent {
+            stalled.fetch_add(1, Ordering::Relaxed);
+        }
     };
-    match reply(response, &mut respond, stall).await {
-        Ok(()) => Outcome::Answered,
-        Err(Broken::Stalled) => Outcome::Stalled,
-        Err(_) => Outcome::Cancelled,
-    }
+    match patience {
+        None => tokio::spawn(answering),
+        // The caller counts the same time, and waits no longer.
+        Some(patience) => tokio::spawn(timeout(patience, answering).map(drop)),
+    };
 }
 
 /// `grpc-timeout`: up to eight digits and a unit (grpc/doc/PROTOCOL-HTTP2.md, Requests). What is not of that
@@ -110,16 +113,23 @@ pub(super) async fn reply(
     respond: &mut SendResponse<Bytes>,
     stall: Duration,
 ) -> Result<(), Broken> {
-    let failed = |error: h2::Error| Broken::To(error.reason());
+    match begin(response, respond)? {
+        Some((body, mut stream)) => send_body(body, &mut stream, stall).await,
+        None => Ok(()),
+    }
+}
+
+/// Sends the head of `response`. What is still to be sent, and where, if there is more.
+fn begin(
+    response: Response<tonic::body::Body>,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<Option<(tonic::body::Body, SendStream<Bytes>)>, Broken> {
     let (head, body) = response.into_parts();
     let whole = body.is_end_stream();
-    let mut stream = respond
+    let stream = respond
         .send_response(Response::from_parts(head, ()), whole)
-        .map_err(failed)?;
-    if whole {
-        return Ok(());
-    }
-    send_body(body, &mut stream, stall).await
+        .map_err(|error| Broken::To(error.reason()))?;
+    Ok((!whole).then_some((body, stream)))
 }
 
 /// Sends all of `body`, with its trailers.
@@ -130,34 +140,31 @@ pub(super) async fn send_body(
 ) -> Result<(), Broken> {
     let failed = |error: h2::Error| Broken::To(error.reason());
     let mut patience = Patience::new(stall);
-    let mut trailers: Option<HeaderMap> = None;
     loop {
-        let frame = std::future::poll_fn(|context| {
-            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
-                return Poll::Ready(Ok(frame));
+        let data = {
+            let frame = std::future::poll_fn(|context| {
+                if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
+                    return Poll::Ready(Ok(frame));
+                }
+                stream
+                    .poll_reset(context)
+                    .map(|reset| Err(Broken::To(reset.ok())))
+            });
+            match frame.await?.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => data,
+                Some(Ok(Err(frame))) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return stream.send_trailers(trailers).map_err(failed);
+                }
+                Some(Err(_)) => {
+                    stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Err(Broken::Body);
+                }
+                None => return stream.send_data(Bytes::new(), true).map_err(failed),
             }
-            stream
-                .poll_reset(context)
-                .map(|reset| Err(Broken::To(reset.ok())))
-        })
-        .await?;
-        match frame {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => send(stream, data, &mut patience).await?,
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            },
-            Some(Err(_)) => {
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                return Err(Broken::Body);
-            }
-            None => break,
-        }
+        };
+        send(stream, data, &mut patience).await?;
     }
-    match trailers {
-        Some(trailers) => stream.send_trailers(trailers),
-        None => stream.send_data(Bytes::new(), true),
-    }
-    .map_err(failed)
 }
 
 #[cfg(test)]

@@ -244,7 +244,8 @@ pub(super) async fn send(
         to.reserve_capacity(data.len());
         let piece = data.split_to(to.capacity().min(data.len()));
         if piece.is_empty() {
-            let room = patience.wait(poll_fn(|context| to.poll_capacity(context)));
+            // Boxed, as it is seldom: a call should be moved cheaply.
+            let room = Box::pin(patience.wait(poll_fn(|context| to.poll_capacity(context))));
             room.await?.ok_or(Broken::To(None))?.map_err(failed)?;
             continue;
         }

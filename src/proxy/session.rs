@@ -1,18 +1,18 @@
 //! One connection whose other side calls: a peer's (ingress), or the application's (egress).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use h2::Reason;
 use h2::server::{Builder, SendResponse};
 use http::Method;
 use http::request::Parts;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use super::bounded::Counted;
@@ -281,21 +281,27 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         let Some(ping) = connection.ping_pong() else {
             return Ok(());
         };
-        let silent = silence(ping, heard, settings.silence());
-        let cut = tokio::time::sleep(settings.oldest());
+        let silent = async {
+            silence(ping, heard, settings.silence()).await;
+            Some(Ended::Silent)
+        };
+        let cut = async {
+            tokio::time::sleep(settings.oldest()).await;
+            Some(Ended::Old)
+        };
         let old = async {
             tokio::select! {
                 () = tokio::time::sleep(settings.age) => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
+            None
         };
-        tokio::pin!(silent, old, cut);
+        // Each is asked only when it has something to say, and not with every call.
+        let mut clocks = FuturesUnordered::from_iter([silent.boxed(), cut.boxed(), old.boxed()]);
         let mut calls = FuturesUnordered::new();
-        // Tasks of their own: a service may compute. They end with the session.
-        let mut local = JoinSet::new();
         let budget = Budget::new(settings.budget());
+        let stalled = Arc::new(AtomicU32::new(0));
         let mut stalls = Stalls::new(settings.stall);
-        let mut ending = false;
         loop {
             tokio::select! {
                 biased;
@@ -314,7 +320,8 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                         }
                         (request, Target::Local(routes)) => {
                             let request = request.map(|body| Gathered::new(body, budget.clone()));
-                            local.spawn(local::answer(request, respond, routes, settings.stall));
+                            let (stall, stalled) = (settings.stall, stalled.clone());
+                            local::answer(request, respond, routes, stall, stalled);
                         }
                         (request, Target::Refuse(refusal)) => {
                             self.refuse(&request, respond, &refusal);
@@ -322,16 +329,14 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                     }
                     // Asked when there is something to do anyway: to be woken for each would cost every
                     // call another round of the connection.
-                    while let Some(Ok(outcome)) = local.try_join_next() {
-                        stalls.note(outcome);
+                    for _ in 0..stalled.swap(0, Ordering::Relaxed) {
+                        stalls.note(Outcome::Stalled);
                     }
                 }
-                () = &mut old, if !ending => {
-                    ending = true;
-                    connection.graceful_shutdown();
-                }
-                () = &mut silent => return Err(Ended::Silent),
-                () = &mut cut => return Err(Ended::Old),
+                Some(clock) = clocks.next() => match clock {
+                    Some(ended) => return Err(ended),
+                    None => connection.graceful_shutdown(),
+                },
             }
             if stalls.are_too_many() {
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);

@@ -2,6 +2,7 @@
 
 mod header_lists;
 mod other_side;
+mod ours;
 mod web;
 
 use std::sync::Arc;

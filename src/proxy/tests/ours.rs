@@ -1,0 +1,145 @@
+//! Calls that the node answers itself.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http_body::Frame;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tower::Service;
+
+use super::*;
+
+/// Answers by the call's name: never, or with more than anybody takes.
+#[derive(Clone)]
+struct Ours {
+    begun: mpsc::UnboundedSender<Given>,
+}
+
+/// Is dropped with the call.
+type Given = tokio::sync::oneshot::Receiver<()>;
+
+impl NamedService for Ours {
+    const NAME: &'static str = "test";
+}
+
+impl Service<Request<Body>> for Ours {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (held, given) = tokio::sync::oneshot::channel();
+        self.begun.send(given).unwrap();
+        Box::pin(async move {
+            let _held: tokio::sync::oneshot::Sender<()> = held;
+            match request.uri().path() {
+                "/test/Endless" => Ok(Response::new(Body::new(Endless))),
+                _ => std::future::pending().await,
+            }
+        })
+    }
+}
+
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 1024])))))
+    }
+}
+
+struct Served {
+    caller: DuplexStream,
+    begun: mpsc::UnboundedReceiver<Given>,
+    ended: tokio::task::JoinHandle<Result<(), Ended>>,
+    _stop: watch::Sender<bool>,
+}
+
+fn served(limits: &Limits) -> Served {
+    let (begins, begun) = mpsc::unbounded_channel();
+    let routes = Routes::new(Ours { begun: begins });
+    let (caller, near) = duplex(PIPE);
+    let (stop, stopping) = watch::channel(false);
+    let session = Session {
+        settings: Arc::new(Settings::new(limits)),
+        direction: Direction::Ingress,
+        route: move |_: &mut Parts| Target::Local(routes.clone()),
+    };
+    Served {
+        caller,
+        begun,
+        ended: tokio::spawn(session.serve(Box::new(near), stopping)),
+        _stop: stop,
+    }
+}
+
+fn call_of(name: &str, timeout: Option<&str>) -> Request<()> {
+    let mut request =
+        Request::post(format!("http://a/test/{name}")).header("content-type", "application/grpc");
+    if let Some(timeout) = timeout {
+        request = request.header("grpc-timeout", timeout);
+    }
+    request.body(()).unwrap()
+}
+
+#[tokio::test]
+async fn a_call_ends_with_its_deadline_its_caller_and_its_connection() {
+    let mut served = served(&Limits::default());
+    let mut send = caller(served.caller, 65_535).await;
+    for (timeout, reset) in [(Some("20m"), false), (Some("1H"), true), (None, true)] {
+        let (answer, mut body) = send.send_request(call_of("Never", timeout), false).unwrap();
+        let given = served.begun.recv().await.unwrap();
+        if reset {
+            body.send_reset(h2::Reason::CANCEL);
+        }
+        assert!(given.await.is_err(), "{timeout:?}");
+        drop(answer);
+    }
+    let mut running = Vec::new();
+    for timeout in [Some("1H"), None] {
+        let sent = send.send_request(call_of("Never", timeout), false).unwrap();
+        running.push((sent, served.begun.recv().await.unwrap()));
+    }
+    // Whether it is the session that ends, or the task that served it.
+    served.ended.abort();
+    for (_, given) in running {
+        assert!(given.await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn who_takes_no_answer_of_ours_too_often_is_left() {
+    let limits = Limits {
+        stall_ms: 50,
+        ..Limits::default()
+    };
+    let served = served(&limits);
+    let mut send = caller(served.caller, 1).await;
+    let mut running = Vec::new();
+    // The session looks when a call comes.
+    let ended = async {
+        for _ in 0..1000 {
+            send = send.ready().await?;
+            running.push(send.send_request(call_of("Endless", None), true)?);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    };
+    let cut: Result<(), h2::Error> = ended.await;
+    assert!(cut.is_err());
+    let ended = served.ended.await.unwrap();
+    assert!(matches!(ended, Err(Ended::Stalled)), "{ended:?}");
+}
