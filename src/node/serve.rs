@@ -59,7 +59,8 @@ pub(super) async fn serve(
     loop {
         let stream = tokio::select! {
             accepted = accepted.recv() => match accepted {
-                Some(Ok(stream)) => stream,
+                // Boxed here, as an idle connection should hold it once.
+                Some(Ok(stream)) => Box::new(stream),
                 Some(Err(_)) => continue,
                 None => break,
             },
@@ -87,7 +88,7 @@ async fn serve_one(
     node: &Node,
     routes: Routes,
     application: &Spoken,
-    stream: Stream,
+    stream: Box<Stream>,
     draining: watch::Receiver<bool>,
 ) -> Result<(), String> {
     let connection = stream.connection().clone();
@@ -107,7 +108,6 @@ async fn serve_one(
         direction: Direction::Ingress,
         route: move |head: &mut Parts| route.target(head),
     };
-    let stream = Box::new(stream);
     match inside {
         Inside::Http1 => Box::pin(session.serve_http1(stream, draining)).await,
         _ => {
