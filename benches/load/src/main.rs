@@ -1,6 +1,5 @@
 //! Load and comparison for `benches/run`: see there. Bench only; keys here are software keys.
 
-mod admin;
 mod cases;
 mod client;
 mod filters;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use super::Slow;
+use super::load::egress;
 use super::peers::Peers;
 use crate::client::Client;
 use crate::process::{Server, name_of};
@@ -18,7 +19,7 @@ pub struct Bed {
     server: Server,
     fault: Fault,
     pub client: Client,
-    pub admin: PathBuf,
+    pub dir: PathBuf,
 }
 
 /// A token: so many signatures at once, each so long.
@@ -46,7 +47,7 @@ impl Bed {
         // Free now; whoever takes it before the node does makes the start fail, not the figures.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let config = dir.join("slow.toml");
-        fs::write(&config, configuration(address, token, &fault.module))?;
+        fs::write(&config, configuration(address, token, &fault.module, peers))?;
         fs::write(dir.join("slow.peers.toml"), fs::read_to_string(dir.join("peers.toml"))? + &peers.policy())?;
         fs::write(dir.join("slow.anchors.pem"), fs::read_to_string(dir.join("ca/ca.pem"))? + &peers.anchor)?;
         let log = dir.join("slow.log");
@@ -54,7 +55,7 @@ impl Bed {
         let server = Server::start_anywhere(&slow.fastness, &arguments, &log)?;
         fs::write(dir.join("slow.pid"), server.pid().to_string())?;
         let client = Client::new(dir, address)?;
-        let mut bed = Self { server, fault, client, admin: dir.join("admin.sock") };
+        let mut bed = Self { server, fault, client, dir: dir.clone() };
         let since = Instant::now();
         while let Err(error) = bed.client.handshake().await {
             bed.server.alive().with_context(|| format!("its log: {}", fs::read_to_string(&log).unwrap_or_default()))?;
@@ -90,7 +91,9 @@ impl Bed {
     }
 }
 
-fn configuration(address: SocketAddr, token: Token, module: &Path) -> String {
+fn configuration(address: SocketAddr, token: Token, module: &Path, peers: &Peers) -> String {
+    let egress = peers.names().map(|name| format!("{name} = \"unix:{}\"\n", egress(name)));
+    let egress: String = egress.collect();
     format!(
         r#"id = "spiffe://bench.example/node"
 listen = ["{address}"]
@@ -111,7 +114,9 @@ certificate = "node.server.pem"
 [token.client]
 key = "pkcs11:object=client"
 certificate = "node.client.pem"
-"#,
+
+[application.egress]
+{egress}"#,
         sessions = token.sessions
     )
 }

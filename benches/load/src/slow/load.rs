@@ -1,10 +1,8 @@
 //! Handshakes in both directions, each in a closed loop: the next begins when one is done.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedSender;
@@ -12,17 +10,15 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::peers::{Peers, Shaken};
-use crate::admin::PingRequest;
-use crate::admin::admin_client::AdminClient;
 use crate::client::Client;
+use crate::peer::PingRequest;
+use crate::peer::peer_client::PeerClient;
 
 /// A handshake or a failure.
 pub type Outcome = Result<Shaken, String>;
 
 /// A pause after a failure: nobody tries again at once.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The admin socket serves so many calls at once on one connection.
-const CALLS_A_CONNECTION: usize = 8;
 
 /// `clients` that dial the node again and again, until the set is dropped.
 pub fn incoming(client: &Client, clients: usize, outcomes: &UnboundedSender<Outcome>) -> JoinSet<()> {
@@ -45,26 +41,18 @@ pub fn incoming(client: &Client, clients: usize, outcomes: &UnboundedSender<Outc
     all
 }
 
-/// The node is told to ping `peers` again and again; each closes the connection behind it. What was
-/// done is told by the peers themselves.
-pub async fn outgoing(admin: &PathBuf, peers: &Peers, count: usize, outcomes: &UnboundedSender<Outcome>) -> anyhow::Result<JoinSet<()>> {
+/// An application behind the node calls `peers` again and again; each closes the connection behind the call. What
+/// was done is told by the peers themselves.
+pub async fn outgoing(dir: &Path, peers: &Peers, count: usize, outcomes: &UnboundedSender<Outcome>) -> anyhow::Result<JoinSet<()>> {
     let mut all = JoinSet::new();
-    let mut socket = None;
     for number in 0..count {
-        if number % CALLS_A_CONNECTION == 0 {
-            socket = Some(administrator(admin.clone()).await?);
-        }
-        let mut client = AdminClient::new(socket.clone().context("made above")?);
         let (name, closed) = peers.get(number);
+        let mut client = PeerClient::new(application(&dir.join(egress(&name))).await?);
         let outcomes = outcomes.clone();
         all.spawn(async move {
             loop {
-                let request = PingRequest { peer: name.clone(), transfer_bytes: 0 };
-                match client.ping(request).await {
+                match client.ping(PingRequest { nonce: 1 }).await {
                     Ok(_) => closed.notified().await,
-                    // Sent in the moment in which the node had not yet seen the end of the old connection: no
-                    // handshake was tried.
-                    Err(status) if status.message().contains("connection closed") => {}
                     Err(status) => {
                         let _ = outcomes.send(Err(status.message().to_owned()));
                         tokio::time::sleep(PAUSE).await;
@@ -76,11 +64,16 @@ pub async fn outgoing(admin: &PathBuf, peers: &Peers, count: usize, outcomes: &U
     Ok(all)
 }
 
-async fn administrator(socket: PathBuf) -> anyhow::Result<Channel> {
-    let socket = Arc::new(socket);
+/// Where the application calls `peer`.
+pub fn egress(peer: &str) -> String {
+    format!("{peer}.sock")
+}
+
+async fn application(socket: &Path) -> anyhow::Result<Channel> {
+    let socket = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
-        let socket = Arc::clone(&socket);
-        async move { UnixStream::connect(&*socket).await.map(TokioIo::new) }
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    Ok(Endpoint::from_static("http://admin.invalid").connect_with_connector(connector).await?)
+    Ok(Endpoint::from_static("http://peer.invalid").connect_with_connector(connector).await?)
 }

@@ -117,7 +117,7 @@ pub async fn run(slow: &Slow) -> anyhow::Result<()> {
     let chosen: Vec<Case> = chosen.collect();
     let most = chosen.iter().map(|case| case.clients).max().unwrap_or(1);
     let (shaken, mut dialled) = unbounded_channel();
-    let peers = Peers::start(most.min(64), peers::roots(&slow.dir.join("ca/ca.pem"))?, shaken).await?;
+    let peers = Peers::start(most.min(64), peers::certificate(&slow.dir.join("node.client.pem"))?, shaken).await?;
     let mut rows: Vec<(Case, Row)> = Vec::new();
     let mut bed: Option<(Token, Bed)> = None;
     for case in chosen {
@@ -156,7 +156,7 @@ async fn measure(
     let _load: JoinSet<()> = match case.kind {
         Kind::Incoming | Kind::Burst | Kind::Strangers => load::incoming(&bed.client, case.clients, &outcomes),
         Kind::HelloRetry => load::incoming(&bed.client.forcing_a_retry()?, case.clients, &outcomes),
-        Kind::Outgoing => load::outgoing(&bed.admin, peers, case.clients, &outcomes).await?,
+        Kind::Outgoing => load::outgoing(&bed.dir, peers, case.clients, &outcomes).await?,
     };
     let _strangers = match case.kind {
         Kind::Strangers => Some(strangers::start(bed.client.address, STRANGERS, WARM_UP + time, &opened)?),

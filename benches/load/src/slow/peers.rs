@@ -1,4 +1,4 @@
-//! Peers that the node dials: each takes a connection, answers a Ping and closes, so that the node must
+//! Peers that the node dials: each takes a connection, answers a call and closes, so that the node must
 //! shake hands again.
 
 use std::future::poll_fn;
@@ -16,14 +16,16 @@ use prost::Message;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rcgen::{KeyUsagePurpose, PublicKeyData, SanType};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsAcceptor;
 
-use crate::peer::{HelloResponse, PingResponse};
+use crate::peer::PingResponse;
 
 /// All of them, and what a node must know of them.
 pub struct Peers {
@@ -40,22 +42,22 @@ struct Peer {
 }
 
 impl Peers {
-    /// `count` peers that listen; each handshake that is done goes to `done`.
-    pub async fn start(count: usize, roots: RootCertStore, done: mpsc::UnboundedSender<Shaken>) -> anyhow::Result<Self> {
+    /// `count` peers that listen for the node with the certificate `node`; each handshake that is done goes to `done`.
+    pub async fn start(count: usize, node: CertificateDer<'static>, done: mpsc::UnboundedSender<Shaken>) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let anchor = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
-        let roots = Arc::new(roots);
+        let provider = ServerConfig::builder().crypto_provider().clone();
+        let verifier = Arc::new(OneNode { certificate: node, provider });
         let mut all = Vec::new();
         for number in 0..count {
             let name = format!("dialled-{number}");
             let (key, spare) = (KeyPair::generate()?, KeyPair::generate()?);
             let certificate = leaf(&name)?.signed_by(&key, &issuer)?;
-            let verifier = WebPkiClientVerifier::builder(Arc::clone(&roots)).build()?;
-            let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(
+            let mut config = ServerConfig::builder().with_client_cert_verifier(verifier.clone()).with_single_cert(
                 vec![certificate.der().clone()],
                 PrivateKeyDer::Pkcs8(key.serialize_der().into()),
             )?;
@@ -87,6 +89,10 @@ impl Peers {
         peers.collect()
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|peer| peer.name.as_str())
+    }
+
     /// The name of the peer `number`, and what tells when it has closed a connection.
     pub fn get(&self, number: usize) -> (String, Arc<Notify>) {
         let peer = &self.all[number % self.all.len()];
@@ -101,13 +107,41 @@ pub struct Shaken {
     pub done: Instant,
 }
 
-/// The authorities in a PEM file.
-pub fn roots(file: &std::path::Path) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for anchor in CertificateDer::pem_file_iter(file).with_context(|| format!("{}", file.display()))? {
-        roots.add(anchor?)?;
+/// The certificate in a PEM file.
+pub fn certificate(file: &std::path::Path) -> anyhow::Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_file(file).with_context(|| format!("{}", file.display()))
+}
+
+/// Knows one node by its certificate, and checks its signatures: what a chain costs is not the node's affair.
+#[derive(Debug)]
+struct OneNode {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for OneNode {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
     }
-    Ok(roots)
+
+    fn verify_client_cert(&self, certificate: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: UnixTime) -> Result<ClientCertVerified, Error> {
+        match *certificate == self.certificate {
+            true => Ok(ClientCertVerified::assertion()),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn id(name: &str) -> String {
@@ -139,7 +173,7 @@ async fn listen(listener: TcpListener, tls: TlsAcceptor, done: mpsc::UnboundedSe
     }
 }
 
-/// One connection, closed after the first Ping.
+/// One connection, closed after the first call.
 async fn serve(tcp: TcpStream, tls: TlsAcceptor, began: Instant, done: &mpsc::UnboundedSender<Shaken>) -> anyhow::Result<()> {
     tcp.set_nodelay(true)?;
     let stream = tls.accept(tcp).await.context("no handshake")?;
@@ -147,17 +181,13 @@ async fn serve(tcp: TcpStream, tls: TlsAcceptor, began: Instant, done: &mpsc::Un
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(call) = connection.accept().await {
         let (request, mut respond) = call?;
-        let ping = request.uri().path().ends_with("/Ping");
-        let answer = if ping { framed(&PingResponse { nonce: 1 }) } else { framed(&HelloResponse::default()) };
         let response = Response::builder().header("content-type", "application/grpc").body(())?;
         let mut body = respond.send_response(response, false)?;
-        body.send_data(answer, false)?;
+        body.send_data(framed(&PingResponse { nonce: 1 }), false)?;
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         body.send_trailers(trailers)?;
-        if ping {
-            connection.graceful_shutdown();
-        }
+        connection.graceful_shutdown();
         tokio::spawn(async move {
             let mut body = request.into_body();
             while let Some(Ok(data)) = body.data().await {
