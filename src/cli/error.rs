@@ -28,10 +28,10 @@ pub enum CommandError {
     #[error("{0}; mend: {mend}", mend = .0.mend())]
     Pin(PinError),
     /// The token refused the login: the message says why. The PIN was tried once.
-    #[error(transparent)]
+    #[error("{0}; mend: {mend}", mend = .0.mend())]
     Login(TokenError),
     /// The module, the token or the key.
-    #[error(transparent)]
+    #[error("{0}; mend: {mend}", mend = .0.mend())]
     Token(TokenError),
     /// The token did not sign, or signed wrongly.
     #[error(transparent)]

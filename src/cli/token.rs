@@ -112,8 +112,8 @@ pub enum TokenCommandError {
     #[error("the SO PIN and the user PIN are the same: give each its own; nothing was changed")]
     PinsEqual,
     /// The module, the token or the key.
-    #[error(transparent)]
-    Token(#[from] TokenError),
+    #[error("{0}; mend: {mend}", mend = .0.mend())]
+    Token(TokenError),
     /// The request could not be built or written.
     #[error(transparent)]
     Request(#[from] PkiError),
@@ -134,6 +134,12 @@ impl From<TokenCommandError> for Failure {
             _ => Exit::Failed,
         };
         Self::new(exit, chain(&error))
+    }
+}
+
+impl From<TokenError> for TokenCommandError {
+    fn from(error: TokenError) -> Self {
+        Self::Token(error)
     }
 }
 
