@@ -30,6 +30,8 @@ mod ownership; // Who else may change a file that we go by.
 pub mod p2pfl; // What is special about P2PFL peers: their messages, bound to their certificates.
 #[cfg(unix)]
 pub mod pki; // Certificate authority whose key is in a token.
+#[cfg(unix)]
+mod plain; // Text that somebody else wrote, made fit to be shown.
 pub mod policy; // Who may speak to us: a pure decision over bytes.
 #[cfg(unix)]
 mod proxy; // The application's side: peers' calls to it, its calls to peers.

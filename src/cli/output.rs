@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Exit, Format};
 use crate::fault::Fault;
-use crate::{telemetry, toml_faults};
+use crate::{plain, telemetry, toml_faults};
 
 /// A failed command.
 #[derive(Debug)]
@@ -78,7 +78,8 @@ impl Failure {
 
     fn for_people(&self) -> String {
         let faults = self.faults.iter().map(|fault| format!("{fault}\n"));
-        format!("{}fastness: {}\n", faults.collect::<String>(), self.message)
+        let (faults, message) = (faults.collect::<String>(), &self.message);
+        plain::lines(&format!("{faults}fastness: {message}\n"))
     }
 }
 
@@ -102,7 +103,7 @@ pub(super) fn text(text: &str) -> Result<(), Failure> {
 /// is no failure.
 pub(super) fn write(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    match writeln!(output, "{}", text.trim_end()).and_then(|()| output.flush()) {
+    match writeln!(output, "{}", plain::lines(text.trim_end())).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }

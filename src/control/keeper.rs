@@ -39,6 +39,9 @@ pub(crate) struct KeeperSetup {
     /// Whether an operator asked for this start; if not, a token that remembers a wrong PIN is not logged
     /// in to.
     pub(crate) attended: bool,
+    /// Whether the token took a PIN of ours before: what C_Login then answers was not about the PIN.
+    #[serde(default)]
+    pub(crate) opened: bool,
     /// Sessions to hold; at most one for each channel.
     pub(crate) sessions: usize,
     /// Milliseconds between two health probes, at most.
@@ -58,7 +61,7 @@ impl KeeperSetup {
         token: &TokenConfig,
         place: &str,
         pin: PinKind,
-        attended: bool,
+        (attended, opened): (bool, bool),
         log: LogSetup,
     ) -> Self {
         let keys = token.keys.iter().map(|key| KeySetup {
@@ -74,6 +77,7 @@ impl KeeperSetup {
             token: token.uri.to_string(),
             pin,
             attended,
+            opened,
             sessions: usize::from(token.sessions),
             probe_ms: token.probe_ms,
             keys: keys.collect(),

@@ -61,7 +61,14 @@ pub(super) fn open(
     } else {
         token.login_by_itself(pin)
     };
-    login.map_err(refuse)?;
+    login.map_err(|error| {
+        let counted =
+            !setup.opened && !token.info().never_locks() && heal::may_be_about_the_pin(&error);
+        match counted {
+            true => say(Refused::unclear(about(&error), &error)),
+            false => refuse(error),
+        }
+    })?;
     tell(&FromKeeper::LoggedIn);
 
     let session = token.session_or_the_login_s().map_err(|error| {
@@ -127,6 +134,19 @@ impl Refused {
         Self {
             faults: vec![fault],
             latch: false,
+        }
+    }
+
+    /// C_Login failed in words that may mean a wrong PIN.
+    fn unclear(key: String, error: &TokenError) -> Self {
+        let fault = Fault::new(
+            key,
+            format!("{error}: whether that counts as a wrong PIN is not known"),
+            "see the token's own log and count of tries, then `fastness unlock`",
+        );
+        Self {
+            latch: true,
+            ..Self::of(fault)
         }
     }
 

@@ -1,6 +1,7 @@
 //! The keepers: one process for each configured token, started, watched and replaced.
 
 mod attested;
+mod heard;
 mod latch;
 mod seen;
 mod start;
@@ -192,14 +193,12 @@ impl Keeper {
         if incarnation != self.incarnation {
             return Happened::Nothing;
         }
+        let Some(event) = self.believed(event) else {
+            return Happened::Nothing;
+        };
         match event {
-            // Said once: what is attested stays so.
-            ChildEvent::Said(FromKeeper::Ready(_)) if self.is_open() => {
-                self.replace("it spoke out of turn");
-                Happened::Nothing
-            }
             ChildEvent::Said(FromKeeper::Ready(ready)) => {
-                if !self.is_attested(&ready) {
+                if !self.is_ours(&ready) || !self.is_attested(&ready) {
                     return Happened::Nothing;
                 }
                 tracing::info!(

@@ -208,14 +208,13 @@ impl Node {
     /// Tells it how the tokens are, and whether it counts as ready.
     pub(super) fn tokens(&mut self, standings: Vec<Standing>, ready: bool) {
         let news = (standings, ready);
-        if let Some(child) = &mut self.child
+        if let Some(child) = &self.child
             && self.told.as_ref() != Some(&news)
         {
             let standings = news.0.clone();
+            // To one that is behind with its orders it is said later, as it is then.
             if child.tell(&ToNode::Tokens { standings, ready }) {
                 self.told = Some(news);
-            } else {
-                child.kill();
             }
         }
     }

@@ -83,7 +83,7 @@ impl Supervisor {
                     token,
                     key: KeyIndex(index),
                     kind: found.kind,
-                    spki: found.spki.clone(),
+                    spki: key.spki.clone(),
                     chain: key.chain.clone(),
                 });
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use sd_notify::NotifyState;
 
 use super::Supervisor;
+use crate::plain;
 
 /// What was said last.
 #[derive(Debug, Default)]
@@ -30,7 +31,8 @@ impl Supervisor {
         let status = if reason.is_empty() {
             state.to_owned()
         } else {
-            format!("{state}: {reason}")
+            // A line end would begin another word to systemd.
+            plain::line(&format!("{state}: {reason}"))
         };
         if status != self.systemd.status {
             say(&[NotifyState::Status(&status)]);

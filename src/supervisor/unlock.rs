@@ -148,6 +148,17 @@ impl Supervisor {
                 "name one of them with --token, or none: then it is the one that waits",
             )));
         }
+        let locked = || keepers().filter(|(_, keeper)| keeper.is_locked());
+        // A PIN is shown to the token alone that it is meant for.
+        if label.is_empty() && are_several(locked().map(|(index, keeper)| (index, keeper.twins())))
+        {
+            let labels: Vec<_> = locked().map(|(_, keeper)| keeper.label()).collect();
+            return Err(Unlocked::NotTried(vec![Fault::new(
+                "token",
+                format!("several wait: {}", labels.join(", ")),
+                "name one of them with --token",
+            )]));
+        }
         let waiting = keepers().filter(|(_, keeper)| keeper.takes_unlock());
         let order = |keeper: &Keeper| (!keeper.is_locked(), keeper.is_logging_in());
         let Some((index, keeper)) = waiting.min_by_key(|(_, keeper)| order(keeper)) else {
@@ -170,9 +181,23 @@ impl Supervisor {
     }
 }
 
+/// Whether not all of these keepers may be of one token; each comes with those of the same one.
+fn are_several<'a>(mut keepers: impl Iterator<Item = (usize, &'a [usize])>) -> bool {
+    let first = keepers.next();
+    first.is_some_and(|(first, _)| keepers.any(|(_, twins)| !twins.contains(&first)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keepers_of_one_token_are_not_several() {
+        let keepers: [(usize, &[usize]); 3] = [(0, &[2]), (1, &[]), (2, &[0])];
+        let of = |which: &[usize]| are_several(which.iter().map(|index| keepers[*index]));
+        assert!(!of(&[]) && !of(&[1]) && !of(&[0, 2]));
+        assert!(of(&[0, 1]) && of(&[0, 1, 2]));
+    }
 
     #[test]
     fn the_source_is_only_meant_when_neither_a_pin_was_announced_nor_one_came() {

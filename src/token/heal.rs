@@ -186,6 +186,16 @@ pub fn may_pass(error: &TokenError) -> bool {
     }
 }
 
+/// Whether `error` is an answer of C_Login that does not say whether the PIN was tried: some modules have only such
+/// words for a wrong one.
+pub fn may_be_about_the_pin(error: &TokenError) -> bool {
+    let unclear = |code: RvError| match code {
+        RvError::GeneralError | RvError::FunctionFailed | RvError::DeviceError => true,
+        code => !TABLE.iter().any(|row| row.code == code && *row != OTHER),
+    };
+    matches!(error, TokenError::Call { code, function, .. } if function == "C_Login" && unclear(code.0))
+}
+
 /// Whether `error` is a code with a row of its own: it then says something of the session or the token, whatever
 /// was asked for.
 pub fn has_row(error: &TokenError) -> bool {
@@ -220,6 +230,21 @@ mod tests {
             doing,
         };
         assert!(!may_pass(&login));
+        assert!(may_be_about_the_pin(&login));
+        assert!(!may_be_about_the_pin(&call(RvError::DeviceError)));
+        for (code, unclear) in [
+            (RvError::VendorDefined(0x8000_0001), true),
+            (RvError::FunctionFailed, true),
+            (RvError::TokenNotPresent, false),
+            (RvError::SessionHandleInvalid, false),
+        ] {
+            let login = TokenError::Call {
+                code: ReturnCode(code),
+                function: "C_Login".into(),
+                doing,
+            };
+            assert_eq!(may_be_about_the_pin(&login), unclear, "{login}");
+        }
         assert!(may_pass(&call(RvError::DeviceError)));
         let refused = TokenError::Login {
             token: "a".into(),

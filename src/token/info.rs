@@ -98,7 +98,7 @@ impl TokenInfo {
     }
 
     /// Whether no number of wrong PINs locks it; known of SoftHSM alone.
-    pub(super) fn never_locks(&self) -> bool {
+    pub(crate) fn never_locks(&self) -> bool {
         self.manufacturer.contains("SoftHSM")
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::heard::MOST_CODES;
 use super::{Keeper, State, Totals};
 use crate::control::KeeperReady;
 use crate::fault::{Fault, Passing};
@@ -21,7 +22,8 @@ impl Keeper {
 
     /// Whether it signs now.
     pub(in crate::supervisor) fn signs(&self) -> bool {
-        matches!(self.state, State::Ready { .. }) && self.vitals.trouble.is_none()
+        let serves = matches!(self.state, State::Ready { .. }) && self.ending.is_none();
+        serves && self.vitals.trouble.is_none()
     }
 
     /// How it is, for those who ask it for signatures.
@@ -56,10 +58,13 @@ impl Keeper {
     /// What all its processes counted; what the last one did after its last word is lost.
     pub(in crate::supervisor) fn totals(&self) -> Totals {
         let mut totals = self.past.clone();
-        totals.signatures += self.vitals.signatures;
-        totals.refusals += self.vitals.refusals;
+        let add = |total: &mut u64, more: u64| *total = total.saturating_add(more);
+        add(&mut totals.signatures, self.vitals.signatures);
+        add(&mut totals.refusals, self.vitals.refusals);
         for (code, count) in &self.vitals.evictions {
-            *totals.evictions.entry(code.clone()).or_default() += count;
+            if totals.evictions.len() < MOST_CODES || totals.evictions.contains_key(code) {
+                add(totals.evictions.entry(code.clone()).or_default(), *count);
+            }
         }
         totals
     }
@@ -100,6 +105,9 @@ impl Keeper {
                 "its PIN is not tried again by itself: mend it, then `fastness unlock`, or bring one with `--pin`"
             }
             (State::Locked, _) => "it waits for its PIN: `fastness unlock --pin prompt`",
+            (State::Ready { .. }, _) if self.ending.is_some() => {
+                "its process was killed, and ends when the system lets it"
+            }
             (State::Ready { .. }, Some(trouble)) => trouble,
             (State::Ready { .. }, None) => "it signs again, for a moment only",
             (State::Queued { .. }, _) if self.is_undecided() => {

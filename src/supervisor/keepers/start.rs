@@ -80,7 +80,7 @@ impl Keeper {
             &self.config,
             &place,
             kind,
-            self.attended,
+            (self.attended, self.known.is_some()),
             self.log,
         )));
         let mut descriptors = vec![pin.as_fd()];

@@ -25,7 +25,14 @@ fn keeper() -> Keeper {
 fn start(keeper: &mut Keeper, giver: Giver) -> Result<(), Fault> {
     let nothing = std::fs::File::open("/dev/null").unwrap().into();
     let (events, _) = tokio::sync::mpsc::channel(1);
-    keeper.start_process(&nothing, PinKind::Stream, giver, &events)
+    loop {
+        let started = keeper.start_process(&nothing, PinKind::Stream, giver, &events);
+        match &started {
+            // It had ended before it was told anything.
+            Err(fault) if fault.problem.contains("Broken pipe") => {}
+            _ => return started,
+        }
+    }
 }
 
 fn say(keeper: &mut Keeper, said: FromKeeper) {
@@ -117,4 +124,101 @@ async fn a_login_without_an_answer_is_a_refusal_until_the_token_was_open_once() 
         };
         assert_eq!(happened, expected, "{last}");
     }
+}
+
+/// One whose token is open.
+fn open(keeper: &mut Keeper) {
+    start(keeper, Giver::Source).unwrap();
+    keeper.state = State::Ready { polled: None };
+}
+
+fn vitals(signatures: u64) -> FromKeeper {
+    FromKeeper::Vitals(Box::new(Vitals {
+        signatures,
+        evictions: (0..1000).map(|n| (format!("CKR {n}"), u64::MAX)).collect(),
+        trouble: Some("lost\nMAINPID=1\u{1b}[2J".into()),
+        ..Vitals::default()
+    }))
+}
+
+fn ready(label: &str) -> FromKeeper {
+    FromKeeper::Ready(Box::new(KeeperReady {
+        label: label.into(),
+        serial: String::new(),
+        manufacturer: String::new(),
+        model: String::new(),
+        sessions: 1,
+        keys: Vec::new(),
+        sandbox: crate::sandbox::Report::default(),
+    }))
+}
+
+#[tokio::test]
+async fn what_a_keeper_counts_is_added_up_whatever_it_says() {
+    let mut keeper = keeper();
+    for _ in 0..2 {
+        open(&mut keeper);
+        keeper.state = State::Ready {
+            polled: Some(Instant::now()),
+        };
+        say(&mut keeper, vitals(u64::MAX));
+        assert_eq!(
+            keeper.vitals.trouble.as_deref(),
+            Some("lost\u{fffd}MAINPID=1\u{fffd}[2J")
+        );
+        end(&mut keeper);
+    }
+    let totals = keeper.totals();
+    assert_eq!(totals.signatures, u64::MAX);
+    assert!(totals.evictions.len() < 100);
+    start(&mut keeper, Giver::Source).unwrap();
+}
+
+#[tokio::test]
+async fn what_no_poll_asked_for_ends_a_keeper() {
+    let mut keeper = keeper();
+    open(&mut keeper);
+    say(&mut keeper, vitals(1));
+    assert!(keeper.ending.is_some());
+    assert_eq!(keeper.vitals.signatures, 0);
+}
+
+#[tokio::test]
+async fn a_refused_pin_is_not_taken_back() {
+    let mut keeper = keeper();
+    start(&mut keeper, Giver::Source).unwrap();
+    refuse(&mut keeper, true);
+    say(&mut keeper, ready("a"));
+    assert_eq!(end(&mut keeper), Happened::Latched { anew: true });
+    assert!(keeper.known.is_none());
+    // Nor is a refusal lost that comes while it is killed.
+    let mut slow = self::keeper();
+    start(&mut slow, Giver::Source).unwrap();
+    slow.replace("slow");
+    refuse(&mut slow, true);
+    assert_eq!(end(&mut slow), Happened::Latched { anew: true });
+}
+
+#[tokio::test]
+async fn a_keeper_of_another_token_is_not_this_ones() {
+    for (label, ours) in [("a", true), ("b", false)] {
+        let mut keeper = keeper();
+        start(&mut keeper, Giver::Source).unwrap();
+        say(&mut keeper, ready(label));
+        // The test's process is not confined as a keeper's.
+        assert!(keeper.known.is_none() && keeper.ending.is_some());
+        let fault = keeper.faults.first().map(|fault| fault.key.clone());
+        assert_eq!(fault.as_deref() == Some("token[0]"), !ours, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_keeper_that_is_killed_and_does_not_end_does_not_sign() {
+    let mut keeper = keeper();
+    open(&mut keeper);
+    assert!(keeper.signs());
+    keeper.replace("it hangs");
+    assert!(!keeper.signs());
+    assert_eq!(keeper.standing(), crate::keeper::ask::Standing::Doubtful);
+    assert!(keeper.trouble().contains("its process was killed"));
 }

@@ -90,13 +90,7 @@ impl TokenUri {
     }
 
     /// Whether a token that reports these values is the one that is named.
-    pub(in crate::token) fn fits(
-        &self,
-        label: &str,
-        serial: &str,
-        manufacturer: &str,
-        model: &str,
-    ) -> bool {
+    pub(crate) fn fits(&self, label: &str, serial: &str, manufacturer: &str, model: &str) -> bool {
         let fits =
             |asked: &Option<String>, is: &str| asked.as_deref().is_none_or(|asked| asked == is);
         fits(&self.0.label, label)
