@@ -38,8 +38,8 @@ impl Channels {
         self.0.iter().map(|channel| channel.keeper.as_fd())
     }
 
-    /// Makes those anew of which a node has taken a direction down (shutdown(2) reaches both ends, and every
-    /// copy of them). Whether there were any.
+    /// Makes those anew of which a node or a keeper has taken a direction down (shutdown(2) reaches both ends,
+    /// and every copy of them). Whether there were any.
     pub(super) fn renew_dead(&mut self) -> io::Result<bool> {
         let mut renewed = false;
         for channel in &mut self.0 {
