@@ -51,9 +51,14 @@ impl Channels {
         Ok(renewed)
     }
 
-    /// The keeper is gone: throws away what it was asked and has not read, as a slow token would sign all
-    /// of that before the first request that somebody still waits for. Then tells the node, on each
-    /// channel, that what it had asked is lost, so that it asks again at once.
+    /// Throws away what a keeper was asked and has not read: a slow token would sign all of that before the
+    /// first request that somebody still waits for.
+    pub(super) fn discard_requests(&self) {
+        self.0.iter().for_each(Channel::discard_requests);
+    }
+
+    /// The keeper is gone: throws away what it was asked, and tells the node, on each channel, that this is
+    /// lost, so that it asks again at once.
     pub(super) fn announce_loss(&self) {
         let mut packet = [0; MAX_REPLY];
         let lost = Reply {
@@ -135,6 +140,16 @@ mod tests {
     fn waiting(channel: BorrowedFd<'_>) -> usize {
         let taken = || rustix::net::recv(channel, &mut [0; MAX_REQUEST], RecvFlags::DONTWAIT);
         std::iter::from_fn(|| taken().ok()).count()
+    }
+
+    #[test]
+    fn what_a_node_that_is_gone_had_asked_is_thrown_away_whole() {
+        let channels = Channels::new(2).unwrap();
+        for end in channels.node_ends() {
+            assert!(fill(end) > 100);
+        }
+        channels.discard_requests();
+        assert_eq!(channels.keeper_ends().map(waiting).sum::<usize>(), 0);
     }
 
     #[test]

@@ -180,6 +180,11 @@ impl Keeper {
         Ok(renewed)
     }
 
+    /// The node is gone: nobody waits for what it had asked.
+    pub(super) fn discard_requests(&self) {
+        self.channels.discard_requests();
+    }
+
     /// Waits for its PIN: its source gives none any more.
     pub(super) fn lock(&mut self) {
         tracing::warn!(

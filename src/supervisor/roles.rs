@@ -112,6 +112,7 @@ impl Supervisor {
                     .still_listen()
                     .map_err(|fault| SupervisorError::NotConfined(vec![fault]))?;
                 for keeper in &mut self.keepers {
+                    keeper.discard_requests();
                     if let Err(error) = keeper.renew_dead_channels() {
                         tracing::error!(%error, "{CANNOT_RENEW}");
                     }
