@@ -1,7 +1,7 @@
 //! A slow, hung or dying HSM never takes the node down. Real processes on a real SoftHSM, behind the
 //! fault module (`hsm-setup/fault-module`), which is a test double for what no real part can do.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::node::{is_alive, signal};
 use crate::support::rehearsal::{Rehearsal, is_ready, restarts, restarts_of};
-use crate::support::{Mesh, Node, Options, eventually, id_of, run};
+use crate::support::{FASTNESS, Mesh, Node, Options, eventually, id_of, run};
 
 #[test]
 fn a_refused_pin_latches_and_unlock_heals_it() {
@@ -690,6 +690,32 @@ fn a_token_with_a_keypad_is_refused_in_clear_words() {
     assert!(!output.status.success());
     assert!(said.contains("CKF_PROTECTED_AUTHENTICATION_PATH"), "{said}");
     assert_eq!(rehearsal.fault.counts().calls("C_Login"), 0);
+}
+
+/// A module's start has a minute.
+#[test]
+fn a_check_that_is_told_to_stop_while_a_module_hangs_ends_with_its_keeper() {
+    for told in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let rehearsal = Rehearsal::new();
+        rehearsal.fault.order("hang C_Initialize times=1");
+        let check = Command::new(FASTNESS)
+            .args(["check", "--config"])
+            .arg(rehearsal.mesh.path("a/node.toml"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        rehearsal.fault.await_count("C_Initialize", "hung", 1);
+        let children = format!("/proc/{0}/task/{0}/children", check.id());
+        let children = std::fs::read_to_string(children).unwrap();
+        let keeper: u32 = children.trim().parse().expect("one child");
+        signal(check.id(), told);
+        let output = check.wait_with_output().unwrap();
+        let said = crate::support::said(&output);
+        assert_eq!(output.status.code(), Some(1), "{told:?}: {said}");
+        assert!(said.contains("told to stop"), "{told:?}: {said}");
+        assert!(!is_alive(keeper), "{told:?}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod support;
 mod admission; // Strangers by the hundred; metrics.
 mod authority; // Whom the authority certifies, and whose folder it goes by.
 mod bad_input; // Every fault is named with its place and its mend.
+mod channels; // What a role does to the channels ends with it.
 mod confinement; // Every process is confined, and the mesh does its work so.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod failover; // Two tokens with the same keys.

@@ -69,6 +69,11 @@ impl From<SupervisorError> for Failure {
                 message: "the node was stopped: a process of it is not what it must be".into(),
                 faults,
             },
+            SupervisorError::Stopped(faults) => Failure {
+                exit: Exit::Failed,
+                message: "told to stop: not everything was checked".into(),
+                faults,
+            },
             SupervisorError::System(error) => {
                 Failure::new(Exit::Failed, format!("the supervisor cannot work: {error}"))
             }

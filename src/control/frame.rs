@@ -16,6 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const HEADER: usize = 4;
 /// Longest frame: a peer policy of 4 MiB, doubled by JSON's escapes, and room beside it.
 const MAX_FRAME: usize = 16 << 20;
+/// Longest frame from a role: the supervisor takes it apart on its main loop. The longest good one lists the
+/// peers: a policy of 4 MiB with its 10 000 peers, and 400 bytes of JSON and of the last error beside each. A
+/// thousand peers with an address each take half a megabyte, and so do a thousand connections.
+pub(crate) const MAX_FROM_ROLE: usize = 8 << 20;
 /// What a configuration's files may take of a frame, in bytes of JSON.
 pub(crate) const MAX_FILES: usize = MAX_FRAME - (2 << 20);
 /// Descriptors that go at once; Linux takes 253 (`SCM_MAX_FD`). More of them go in batches.
@@ -26,10 +30,15 @@ const MAX_DESCRIPTORS: usize = 2048;
 
 /// The frame of `message`, header included.
 pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    encode_within(message, MAX_FRAME)
+}
+
+/// As [`encode`], for whoever takes no frame longer than `longest`.
+pub(crate) fn encode_within<T: Serialize>(message: &T, longest: usize) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message)?;
     let length = frame.len() - HEADER;
-    let header = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
+    let header = u32::try_from(length).ok().filter(|_| length <= longest);
     let header = header.ok_or_else(|| io::Error::other("message too long for a control frame"))?;
     frame[..HEADER].copy_from_slice(&header.to_be_bytes());
     Ok(frame)
@@ -91,7 +100,7 @@ pub(crate) fn receive_with_descriptors<T: DeserializeOwned>(
     let mut descriptors = Vec::new();
     let mut header = [0; HEADER];
     receive_all(&socket, &mut header, &mut descriptors)?;
-    let mut body = vec![0; length(header)?];
+    let mut body = vec![0; length(header, MAX_FRAME)?];
     receive_all(&socket, &mut body, &mut descriptors)?;
     Ok((serde_json::from_slice(&body)?, descriptors))
 }
@@ -138,21 +147,29 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         outcome => outcome?,
     }
-    let mut body = vec![0; length(header)?];
+    let mut body = vec![0; length(header, MAX_FRAME)?];
     socket.read_exact(&mut body)?;
     Ok(Some(serde_json::from_slice(&body)?))
 }
 
-/// As [`receive`], on a tokio stream.
+/// As [`receive`], on a tokio stream, from the supervisor.
 pub(crate) async fn receive_async<T: DeserializeOwned>(
     socket: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<T>> {
+    receive_within(socket, MAX_FRAME).await
+}
+
+/// As [`receive_async`], with no frame longer than `longest`.
+pub(crate) async fn receive_within<T: DeserializeOwned>(
+    socket: &mut (impl AsyncRead + Unpin),
+    longest: usize,
 ) -> io::Result<Option<T>> {
     let mut header = [0; HEADER];
     match socket.read_exact(&mut header).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         outcome => outcome?,
     };
-    let mut body = vec![0; length(header)?];
+    let mut body = vec![0; length(header, longest)?];
     socket.read_exact(&mut body).await?;
     Ok(Some(serde_json::from_slice(&body)?))
 }
@@ -162,9 +179,9 @@ pub(crate) fn send<T: Serialize>(mut socket: impl Write, message: &T) -> io::Res
     socket.write_all(&encode(message)?)
 }
 
-fn length(header: [u8; HEADER]) -> io::Result<usize> {
+fn length(header: [u8; HEADER], longest: usize) -> io::Result<usize> {
     let length = u32::from_be_bytes(header) as usize;
-    if length > MAX_FRAME {
+    if length > longest {
         return Err(io::Error::other("control frame too long"));
     }
     Ok(length)
@@ -199,6 +216,44 @@ mod tests {
                 assert!(found.iter().all(|one| inode(one) == inode(&file.0)));
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_role_is_not_heard_at_such_length_as_the_supervisor() {
+        let longest = |length: usize| "a".repeat(length - 2);
+        for (length, heard) in [(MAX_FROM_ROLE, true), (MAX_FROM_ROLE + 1, false)] {
+            let message = longest(length);
+            let frame = encode(&message).unwrap();
+            let came = receive_within::<String>(&mut &frame[..], MAX_FROM_ROLE).await;
+            assert_eq!(came.is_ok(), heard, "{length}");
+            let came = receive_async::<String>(&mut &frame[..]).await.unwrap();
+            assert_eq!(came, Some(message));
+        }
+    }
+
+    #[test]
+    fn the_peers_of_the_longest_policy_fit() {
+        use crate::control::{Answer, FromNode};
+        use crate::rpc::admin;
+        const PEERS: usize = 10_000;
+        let text = "x".repeat((4 << 20) / PEERS);
+        let peer = admin::Peer {
+            name: text,
+            id: String::new(),
+            addresses: vec![String::new()],
+            dial_state: "connected".into(),
+            last_error: "x".repeat(200),
+            connections_in: u32::MAX,
+            connections_out: u32::MAX,
+            methods: Some(admin::Methods {
+                allowed: vec![String::new()],
+            }),
+        };
+        let answer = FromNode::Answer {
+            id: u64::MAX,
+            answer: Answer::Peers(vec![peer; PEERS]),
+        };
+        encode_within(&answer, MAX_FROM_ROLE).unwrap();
     }
 
     #[test]

@@ -136,6 +136,8 @@ pub(crate) enum Answer {
     /// The peer could not be reached, or refused us.
     Unreachable(String),
     Refused(Vec<Fault>),
+    /// The true answer is longer than a frame may be.
+    TooLong,
 }
 
 /// From a node.

@@ -16,6 +16,10 @@ pub const MAX_REQUEST: usize = REQUEST_HEADER + LONGEST_INPUT;
 /// Longest reply: header and an RSA-4096 signature.
 pub const MAX_REPLY: usize = REPLY_HEADER + LONGEST_SIGNATURE;
 
+/// Packets that whoever takes a channel's place throws away at once; the other side may go on sending. More
+/// than wait in a socket of Linux's own size (`net.core.wmem_default` of 208 KiB: 277 of them).
+pub(crate) const MOST_STALE: usize = 400;
+
 /// The id of a reply that answers no request: the keeper was replaced and what it had is lost.
 pub const REPLACED: u64 = 0;
 

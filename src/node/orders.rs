@@ -46,8 +46,8 @@ impl Orders {
         let (answers, mut queued) = mpsc::unbounded_channel::<FromNode>();
         let _ = answers.send(FromNode::Sealed(Box::new(report)));
         tokio::spawn(async move {
-            while let Some(answer) = queued.recv().await {
-                let written = match frame::encode(&answer) {
+            while let Some(said) = queued.recv().await {
+                let written = match frame_of(&said) {
                     Ok(frame) => writer.write_all(&frame).await,
                     Err(error) => Err(error),
                 };
@@ -102,6 +102,18 @@ impl Orders {
         // The supervisor is gone, and its death signal is on its way.
         let _ = drain.send(true);
         Ok(())
+    }
+}
+
+/// Its frame; of an answer that is too long for one, that it is.
+fn frame_of(said: &FromNode) -> io::Result<Vec<u8>> {
+    match (frame::encode_within(said, frame::MAX_FROM_ROLE), said) {
+        (Err(error), FromNode::Answer { id, .. }) => {
+            tracing::error!(%error, "an answer is kept from the supervisor");
+            let (id, answer) = (*id, Answer::TooLong);
+            frame::encode(&FromNode::Answer { id, answer })
+        }
+        (encoded, _) => encoded,
     }
 }
 
@@ -196,4 +208,22 @@ fn peers(node: &Node) -> Vec<admin::Peer> {
         }
     };
     generation.policy().peers().iter().map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_with_too_much_to_tell_says_so_and_goes_on() {
+        for (length, answered) in [(1000, false), (frame::MAX_FROM_ROLE, true)] {
+            let answer = Answer::Metrics("x".repeat(length));
+            let frame = frame_of(&FromNode::Answer { id: 7, answer }).unwrap();
+            let came: FromNode = serde_json::from_slice(&frame[4..]).unwrap();
+            let FromNode::Answer { id: 7, answer } = came else {
+                panic!("{came:?}");
+            };
+            assert_eq!(matches!(answer, Answer::TooLong), answered, "{length}");
+        }
+    }
 }

@@ -47,6 +47,9 @@ impl Supervisor {
                 tokio::spawn(async move {
                     let _ = answer.send(match within(peers).await {
                         Some(Answer::Peers(peers)) => Ok(rpc::PeersResponse { peers }),
+                        Some(Answer::TooLong) => Err(Status::resource_exhausted(
+                            "the list is longer than the node can tell",
+                        )),
                         _ => Err(gone()),
                     });
                 });

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::keeper::message::{MAX_REPLY, MAX_REQUEST, REPLACED, Refusal, Reply};
+use crate::keeper::message::{MAX_REPLY, MAX_REQUEST, MOST_STALE, REPLACED, Refusal, Reply};
 
 /// Both ends of each.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ impl Channels {
         self.0.iter().map(|channel| channel.keeper.as_fd())
     }
 
-    /// Makes those anew of which a node has taken a direction down (shutdown(2) reaches both ends, and every
-    /// copy of them). Whether there were any.
+    /// Makes those anew of which a node or a keeper has taken a direction down (shutdown(2) reaches both ends,
+    /// and every copy of them). Whether there were any.
     pub(super) fn renew_dead(&mut self) -> io::Result<bool> {
         let mut renewed = false;
         for channel in &mut self.0 {
@@ -51,9 +51,14 @@ impl Channels {
         Ok(renewed)
     }
 
-    /// The keeper is gone: throws away what it was asked and has not read, as a slow token would sign all
-    /// of that before the first request that somebody still waits for. Then tells the node, on each
-    /// channel, that what it had asked is lost, so that it asks again at once.
+    /// Throws away what a keeper was asked and has not read: a slow token would sign all of that before the
+    /// first request that somebody still waits for.
+    pub(super) fn discard_requests(&self) {
+        self.0.iter().for_each(Channel::discard_requests);
+    }
+
+    /// The keeper is gone: throws away what it was asked, and tells the node, on each channel, that this is
+    /// lost, so that it asks again at once.
     pub(super) fn announce_loss(&self) {
         let mut packet = [0; MAX_REPLY];
         let lost = Reply {
@@ -65,10 +70,7 @@ impl Channels {
             return;
         };
         for channel in &self.0 {
-            let mut request = [0; MAX_REQUEST];
-            while rustix::net::recv(&channel.keeper, &mut request, RecvFlags::DONTWAIT)
-                .is_ok_and(|(length, _)| length > 0)
-            {}
+            channel.discard_requests();
             // A full channel holds replies that nobody reads: nobody waits there.
             let _ = rustix::net::send(
                 &channel.keeper,
@@ -90,6 +92,16 @@ impl Channel {
         Ok(Self { node, keeper })
     }
 
+    fn discard_requests(&self) {
+        let mut request = [0; MAX_REQUEST];
+        for _ in 0..MOST_STALE {
+            // An empty packet is one too.
+            if rustix::net::recv(&self.keeper, &mut request, RecvFlags::DONTWAIT).is_err() {
+                break;
+            }
+        }
+    }
+
     /// Whether either direction of it was shut down.
     fn is_dead(&self) -> io::Result<bool> {
         let gone = PollFlags::RDHUP | PollFlags::HUP;
@@ -108,10 +120,50 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use rustix::net::sockopt;
+
     use super::*;
     use crate::keeper::ask::{AskError, Asker};
     use crate::keeper::message::{KeyIndex, Request};
     use crate::token::Scheme;
+
+    /// Sends until nothing more goes in, empty packets first; how many went.
+    fn fill(channel: BorrowedFd<'_>) -> usize {
+        let packets = [&[][..], &[0; MAX_REQUEST]].into_iter();
+        let packets = packets.chain(std::iter::repeat(&[0; MAX_REQUEST][..]));
+        let sent = packets
+            .map_while(|packet| rustix::net::send(channel, packet, SendFlags::DONTWAIT).ok());
+        sent.count()
+    }
+
+    /// How many packets wait.
+    fn waiting(channel: BorrowedFd<'_>) -> usize {
+        let taken = || rustix::net::recv(channel, &mut [0; MAX_REQUEST], RecvFlags::DONTWAIT);
+        std::iter::from_fn(|| taken().ok()).count()
+    }
+
+    #[test]
+    fn what_a_node_that_is_gone_had_asked_is_thrown_away_whole() {
+        let channels = Channels::new(2).unwrap();
+        for end in channels.node_ends() {
+            assert!(fill(end) > 100);
+        }
+        channels.discard_requests();
+        assert_eq!(channels.keeper_ends().map(waiting).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn a_node_that_goes_on_sending_holds_nobody_up() {
+        let channels = Channels::new(1).unwrap();
+        let node = channels.node_ends().next().unwrap();
+        // What is there beyond the bound stands for what comes meanwhile.
+        sockopt::set_socket_send_buffer_size(node, 1 << 20).unwrap();
+        let sent = fill(node);
+        assert!(sent > MOST_STALE, "{sent}");
+        channels.announce_loss();
+        let keeper = channels.keeper_ends().next().unwrap();
+        assert_eq!(waiting(keeper), sent - MOST_STALE);
+    }
 
     #[test]
     fn a_new_keeper_finds_each_request_that_is_waited_for_once_and_no_other() {

@@ -1,5 +1,7 @@
 //! `fastness check`: everything that a run does before it serves, and nothing after it.
 
+use std::mem;
+
 use tokio::sync::mpsc;
 
 use super::admin::Socket;
@@ -39,11 +41,11 @@ pub(crate) async fn check(
     };
     let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
-    let latched = supervisor.try_tokens(&mut events, &mut faults).await;
-    if faults.is_empty() {
-        supervisor.try_node(&mut events, &mut faults).await?;
-    }
+    let tried = supervisor.try_all(&mut events, &mut faults).await;
+    // It serves nobody: nothing is to be waited for.
+    supervisor.node.kill();
     supervisor.drain(&mut events).await;
+    let latched = tried?;
     match faults.is_empty() {
         true => Ok(supervisor
             .keepers
@@ -56,17 +58,20 @@ pub(crate) async fn check(
 }
 
 impl Supervisor {
-    /// Starts every keeper and waits until each has opened its token or is gone. Whether a PIN was refused.
-    async fn try_tokens(
+    /// Tries the tokens, and then the node if there is no fault until then. Whether a PIN was refused.
+    async fn try_all(
         &mut self,
         events: &mut mpsc::Receiver<Event>,
         faults: &mut Vec<Fault>,
-    ) -> bool {
+    ) -> Result<bool, SupervisorError> {
         faults.extend(self.start_keepers());
         while self.keepers.iter().any(Keeper::is_undecided) {
-            self.try_next(events, faults).await;
+            self.try_next(events, faults).await?;
         }
-        self.keepers.iter().any(Keeper::is_latched)
+        if faults.is_empty() {
+            self.try_node(events, faults).await?;
+        }
+        Ok(self.keepers.iter().any(Keeper::is_latched))
     }
 
     /// Starts the node, and ends it as soon as it is sealed and every process was read back.
@@ -78,7 +83,7 @@ impl Supervisor {
         self.start_node()?;
         let mut sealed = false;
         while self.node.pid().is_some() {
-            match self.try_next(events, faults).await {
+            match self.try_next(events, faults).await? {
                 NodeEvent::Sealed => {
                     sealed = true;
                     for seen in self.attest_all() {
@@ -127,21 +132,23 @@ impl Supervisor {
         faults.extend(self.take_turns());
     }
 
-    /// Takes in what happens next: of keepers here, of the node by whoever asked.
+    /// Takes in what happens next: of keepers here, of the node by whoever asked. An error when it was told to
+    /// stop.
     async fn try_next(
         &mut self,
         events: &mut mpsc::Receiver<Event>,
         faults: &mut Vec<Fault>,
-    ) -> NodeEvent {
+    ) -> Result<NodeEvent, SupervisorError> {
         let event = tokio::select! {
             Some(event) = events.recv() => event,
             () = tokio::time::sleep(POLL) => {
                 self.keepers.iter_mut().for_each(Keeper::poll);
                 self.node.poll();
-                return NodeEvent::Nothing;
+                return Ok(NodeEvent::Nothing);
             }
+            () = self.signals.any() => return Err(SupervisorError::Stopped(mem::take(faults))),
         };
-        match event {
+        Ok(match event {
             Event::Keeper {
                 index,
                 incarnation,
@@ -152,6 +159,6 @@ impl Supervisor {
             }
             Event::Node { incarnation, event } => self.node.on_event(incarnation, event),
             _ => NodeEvent::Nothing,
-        }
+        })
     }
 }

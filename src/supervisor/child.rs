@@ -124,7 +124,9 @@ impl Child {
         let pid = process.id().unwrap_or_default();
         tokio::spawn(async move {
             let reading = async {
-                while let Ok(Some(message)) = frame::receive_async::<M>(&mut reader).await {
+                let longest = frame::MAX_FROM_ROLE;
+                while let Ok(Some(message)) = frame::receive_within::<M>(&mut reader, longest).await
+                {
                     if events
                         .send(report(ChildEvent::Said(message)))
                         .await

@@ -171,12 +171,19 @@ impl Keeper {
         usize::from(self.config.sessions)
     }
 
-    /// Makes new channels where a node has taken one down; its keeper is then replaced, to have them too.
-    pub(super) fn renew_dead_channels(&mut self) -> io::Result<()> {
-        if self.channels.renew_dead()? {
-            self.replace("the node that ended had shut down a channel to it");
+    /// Makes new channels where a node or a keeper has taken one down; a keeper that runs is then replaced, to
+    /// have them too. Whether there were any.
+    pub(super) fn renew_dead_channels(&mut self) -> io::Result<bool> {
+        let renewed = self.channels.renew_dead()?;
+        if renewed {
+            self.replace("a channel to the node was shut down");
         }
-        Ok(())
+        Ok(renewed)
+    }
+
+    /// The node is gone: nobody waits for what it had asked.
+    pub(super) fn discard_requests(&self) {
+        self.channels.discard_requests();
     }
 
     /// Waits for its PIN: its source gives none any more.

@@ -88,6 +88,9 @@ pub(crate) enum SupervisorError {
     /// A process is not what it must be: all of them were ended.
     #[error("the node was stopped: a process is not confined as declared")]
     NotConfined(Vec<Fault>),
+    /// A check was told to stop before all was tried; what was found until then.
+    #[error("told to stop before everything was checked")]
+    Stopped(Vec<Fault>),
     /// The system refused something that a supervisor needs.
     #[error("the supervisor cannot work")]
     System(#[from] std::io::Error),
@@ -182,6 +185,17 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+}
+
+impl Signals {
+    /// Waits for any of them.
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }
 
 struct Supervisor {

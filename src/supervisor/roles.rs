@@ -9,6 +9,8 @@ use super::{Event, Supervisor, SupervisorError};
 use crate::control::{FromKeeper, FromNode};
 use crate::sandbox;
 
+const CANNOT_RENEW: &str = "cannot make a channel anew that was shut down";
+
 impl Supervisor {
     /// Takes in what a keeper said, or its end.
     pub(super) fn on_keeper(
@@ -21,6 +23,7 @@ impl Supervisor {
             return Ok(());
         };
         let happened = keeper.on_event(incarnation, event);
+        let gone = matches!(happened, Happened::Gone | Happened::Latched { .. });
         match happened {
             Happened::Nothing => return Ok(()),
             Happened::Vitals => {}
@@ -45,11 +48,30 @@ impl Supervisor {
                 }
             }
         }
+        if gone {
+            self.renew_channels(index);
+        }
         self.take_turns();
         self.first_start()?;
         self.tell_node();
         self.push_metrics();
         Ok(())
+    }
+
+    /// Makes the channels anew that a keeper has shut down which is gone. The node has copies of the dead ones,
+    /// and is given others only at its start.
+    fn renew_channels(&mut self, index: usize) {
+        match self.keepers[index].renew_dead_channels() {
+            Ok(false) => return,
+            Ok(true) => {
+                tracing::error!(
+                    token = index,
+                    "the keeper had shut down a channel: starting another node"
+                );
+            }
+            Err(error) => tracing::error!(%error, "{CANNOT_RENEW}"),
+        }
+        self.node.kill();
     }
 
     /// Takes in what the node said, or its end.
@@ -90,8 +112,9 @@ impl Supervisor {
                     .still_listen()
                     .map_err(|fault| SupervisorError::NotConfined(vec![fault]))?;
                 for keeper in &mut self.keepers {
+                    keeper.discard_requests();
                     if let Err(error) = keeper.renew_dead_channels() {
-                        tracing::error!(%error, "cannot make a channel anew that a node has shut down");
+                        tracing::error!(%error, "{CANNOT_RENEW}");
                     }
                 }
                 let at = self.node.retry_at();

@@ -215,6 +215,7 @@ mod tests {
         assert!(!allowed("mmap", [0, 0, 3, 0x02, 0, 0]), "a file");
         assert!(allowed("openat", [0, 0, 0x80000, 0, 0, 0]));
         assert!(!allowed("openat", [0, 0, 0x80001, 0, 0, 0]), "for writing");
+        assert!(!allowed("openat", [0, 0, 0x80200, 0, 0, 0]), "emptied");
         // Above the 32 bits of an int there may be anything.
         assert!(allowed("fcntl", [3, 7 | 1 << 40, 0, 0, 0, 0]));
         assert!(!allowed("fcntl", [3, 8, 0, 0, 0, 0]));
