@@ -3,29 +3,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http_body::{Body, Frame};
 
+use super::budget::Budget;
 use super::local::Received;
-
-/// What the calls of one connection hold, and may.
-#[derive(Debug)]
-pub(super) struct Budget {
-    held: AtomicUsize,
-    most: usize,
-}
-
-impl Budget {
-    /// `most`: bytes of messages that are not whole yet.
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        let held = AtomicUsize::new(0);
-        Arc::new(Self { held, most })
-    }
-}
 
 /// The body of a request, which fails beyond its connection's budget.
 pub(super) struct Gathered {
@@ -50,11 +35,9 @@ impl Gathered {
         if after == before {
             return Ok(());
         }
-        self.budget.held.fetch_add(after, Ordering::Relaxed);
-        let held = self.budget.held.fetch_sub(before, Ordering::Relaxed) - before;
-        match after > before && held > self.budget.most {
-            true => Err(Reason::ENHANCE_YOUR_CALM.into()),
-            false => Ok(()),
+        match self.budget.change(before, after) {
+            true => Ok(()),
+            false => Err(Reason::ENHANCE_YOUR_CALM.into()),
         }
     }
 }
@@ -84,8 +67,7 @@ impl Body for Gathered {
 
 impl Drop for Gathered {
     fn drop(&mut self) {
-        let held = self.message.held;
-        self.budget.held.fetch_sub(held, Ordering::Relaxed);
+        self.budget.give_back(self.message.held);
     }
 }
 
@@ -153,7 +135,7 @@ mod tests {
             stream.send_data(begun.clone(), false).unwrap();
             sending.push(stream);
         }
-        let budget = Budget::new(130);
+        let budget = Arc::new(Budget::new(130));
         let mut bodies = Vec::new();
         while bodies.len() < 4 {
             let (request, respond) = server.accept().await.unwrap().unwrap();
@@ -171,7 +153,7 @@ mod tests {
         next(&mut bodies[0].0).await.unwrap().unwrap();
         assert_eq!(next(&mut bodies[2].0).await.unwrap().unwrap(), begun);
         drop(bodies);
-        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tower::Service;
 
 use super::gathered::Gathered;
 use super::pump::{Broken, Patience, send};
+use super::untaken::Untaken;
 
 /// The body of a request as tonic reads it: the window grows as it is read.
 pub(super) struct Received(pub(super) RecvStream);
@@ -51,13 +51,13 @@ impl Body for Received {
 }
 
 /// Answers `request` by `routes`, in a task of its own, as a service may compute: until its caller's deadline, or
-/// until its connection is gone. An answer that is not taken within `stall` counts as one of the `stalled`.
+/// until its connection is gone. What has to wait of its answer is `untaken`, for no longer than `stall`.
 pub(super) fn answer(
     request: Request<Gathered>,
     mut respond: SendResponse<Bytes>,
     mut routes: Routes,
     stall: Duration,
-    stalled: Arc<AtomicU32>,
+    untaken: Arc<Untaken>,
 ) {
     let patience = time_out(request.headers());
     let mut response = routes.call(request);
@@ -72,12 +72,12 @@ pub(super) fn answer(
         let Some(answered) = answered.await.map(|response| begin(response, &mut respond)) else {
             return;
         };
-        let sent = match answered {
-            Ok(Some((body, mut stream))) => send_body(body, &mut stream, stall).await,
-            _ => return,
+        let Ok(Some((body, mut stream))) = answered else {
+            return;
         };
-        if let Err(Broken::Stalled) = sent {
-            stalled.fetch_add(1, Ordering::Relaxed);
+        let sent = send_body(body, &mut stream, stall, Some(&untaken)).await;
+        if let Err(Broken::Refused(refusal)) = sent {
+            let _ = stream.send_trailers(refusal.trailers());
         }
     };
     match patience {
@@ -114,7 +114,7 @@ pub(super) async fn reply(
     stall: Duration,
 ) -> Result<(), Broken> {
     match begin(response, respond)? {
-        Some((body, mut stream)) => send_body(body, &mut stream, stall).await,
+        Some((body, mut stream)) => send_body(body, &mut stream, stall, None).await,
         None => Ok(()),
     }
 }
@@ -132,11 +132,12 @@ fn begin(
     Ok((!whole).then_some((body, stream)))
 }
 
-/// Sends all of `body`, with its trailers.
+/// Sends all of `body`, with its trailers: one piece of it at a time is held.
 pub(super) async fn send_body(
     mut body: tonic::body::Body,
     stream: &mut SendStream<Bytes>,
     stall: Duration,
+    untaken: Option<&Untaken>,
 ) -> Result<(), Broken> {
     let failed = |error: h2::Error| Broken::To(error.reason());
     let mut patience = Patience::new(stall);
@@ -163,7 +164,7 @@ pub(super) async fn send_body(
                 None => return stream.send_data(Bytes::new(), true).map_err(failed),
             }
         };
-        send(stream, data, &mut patience).await?;
+        send(stream, data, &mut patience, untaken).await?;
     }
 }
 

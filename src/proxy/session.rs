@@ -1,8 +1,7 @@
 //! One connection whose other side calls: a peer's (ingress), or the application's (egress).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -16,11 +15,13 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 
 use super::bounded::Counted;
+use super::budget::Budget;
 use super::exchange::{Outcome, exchange};
-use super::gathered::{Budget, Gathered};
+use super::gathered::Gathered;
 use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
+use super::untaken::{Stalls, Untaken};
 use super::{ByteStream, Code, Look, Pool, Refusal, Web, local, translate};
 use crate::config::{Limits, size, size32};
 use crate::telemetry::Lines;
@@ -29,9 +30,6 @@ use crate::telemetry::metrics::Tally;
 /// A stream that the other side opens and resets costs us work; after so many waiting resets the
 /// connection is closed (CVE-2023-44487, rapid reset).
 const PENDING_RESETS: usize = 20;
-/// Calls of one connection whose other side does not take the answer; after so many it is closed. One is
-/// forgiven in the time that a call may stall.
-const MOST_STALLED: u32 = 16;
 /// What small frames of data may cost beyond their bytes while nobody has looked at them, in windows: h2
 /// counts each as 256 bytes. It is no more than a moment, as [`super::pump`] puts them together, and many
 /// come in one: with h2's own half of a window it ended honest connections.
@@ -99,7 +97,8 @@ impl Settings {
         &self.client
     }
 
-    /// What services of ours may hold of messages that a connection has begun.
+    /// What services of ours may hold of messages that a connection has begun, and as much of answers that it does
+    /// not take.
     fn budget(&self) -> usize {
         size(self.limits.message_bytes).saturating_add(size(self.limits.connection_window_bytes))
     }
@@ -216,41 +215,6 @@ pub(crate) enum Ended {
     Old,
 }
 
-/// Answers of one connection that were not taken in time.
-struct Stalls {
-    patience: Duration,
-    count: u32,
-    forgiven: Instant,
-}
-
-impl Stalls {
-    fn new(patience: Duration) -> Self {
-        Self {
-            patience,
-            count: 0,
-            forgiven: Instant::now(),
-        }
-    }
-
-    fn note(&mut self, outcome: Outcome) {
-        if outcome != Outcome::Stalled {
-            return;
-        }
-        while self.count > 0 && self.forgiven.elapsed() >= self.patience {
-            self.count -= 1;
-            self.forgiven += self.patience;
-        }
-        if self.count == 0 {
-            self.forgiven = Instant::now();
-        }
-        self.count += 1;
-    }
-
-    fn are_too_many(&self) -> bool {
-        self.count >= MOST_STALLED
-    }
-}
-
 impl<R: Fn(&mut Parts) -> Target> Session<R> {
     /// Serves `stream` until its other side ends it, or until `stopping` turns true and the running
     /// calls have ended.
@@ -299,13 +263,17 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         // Each is asked only when it has something to say, and not with every call.
         let mut clocks = FuturesUnordered::from_iter([silent.boxed(), cut.boxed(), old.boxed()]);
         let mut calls = FuturesUnordered::new();
-        let budget = Budget::new(settings.budget());
-        let stalled = Arc::new(AtomicU32::new(0));
+        let budget = Arc::new(Budget::new(settings.budget()));
+        let untaken = Arc::new(Untaken::new(settings.budget()));
         let mut stalls = Stalls::new(settings.stall);
         loop {
             tokio::select! {
                 biased;
-                Some(outcome) = calls.next(), if !calls.is_empty() => stalls.note(outcome),
+                Some(outcome) = calls.next(), if !calls.is_empty() => {
+                    if outcome == Outcome::Stalled {
+                        stalls.note();
+                    }
+                }
                 accepted = connection.accept() => {
                     let (request, respond) = match accepted {
                         Some(accepted) => accepted?,
@@ -320,8 +288,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                         }
                         (request, Target::Local(routes)) => {
                             let request = request.map(|body| Gathered::new(body, budget.clone()));
-                            let (stall, stalled) = (settings.stall, stalled.clone());
-                            local::answer(request, respond, routes, stall, stalled);
+                            local::answer(request, respond, routes, settings.stall, untaken.clone());
                         }
                         (request, Target::Refuse(refusal)) => {
                             self.refuse(&request, respond, &refusal);
@@ -329,8 +296,8 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                     }
                     // Asked when there is something to do anyway: to be woken for each would cost every
                     // call another round of the connection.
-                    for _ in 0..stalled.swap(0, Ordering::Relaxed) {
-                        stalls.note(Outcome::Stalled);
+                    for _ in 0..untaken.stalled() {
+                        stalls.note();
                     }
                 }
                 Some(clock) = clocks.next() => match clock {

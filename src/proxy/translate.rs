@@ -116,7 +116,7 @@ async fn send_request_body(
     mut up: SendStream<Bytes>,
     stall: std::time::Duration,
 ) -> Result<(), Refusal> {
-    match send_body(body, &mut up, stall).await {
+    match send_body(body, &mut up, stall, None).await {
         Err(Broken::Stalled) => {
             up.send_reset(h2::Reason::CANCEL);
             Err(late("the other side does not take what was sent in time"))
