@@ -50,40 +50,78 @@ impl Body for Received {
     }
 }
 
+/// A call's answer. When it is dropped before its end was sent, the call is reset: whoever still reads what the caller
+/// sends would keep it open.
+pub(super) struct Answering {
+    pub(super) respond: SendResponse<Bytes>,
+    ended: bool,
+}
+
+impl Answering {
+    pub(super) fn new(respond: SendResponse<Bytes>) -> Self {
+        Self {
+            respond,
+            ended: false,
+        }
+    }
+
+    /// The end was sent.
+    pub(super) fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.respond.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
 /// Answers `request` by `routes`, in a task of its own, as a service may compute: until its caller's deadline, or
 /// until its connection is gone. What has to wait of its answer is `untaken`, for no longer than `stall`.
 pub(super) fn answer(
     request: Request<Gathered>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     mut routes: Routes,
     stall: Duration,
     untaken: Arc<Untaken>,
 ) {
     let patience = time_out(request.headers());
     let mut response = routes.call(request);
+    let mut answering = Answering::new(respond);
     // It is moved when it is spawned, so it holds nothing twice.
-    let answering = async move {
+    let task = async move {
+        let respond = &mut answering.respond;
         let answered = std::future::poll_fn(|context| {
             if let Poll::Ready(Ok(response)) = response.poll_unpin(context) {
                 return Poll::Ready(Some(response));
             }
             respond.poll_reset(context).map(|_| None)
         });
-        let Some(answered) = answered.await.map(|response| begin(response, &mut respond)) else {
+        let Some(answered) = answered.await.map(|response| begin(response, respond)) else {
             return;
         };
-        let Ok(Some((body, mut stream))) = answered else {
-            return;
+        let sent = match answered {
+            Ok(Some((body, mut stream))) => {
+                match send_body(body, &mut stream, stall, Some(&untaken)).await {
+                    Err(Broken::Refused(refusal)) => stream
+                        .send_trailers(refusal.trailers())
+                        .map_err(|error| Broken::To(error.reason())),
+                    sent => sent,
+                }
+            }
+            answered => answered.map(drop),
         };
-        let sent = send_body(body, &mut stream, stall, Some(&untaken)).await;
-        if let Err(Broken::Refused(refusal)) = sent {
-            let _ = stream.send_trailers(refusal.trailers());
+        if sent.is_ok() {
+            answering.end();
         }
     };
     match patience {
-        None => tokio::spawn(answering),
+        None => tokio::spawn(task),
         // The caller counts the same time, and waits no longer.
-        Some(patience) => tokio::spawn(timeout(patience, answering).map(drop)),
+        Some(patience) => tokio::spawn(timeout(patience, task).map(drop)),
     };
 }
 

@@ -218,3 +218,27 @@ async fn a_deadline_before_the_stall_does_not_hide_that_an_answer_of_ours_is_not
     let ended = served.ended.await.unwrap();
     assert!(matches!(ended, Err(Ended::Stalled)), "{ended:?}");
 }
+
+#[tokio::test]
+async fn a_call_ends_for_its_caller_though_its_service_still_holds_the_request() {
+    let limits = Limits {
+        stall_ms: 50,
+        ..Limits::default()
+    };
+    let served = served(&limits);
+    let mut send = caller(served.caller, 1).await;
+    let long = Duration::from_secs(10);
+    let (answer, _sending) = send
+        .send_request(call_of("Moved", Some("20m")), false)
+        .unwrap();
+    let error = tokio::time::timeout(long, answer).await.unwrap();
+    assert_eq!(error.unwrap_err().reason(), Some(h2::Reason::CANCEL));
+    let (answer, _sending) = send
+        .send_request(call_of("EndlessMoved", None), false)
+        .unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    body.data().await.unwrap().unwrap();
+    let error = tokio::time::timeout(long, body.data()).await.unwrap();
+    let error = error.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+}

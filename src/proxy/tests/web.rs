@@ -149,6 +149,26 @@ async fn an_application_that_does_not_read_is_given_up_and_one_that_thinks_is_no
     counted(&slow.settings, "answered").await;
 }
 
+#[tokio::test]
+async fn a_call_whose_answer_is_not_taken_ends_though_its_request_is_not_at_its_end() {
+    let limits = Limits {
+        stall_ms: 50,
+        ..Limits::default()
+    };
+    let (stream, translated) = translated(&limits).await;
+    let mut send = caller(stream, 1).await;
+    let (answer, _sending) = send.send_request(call(), false).unwrap();
+    let mut application = translated.asked().await;
+    let said = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nlonger than one byte";
+    application.write_all(said).await.unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    body.data().await.unwrap().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), body.data()).await;
+    let error = ended.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+    counted(&translated.settings, "stalled").await;
+}
+
 /// A connection of HTTP/1.1 whose requests are all refused, and how it ends.
 fn refusing(limits: &Limits) -> (DuplexStream, JoinHandle<Result<(), String>>) {
     let (caller, near) = duplex(PIPE);
