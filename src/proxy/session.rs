@@ -37,6 +37,8 @@ const SMALL_FRAMES: usize = 4;
 /// Connections that are too old are cut off after this part of their age more: their calls had the time
 /// to end.
 const GRACE: u32 = 10;
+/// How long who was told to leave may go on calling: it may not have heard it yet.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// How every session is bounded.
 pub(crate) struct Settings {
@@ -195,6 +197,15 @@ pub(crate) struct Session<R> {
     pub(crate) route: R,
 }
 
+/// What time says to a session.
+enum Clock {
+    /// The other side is to leave.
+    Leave,
+    /// It has had the time to.
+    Left,
+    Ended(Ended),
+}
+
 /// Why a session is over before the other side ended it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
@@ -247,18 +258,18 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         };
         let silent = async {
             silence(ping, heard, settings.silence()).await;
-            Some(Ended::Silent)
+            Clock::Ended(Ended::Silent)
         };
         let cut = async {
             tokio::time::sleep(settings.oldest()).await;
-            Some(Ended::Old)
+            Clock::Ended(Ended::Old)
         };
         let old = async {
             tokio::select! {
                 () = tokio::time::sleep(settings.age) => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
-            None
+            Clock::Leave
         };
         // Each is asked only when it has something to say, and not with every call.
         let mut clocks = FuturesUnordered::from_iter([silent.boxed(), cut.boxed(), old.boxed()]);
@@ -266,9 +277,19 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         let budget = Arc::new(Budget::new(settings.budget()));
         let untaken = Arc::new(Untaken::new(settings.budget()));
         let mut stalls = Stalls::new(settings.stall);
+        let mut leaving = false;
         loop {
             tokio::select! {
                 biased;
+                // First, as who always has the next call ready would let nothing behind it come.
+                Some(clock) = clocks.next() => match clock {
+                    Clock::Ended(ended) => return Err(ended),
+                    Clock::Leave => {
+                        connection.graceful_shutdown();
+                        clocks.push(tokio::time::sleep(LEAVE).map(|()| Clock::Left).boxed());
+                    }
+                    Clock::Left => leaving = true,
+                },
                 Some(outcome) = calls.next(), if !calls.is_empty() => {
                     if outcome == Outcome::Stalled {
                         stalls.note();
@@ -279,7 +300,12 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                         Some(accepted) => accepted?,
                         None => return Ok(()),
                     };
-                    match self.target(request) {
+                    let (request, target) = self.target(request);
+                    let target = match leaving {
+                        true => Target::Refuse(Refusal::unavailable("this connection is to end")),
+                        false => target,
+                    };
+                    match (request, target) {
                         (request, Target::Pool(pool, look)) => {
                             calls.push(Either::Left(self.pass_on(request, respond, pool, look)));
                         }
@@ -300,10 +326,6 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                         stalls.note();
                     }
                 }
-                Some(clock) = clocks.next() => match clock {
-                    Some(ended) => return Err(ended),
-                    None => connection.graceful_shutdown(),
-                },
             }
             if stalls.are_too_many() {
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);

@@ -76,7 +76,7 @@ struct Served {
     caller: DuplexStream,
     begun: mpsc::UnboundedReceiver<Given>,
     ended: tokio::task::JoinHandle<Result<(), Ended>>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 fn served(limits: &Limits) -> Served {
@@ -93,7 +93,7 @@ fn served(limits: &Limits) -> Served {
         caller,
         begun,
         ended: tokio::spawn(session.serve(Box::new(near), stopping)),
-        _stop: stop,
+        stop,
     }
 }
 
@@ -241,4 +241,39 @@ async fn a_call_ends_for_its_caller_though_its_service_still_holds_the_request()
     let error = tokio::time::timeout(long, body.data()).await.unwrap();
     let error = error.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+}
+
+#[tokio::test]
+async fn who_is_told_to_leave_and_goes_on_calling_is_refused() {
+    let mut served = served(&Limits::default());
+    // :method POST, :scheme http, :path, content-type (RFC 7541 appendix A).
+    let path = b"\x04\x0b/test/Never";
+    let kind = b"\x0f\x10\x10application/grpc";
+    let block = [b"\x83\x86", &path[..], kind].concat();
+    let call = |stream: u32| {
+        let mut call = frame(HEADERS, stream, &block);
+        // END_STREAM and END_HEADERS.
+        call[4] = 5;
+        call
+    };
+    let begin = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, b""),
+    ];
+    served.caller.write_all(&begin.concat()).await.unwrap();
+    served.stop.send(true).unwrap();
+    // It answers no PING, so nothing of HTTP/2 ends it.
+    let mut refused = false;
+    let began = std::time::Instant::now();
+    for id in (1..).step_by(2) {
+        served.caller.write_all(&call(id)).await.unwrap();
+        let given = tokio::time::timeout(Duration::from_secs(1), served.begun.recv()).await;
+        refused = given.is_err();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if refused || began.elapsed() > Duration::from_secs(30) {
+            break;
+        }
+    }
+    assert!(refused);
+    assert!(began.elapsed() > Duration::from_secs(4), "it had time");
 }
