@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http_body::Body as _;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -75,12 +76,33 @@ impl Web {
         if request.headers().get_all(HOST).iter().count() > 1 {
             return Err(Refusal::hosts());
         }
+        one_cookie(request.headers_mut());
+        request.headers_mut().remove(TE);
+        // hyper sends no body of a GET or a HEAD unless its headers say that there is one.
+        if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         *request.uri_mut() = local(request.uri());
         *request.version_mut() = Version::HTTP_11;
         let answer = self.0.request(request).await;
         answer
             .map(|answer| answer.map(Body::new))
             .map_err(|error| no_answer(&error))
+    }
+}
+
+/// HTTP/2 may cut a `Cookie` into several lines; HTTP/1.1 has one (RFC 9113 §8.2.3).
+fn one_cookie(headers: &mut HeaderMap) {
+    let cut: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if cut.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&cut.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
     }
 }
 

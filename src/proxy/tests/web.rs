@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -167,6 +168,53 @@ async fn a_call_whose_answer_is_not_taken_ends_though_its_request_is_not_at_its_
     let error = ended.unwrap().unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
     counted(&translated.settings, "stalled").await;
+}
+
+#[tokio::test]
+async fn a_request_is_said_in_the_words_of_http1() {
+    let whole = |request: http::request::Builder| request.body(()).unwrap();
+    let request = |method: &str| Request::builder().method(method).uri("http://a/");
+    let crumbs = request("GET").header("cookie", "a=1");
+    let crumbs = crumbs.header("cookie", "b=2").header("te", "trailers");
+    let sized = request("GET").header("content-length", "4");
+    for (request, body, said) in [
+        (
+            whole(crumbs),
+            "",
+            "GET / HTTP/1.1\r\ncookie: a=1; b=2\r\nhost: a\r\n\r\n",
+        ),
+        (
+            whole(request("GET")),
+            "four",
+            "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n\r\n",
+        ),
+        (
+            whole(request("HEAD")),
+            "four",
+            "HEAD / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n\r\n",
+        ),
+        (
+            whole(sized),
+            "four",
+            "GET / HTTP/1.1\r\ncontent-length: 4\r\nhost: a\r\n\r\nfour",
+        ),
+        (
+            whole(request("DELETE")),
+            "",
+            "DELETE / HTTP/1.1\r\nhost: a\r\n\r\n",
+        ),
+    ] {
+        let (stream, translated) = translated(&Limits::default()).await;
+        let mut send = caller(stream, 65_535).await;
+        let (_answer, mut sending) = send.send_request(request, body.is_empty()).unwrap();
+        if !body.is_empty() {
+            sending.send_data(body.into(), true).unwrap();
+        }
+        let (mut application, _) = translated.application.accept().await.unwrap();
+        let mut heard = vec![0; said.len()];
+        application.read_exact(&mut heard).await.unwrap();
+        assert_eq!(String::from_utf8(heard).unwrap(), said);
+    }
 }
 
 /// A connection of HTTP/1.1 whose requests are all refused, and how it ends.
