@@ -21,10 +21,13 @@ use tonic::body::Body;
 use super::exchange::late;
 use super::http1::host;
 use super::moving::Moving;
-use super::{ByteStream, Code, Refusal, Upstream};
+use super::{ByteStream, Code, Refusal, Settings, Upstream};
+use crate::config::size;
 
 /// How long a connection to the application is kept for the next request: while it is, no other peer has it.
 const KEPT: Duration = Duration::from_secs(1);
+/// What hyper reads of an answer ahead of its caller; three times as much may be held of each. A head must fit, too.
+const AHEAD: usize = 64 << 10;
 /// Why a request had none.
 const FULL: &str =
     "all connections to the application are busy (limits.connections, limits.peer_connections)";
@@ -34,15 +37,11 @@ pub(crate) struct Web(Client<tower::util::BoxCloneSyncService<Uri, Held, io::Err
 
 impl Web {
     /// No connection is made yet. HTTP/1.1 needs one for each request under way: there are never more
-    /// than `most`, nor than `all` has room for; a request waits until one is free,
-    /// as long as for the application itself. One whose application takes nothing for `stall` ends.
-    pub(crate) fn new(
-        upstream: Upstream,
-        stall: Duration,
-        most: usize,
-        all: Arc<Semaphore>,
-    ) -> Self {
-        let own = Arc::new(Semaphore::new(most));
+    /// than a peer may have, nor than `all` has room for; a request waits until one is free,
+    /// as long as for the application itself. One whose application takes nothing for too long ends.
+    pub(crate) fn new(upstream: Upstream, settings: &Settings, all: Arc<Semaphore>) -> Self {
+        let (limits, stall) = (settings.limits(), settings.stall());
+        let own = Arc::new(Semaphore::new(size(limits.peer_connections)));
         let dial = tower::service_fn(move |_: Uri| {
             let (upstream, own, all) = (upstream.clone(), Arc::clone(&own), Arc::clone(&all));
             async move {
@@ -61,7 +60,10 @@ impl Web {
         });
         let dial = tower::util::BoxCloneSyncService::new(dial);
         let mut client = Client::builder(TokioExecutor::new());
-        client.pool_timer(TokioTimer::new()).pool_idle_timeout(KEPT);
+        client
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEPT)
+            .http1_max_buf_size(AHEAD.max(size(limits.header_list_bytes)));
         Self(client.build(dial))
     }
 

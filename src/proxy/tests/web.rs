@@ -22,16 +22,22 @@ struct Translated {
 }
 
 async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
-    let settings = Arc::new(Settings::new(limits));
     let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = Place::Tcp(application.local_addr().unwrap());
+    let (caller, settings, stop) = before(place, limits);
+    let translated = Translated {
+        settings,
+        application,
+        _stop: stop,
+    };
+    (caller, translated)
+}
+
+/// A session before the application at `place`.
+fn before(place: Place, limits: &Limits) -> (DuplexStream, Arc<Settings>, watch::Sender<bool>) {
+    let settings = Arc::new(Settings::new(limits));
     let upstream = Upstream::new(place, 0, Duration::from_secs(10));
-    let web = Arc::new(Web::new(
-        upstream,
-        settings.stall(),
-        1,
-        Arc::new(Semaphore::new(1)),
-    ));
+    let web = Arc::new(Web::new(upstream, &settings, Arc::new(Semaphore::new(1))));
     let (caller, near) = duplex(PIPE);
     let (stop, stopping) = watch::channel(false);
     let session = Session {
@@ -40,12 +46,7 @@ async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
         route: move |_: &mut Parts| Target::Web(Arc::clone(&web)),
     };
     tokio::spawn(session.serve(Box::new(near), stopping));
-    let translated = Translated {
-        settings,
-        application,
-        _stop: stop,
-    };
-    (caller, translated)
+    (caller, settings, stop)
 }
 
 impl Translated {
@@ -215,6 +216,36 @@ async fn a_request_is_said_in_the_words_of_http1() {
         application.read_exact(&mut heard).await.unwrap();
         assert_eq!(String::from_utf8(heard).unwrap(), said);
     }
+}
+
+#[tokio::test]
+async fn little_is_read_of_an_answer_ahead_of_who_takes_nothing() {
+    let folder = std::env::temp_dir().join(format!("fastness-web-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("socket");
+    // Its socket's own buffer has a known size, unlike one of TCP.
+    let application = tokio::net::UnixListener::bind(&path).unwrap();
+    let (stream, _settings, _stop) = before(Place::Unix(path), &Limits::default());
+    // It takes enough for hyper to read with large buffers.
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(4 << 20);
+    builder.initial_connection_window_size(4 << 20);
+    let (mut send, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let (_answer, _): (_, h2::SendStream<bytes::Bytes>) = send.send_request(call(), true).unwrap();
+    let (mut stream, _) = application.accept().await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    stream.read_u8().await.unwrap();
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let data = vec![0; 1 << 20];
+    let mut written = 0;
+    let quiet = Duration::from_millis(500);
+    while let Ok(more) = tokio::time::timeout(quiet, stream.write(&data)).await {
+        written += more.unwrap();
+    }
+    let ahead = written - (4 << 20);
+    assert!(ahead < 450 << 10, "{ahead}");
 }
 
 /// A connection of HTTP/1.1 whose requests are all refused, and how it ends.
