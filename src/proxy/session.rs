@@ -313,7 +313,8 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                             calls.push(Either::Right(self.translate(request, respond, web)));
                         }
                         (request, Target::Local(routes)) => {
-                            let request = request.map(|body| Gathered::new(body, budget.clone()));
+                            let longest = size(settings.limits.message_bytes);
+                            let request = request.map(|body| Gathered::new(body, longest, budget.clone()));
                             local::answer(request, respond, routes, settings.stall, untaken.clone());
                         }
                         (request, Target::Refuse(refusal)) => {
