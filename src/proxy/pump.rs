@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::head::clean;
 use super::header_lists::HeaderLists;
-use super::untaken::{Untaken, Waiting};
+use super::untaken::Untaken;
 use super::{Look, Refusal};
 
 /// What is shorter is put together with what comes behind it while both have to wait.
@@ -252,7 +252,9 @@ pub(super) async fn send(
             let waiting = untaken.map(|untaken| untaken.wait(whole)).transpose()?;
             let room = Box::pin(patience.wait(poll_fn(|context| to.poll_capacity(context))));
             let room = room.await?;
-            waiting.map(Waiting::is_over);
+            if let Some(waiting) = waiting {
+                waiting.end();
+            }
             room.ok_or(Broken::To(None))?.map_err(failed)?;
             continue;
         }

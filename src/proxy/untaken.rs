@@ -62,7 +62,8 @@ pub(super) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    pub(super) fn is_over(mut self) {
+    /// The call goes on, or has ended for another reason.
+    pub(super) fn end(mut self) {
         self.over = true;
     }
 }
