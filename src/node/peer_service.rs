@@ -2,8 +2,6 @@
 
 use std::pin::Pin;
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,8 +17,6 @@ pub(super) const MAX_BLOCK: usize = 1 << 20;
 /// Longest message, in bytes, whatever the configuration allows: nothing of the protocol needs more than
 /// a block and its few other fields.
 pub(super) const MAX_MESSAGE: usize = MAX_BLOCK + 1024;
-/// Blocks answered ahead of a peer that does not read.
-const BLOCKS_AHEAD: usize = 2;
 
 /// The Peer service of one node.
 #[derive(Debug)]
@@ -60,19 +56,12 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<Streaming<TransferRequest>>,
     ) -> Result<Response<Self::TransferStream>, Status> {
-        let (answers, stream) = mpsc::channel(BLOCKS_AHEAD);
-        let mut blocks = request.into_inner();
-        tokio::spawn(async move {
-            let mut received = 0;
-            while let Some(block) = blocks.next().await {
-                let answer = block.and_then(|block| answer(&block, &mut received));
-                let last = answer.is_err();
-                if answers.send(answer).await.is_err() || last {
-                    break;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let mut received = 0;
+        // A block is read when its answer is asked for: nothing is held ahead of a peer that does not read.
+        let answers = request
+            .into_inner()
+            .map(move |block| block.and_then(|block| answer(&block, &mut received)));
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 
@@ -87,4 +76,55 @@ fn answer(request: &TransferRequest, received: &mut u64) -> Result<TransferRespo
         block: vec![0; send_back],
         received: *received,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http_body::Frame;
+    use peer_server::Peer;
+    use tonic::codec::Codec;
+
+    use super::*;
+
+    /// Blocks without an end, of which it counts those that were read.
+    struct Blocks(Arc<AtomicUsize>);
+
+    impl http_body::Body for Blocks {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 5])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transfer_reads_no_block_ahead_of_its_answers() {
+        let service = PeerService {
+            node_id: "spiffe://mesh.example/node/a".parse().unwrap(),
+        };
+        let read = Arc::new(AtomicUsize::new(0));
+        let mut codec = tonic_prost::ProstCodec::<TransferResponse, _>::default();
+        let blocks = Blocks(Arc::clone(&read));
+        let blocks = Streaming::new_request(codec.decoder(), blocks, None, None);
+        let mut answers = service.transfer(Request::new(blocks)).await.unwrap();
+        for taken in 0..3 {
+            // What another task would read, it has read by then.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(read.load(Ordering::Relaxed), taken);
+            answers.get_mut().next().await.unwrap().unwrap();
+        }
+    }
 }

@@ -12,7 +12,6 @@ use tonic::service::Routes;
 use super::live::{PeerConnection, Stream};
 use super::per_peer::PerPeer;
 use super::{Node, methods};
-use crate::config::size;
 use crate::proxy::{
     Caller, Code, Direction, Inspect, Look, Other, Pool, Refusal, Session, Target, Upstream, Web,
     tunnel,
@@ -162,9 +161,7 @@ impl Route {
                 webs,
                 all,
             } => {
-                let most = size(node.0.limits.peer_connections);
-                let stall = node.0.proxy.stall();
-                let web = || Web::new(upstream.clone(), stall, most, Arc::clone(all));
+                let web = || Web::new(upstream.clone(), &node.0.proxy, Arc::clone(all));
                 Others::Http(webs.of(peer.id(), web))
             }
             Spoken::Tcp(_) => Others::Nowhere,

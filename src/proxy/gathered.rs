@@ -1,60 +1,47 @@
 //! What peers have begun to say to services of our own. Such a service has a message whole before it looks
-//! at it, so its beginning is held: for all calls of a connection together no more than its budget.
+//! at it, and tonic makes room for all of it once it was announced: for all calls of a connection together no more than
+//! its budget.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http_body::{Body, Frame};
 
+use super::budget::Budget;
 use super::local::Received;
-
-/// What the calls of one connection hold, and may.
-#[derive(Debug)]
-pub(super) struct Budget {
-    held: AtomicUsize,
-    most: usize,
-}
-
-impl Budget {
-    /// `most`: bytes of messages that are not whole yet.
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        let held = AtomicUsize::new(0);
-        Arc::new(Self { held, most })
-    }
-}
 
 /// The body of a request, which fails beyond its connection's budget.
 pub(super) struct Gathered {
     body: Received,
     message: Message,
+    longest: usize,
     budget: Arc<Budget>,
 }
 
 impl Gathered {
-    pub(super) fn new(body: RecvStream, budget: Arc<Budget>) -> Self {
+    /// `longest`: bytes of a message that a service takes; nobody makes room for more.
+    pub(super) fn new(body: RecvStream, longest: usize, budget: Arc<Budget>) -> Self {
         Self {
             body: Received(body),
             message: Message::default(),
+            longest,
             budget,
         }
     }
 
     fn take(&mut self, data: &[u8]) -> Result<(), h2::Error> {
-        let before = self.message.held;
+        let before = self.message.charge(self.longest);
         self.message.take(data);
-        let after = self.message.held;
+        let after = self.message.charge(self.longest);
         if after == before {
             return Ok(());
         }
-        self.budget.held.fetch_add(after, Ordering::Relaxed);
-        let held = self.budget.held.fetch_sub(before, Ordering::Relaxed) - before;
-        match after > before && held > self.budget.most {
-            true => Err(Reason::ENHANCE_YOUR_CALM.into()),
-            false => Ok(()),
+        match self.budget.change(before, after) {
+            true => Ok(()),
+            false => Err(Reason::ENHANCE_YOUR_CALM.into()),
         }
     }
 }
@@ -84,8 +71,7 @@ impl Body for Gathered {
 
 impl Drop for Gathered {
     fn drop(&mut self) {
-        let held = self.message.held;
-        self.budget.held.fetch_sub(held, Ordering::Relaxed);
+        self.budget.give_back(self.message.charge(self.longest));
     }
 }
 
@@ -108,6 +94,14 @@ impl Message {
         match self.held < PREFIX {
             true => PREFIX,
             false => PREFIX.saturating_add(u32::from_be_bytes(length) as usize),
+        }
+    }
+
+    /// Bytes that it costs: none once it is whole.
+    fn charge(&self, longest: usize) -> usize {
+        match self.held < PREFIX {
+            true => self.held,
+            false => self.length().min(longest).max(self.held),
         }
     }
 
@@ -153,11 +147,14 @@ mod tests {
             stream.send_data(begun.clone(), false).unwrap();
             sending.push(stream);
         }
-        let budget = Budget::new(130);
+        let budget = Arc::new(Budget::new(230));
         let mut bodies = Vec::new();
         while bodies.len() < 4 {
             let (request, respond) = server.accept().await.unwrap().unwrap();
-            bodies.push((Gathered::new(request.into_body(), budget.clone()), respond));
+            bodies.push((
+                Gathered::new(request.into_body(), 1000, budget.clone()),
+                respond,
+            ));
         }
         tokio::spawn(async move { while server.accept().await.is_some() {} });
         for (body, _) in &mut bodies[..2] {
@@ -171,7 +168,7 @@ mod tests {
         next(&mut bodies[0].0).await.unwrap().unwrap();
         assert_eq!(next(&mut bodies[2].0).await.unwrap().unwrap(), begun);
         drop(bodies);
-        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]
@@ -185,6 +182,9 @@ mod tests {
             assert_eq!(message.held, PREFIX + 255);
             message.take(&[7; 3]);
             assert_eq!(message.held, 2, "the next one has begun");
+            assert_eq!(message.charge(1000), 2);
+            message.take(&[0; 3]);
+            assert_eq!(message.charge(1000), 1000, "it is far longer");
         }
     }
 }

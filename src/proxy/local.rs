@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tower::Service;
 
 use super::gathered::Gathered;
 use super::pump::{Broken, Patience, send};
+use super::untaken::Untaken;
 
 /// The body of a request as tonic reads it: the window grows as it is read.
 pub(super) struct Received(pub(super) RecvStream);
@@ -50,40 +50,78 @@ impl Body for Received {
     }
 }
 
+/// A call's answer. When it is dropped before its end was sent, the call is reset: whoever still reads what the caller
+/// sends would keep it open.
+pub(super) struct Answering {
+    pub(super) respond: SendResponse<Bytes>,
+    ended: bool,
+}
+
+impl Answering {
+    pub(super) fn new(respond: SendResponse<Bytes>) -> Self {
+        Self {
+            respond,
+            ended: false,
+        }
+    }
+
+    /// The end was sent.
+    pub(super) fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.respond.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
 /// Answers `request` by `routes`, in a task of its own, as a service may compute: until its caller's deadline, or
-/// until its connection is gone. An answer that is not taken within `stall` counts as one of the `stalled`.
+/// until its connection is gone. What has to wait of its answer is `untaken`, for no longer than `stall`.
 pub(super) fn answer(
     request: Request<Gathered>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     mut routes: Routes,
     stall: Duration,
-    stalled: Arc<AtomicU32>,
+    untaken: Arc<Untaken>,
 ) {
     let patience = time_out(request.headers());
     let mut response = routes.call(request);
+    let mut answering = Answering::new(respond);
     // It is moved when it is spawned, so it holds nothing twice.
-    let answering = async move {
+    let task = async move {
+        let respond = &mut answering.respond;
         let answered = std::future::poll_fn(|context| {
             if let Poll::Ready(Ok(response)) = response.poll_unpin(context) {
                 return Poll::Ready(Some(response));
             }
             respond.poll_reset(context).map(|_| None)
         });
-        let Some(answered) = answered.await.map(|response| begin(response, &mut respond)) else {
+        let Some(answered) = answered.await.map(|response| begin(response, respond)) else {
             return;
         };
         let sent = match answered {
-            Ok(Some((body, mut stream))) => send_body(body, &mut stream, stall).await,
-            _ => return,
+            Ok(Some((body, mut stream))) => {
+                match send_body(body, &mut stream, stall, Some(&untaken)).await {
+                    Err(Broken::Refused(refusal)) => stream
+                        .send_trailers(refusal.trailers())
+                        .map_err(|error| Broken::To(error.reason())),
+                    sent => sent,
+                }
+            }
+            answered => answered.map(drop),
         };
-        if let Err(Broken::Stalled) = sent {
-            stalled.fetch_add(1, Ordering::Relaxed);
+        if sent.is_ok() {
+            answering.end();
         }
     };
     match patience {
-        None => tokio::spawn(answering),
+        None => tokio::spawn(task),
         // The caller counts the same time, and waits no longer.
-        Some(patience) => tokio::spawn(timeout(patience, answering).map(drop)),
+        Some(patience) => tokio::spawn(timeout(patience, task).map(drop)),
     };
 }
 
@@ -114,7 +152,7 @@ pub(super) async fn reply(
     stall: Duration,
 ) -> Result<(), Broken> {
     match begin(response, respond)? {
-        Some((body, mut stream)) => send_body(body, &mut stream, stall).await,
+        Some((body, mut stream)) => send_body(body, &mut stream, stall, None).await,
         None => Ok(()),
     }
 }
@@ -132,11 +170,12 @@ fn begin(
     Ok((!whole).then_some((body, stream)))
 }
 
-/// Sends all of `body`, with its trailers.
+/// Sends all of `body`, with its trailers: one piece of it at a time is held.
 pub(super) async fn send_body(
     mut body: tonic::body::Body,
     stream: &mut SendStream<Bytes>,
     stall: Duration,
+    untaken: Option<&Untaken>,
 ) -> Result<(), Broken> {
     let failed = |error: h2::Error| Broken::To(error.reason());
     let mut patience = Patience::new(stall);
@@ -163,7 +202,7 @@ pub(super) async fn send_body(
                 None => return stream.send_data(Bytes::new(), true).map_err(failed),
             }
         };
-        send(stream, data, &mut patience).await?;
+        send(stream, data, &mut patience, untaken).await?;
     }
 }
 

@@ -6,6 +6,7 @@
 mod announced;
 mod authority;
 mod bounded;
+mod budget;
 mod connect;
 mod exchange;
 mod frames;
@@ -27,6 +28,7 @@ mod session;
 mod tests;
 mod translate;
 pub(crate) mod tunnel;
+mod untaken;
 mod upstream;
 mod web;
 

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::head::clean;
 use super::header_lists::HeaderLists;
+use super::untaken::Untaken;
 use super::{Look, Refusal};
 
 /// What is shorter is put together with what comes behind it while both have to wait.
@@ -233,20 +234,28 @@ impl Held {
     }
 }
 
-/// Sends `data` in as many pieces as the receiver's window makes of it.
+/// Sends `data` in as many pieces as the receiver's window makes of it. While it has to wait, it is `untaken`, whole:
+/// its pieces share its memory.
 pub(super) async fn send(
     to: &mut SendStream<Bytes>,
     mut data: Bytes,
     patience: &mut Patience,
+    untaken: Option<&Untaken>,
 ) -> Result<(), Broken> {
     let failed = |error: h2::Error| Broken::To(error.reason());
+    let whole = data.len();
     while !data.is_empty() {
         to.reserve_capacity(data.len());
         let piece = data.split_to(to.capacity().min(data.len()));
         if piece.is_empty() {
             // Boxed, as it is seldom: a call should be moved cheaply.
+            let waiting = untaken.map(|untaken| untaken.wait(whole)).transpose()?;
             let room = Box::pin(patience.wait(poll_fn(|context| to.poll_capacity(context))));
-            room.await?.ok_or(Broken::To(None))?.map_err(failed)?;
+            let room = room.await?;
+            if let Some(waiting) = waiting {
+                waiting.end();
+            }
+            room.ok_or(Broken::To(None))?.map_err(failed)?;
             continue;
         }
         patience.took(piece.len());

@@ -1,8 +1,7 @@
 //! One connection whose other side calls: a peer's (ingress), or the application's (egress).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -16,11 +15,13 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 
 use super::bounded::Counted;
+use super::budget::Budget;
 use super::exchange::{Outcome, exchange};
-use super::gathered::{Budget, Gathered};
+use super::gathered::Gathered;
 use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
 use super::refusal::is_grpc;
+use super::untaken::{Stalls, Untaken};
 use super::{ByteStream, Code, Look, Pool, Refusal, Web, local, translate};
 use crate::config::{Limits, size, size32};
 use crate::telemetry::Lines;
@@ -29,9 +30,6 @@ use crate::telemetry::metrics::Tally;
 /// A stream that the other side opens and resets costs us work; after so many waiting resets the
 /// connection is closed (CVE-2023-44487, rapid reset).
 const PENDING_RESETS: usize = 20;
-/// Calls of one connection whose other side does not take the answer; after so many it is closed. One is
-/// forgiven in the time that a call may stall.
-const MOST_STALLED: u32 = 16;
 /// What small frames of data may cost beyond their bytes while nobody has looked at them, in windows: h2
 /// counts each as 256 bytes. It is no more than a moment, as [`super::pump`] puts them together, and many
 /// come in one: with h2's own half of a window it ended honest connections.
@@ -39,6 +37,8 @@ const SMALL_FRAMES: usize = 4;
 /// Connections that are too old are cut off after this part of their age more: their calls had the time
 /// to end.
 const GRACE: u32 = 10;
+/// How long who was told to leave may go on calling: it may not have heard it yet.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// How every session is bounded.
 pub(crate) struct Settings {
@@ -99,7 +99,8 @@ impl Settings {
         &self.client
     }
 
-    /// What services of ours may hold of messages that a connection has begun.
+    /// What services of ours may hold of messages that a connection has begun, and as much of answers that it does
+    /// not take.
     fn budget(&self) -> usize {
         size(self.limits.message_bytes).saturating_add(size(self.limits.connection_window_bytes))
     }
@@ -196,6 +197,15 @@ pub(crate) struct Session<R> {
     pub(crate) route: R,
 }
 
+/// What time says to a session.
+enum Clock {
+    /// The other side is to leave.
+    Leave,
+    /// It has had the time to.
+    Left,
+    Ended(Ended),
+}
+
 /// Why a session is over before the other side ended it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
@@ -214,41 +224,6 @@ pub(crate) enum Ended {
     /// It was asked to end long ago.
     #[error("it is older than limits.connection_age_ms, and its calls do not end")]
     Old,
-}
-
-/// Answers of one connection that were not taken in time.
-struct Stalls {
-    patience: Duration,
-    count: u32,
-    forgiven: Instant,
-}
-
-impl Stalls {
-    fn new(patience: Duration) -> Self {
-        Self {
-            patience,
-            count: 0,
-            forgiven: Instant::now(),
-        }
-    }
-
-    fn note(&mut self, outcome: Outcome) {
-        if outcome != Outcome::Stalled {
-            return;
-        }
-        while self.count > 0 && self.forgiven.elapsed() >= self.patience {
-            self.count -= 1;
-            self.forgiven += self.patience;
-        }
-        if self.count == 0 {
-            self.forgiven = Instant::now();
-        }
-        self.count += 1;
-    }
-
-    fn are_too_many(&self) -> bool {
-        self.count >= MOST_STALLED
-    }
 }
 
 impl<R: Fn(&mut Parts) -> Target> Session<R> {
@@ -283,35 +258,54 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         };
         let silent = async {
             silence(ping, heard, settings.silence()).await;
-            Some(Ended::Silent)
+            Clock::Ended(Ended::Silent)
         };
         let cut = async {
             tokio::time::sleep(settings.oldest()).await;
-            Some(Ended::Old)
+            Clock::Ended(Ended::Old)
         };
         let old = async {
             tokio::select! {
                 () = tokio::time::sleep(settings.age) => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
-            None
+            Clock::Leave
         };
         // Each is asked only when it has something to say, and not with every call.
         let mut clocks = FuturesUnordered::from_iter([silent.boxed(), cut.boxed(), old.boxed()]);
         let mut calls = FuturesUnordered::new();
-        let budget = Budget::new(settings.budget());
-        let stalled = Arc::new(AtomicU32::new(0));
+        let budget = Arc::new(Budget::new(settings.budget()));
+        let untaken = Arc::new(Untaken::new(settings.budget()));
         let mut stalls = Stalls::new(settings.stall);
+        let mut leaving = false;
         loop {
             tokio::select! {
                 biased;
-                Some(outcome) = calls.next(), if !calls.is_empty() => stalls.note(outcome),
+                // First, as who always has the next call ready would let nothing behind it come.
+                Some(clock) = clocks.next() => match clock {
+                    Clock::Ended(ended) => return Err(ended),
+                    Clock::Leave => {
+                        connection.graceful_shutdown();
+                        clocks.push(tokio::time::sleep(LEAVE).map(|()| Clock::Left).boxed());
+                    }
+                    Clock::Left => leaving = true,
+                },
+                Some(outcome) = calls.next(), if !calls.is_empty() => {
+                    if outcome == Outcome::Stalled {
+                        stalls.note();
+                    }
+                }
                 accepted = connection.accept() => {
                     let (request, respond) = match accepted {
                         Some(accepted) => accepted?,
                         None => return Ok(()),
                     };
-                    match self.target(request) {
+                    let (request, target) = self.target(request);
+                    let target = match leaving {
+                        true => Target::Refuse(Refusal::unavailable("this connection is to end")),
+                        false => target,
+                    };
+                    match (request, target) {
                         (request, Target::Pool(pool, look)) => {
                             calls.push(Either::Left(self.pass_on(request, respond, pool, look)));
                         }
@@ -319,9 +313,9 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                             calls.push(Either::Right(self.translate(request, respond, web)));
                         }
                         (request, Target::Local(routes)) => {
-                            let request = request.map(|body| Gathered::new(body, budget.clone()));
-                            let (stall, stalled) = (settings.stall, stalled.clone());
-                            local::answer(request, respond, routes, stall, stalled);
+                            let longest = size(settings.limits.message_bytes);
+                            let request = request.map(|body| Gathered::new(body, longest, budget.clone()));
+                            local::answer(request, respond, routes, settings.stall, untaken.clone());
                         }
                         (request, Target::Refuse(refusal)) => {
                             self.refuse(&request, respond, &refusal);
@@ -329,14 +323,10 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                     }
                     // Asked when there is something to do anyway: to be woken for each would cost every
                     // call another round of the connection.
-                    for _ in 0..stalled.swap(0, Ordering::Relaxed) {
-                        stalls.note(Outcome::Stalled);
+                    for _ in 0..untaken.stalled() {
+                        stalls.note();
                     }
                 }
-                Some(clock) = clocks.next() => match clock {
-                    Some(ended) => return Err(ended),
-                    None => connection.graceful_shutdown(),
-                },
             }
             if stalls.are_too_many() {
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);

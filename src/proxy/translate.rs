@@ -16,7 +16,7 @@ use tonic::body::Body;
 
 use super::bounded::{Bounded, clean_all};
 use super::exchange::{Outcome, late, lost_in_words, with_authority};
-use super::local::{Received, reply, send_body};
+use super::local::{self, Received, reply, send_body};
 use super::opening::Room;
 use super::pump::Broken;
 use super::refusal::is_grpc;
@@ -26,12 +26,14 @@ use super::{Code, Pool, Refusal, Web};
 /// Passes `request` on to an application that speaks HTTP/1.1, and the answer back.
 pub(super) async fn to_web(
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     web: &Web,
     settings: &Arc<Settings>,
 ) -> Outcome {
     let grpc = is_grpc(request.headers());
     let request = request.map(|body| Body::new(Bounded::new(Received(body), settings)));
+    let mut answering = local::Answering::new(respond);
+    let respond = &mut answering.respond;
     let answer = tokio::select! {
         answer = web.ask(request) => answer,
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return Outcome::Cancelled,
@@ -39,11 +41,16 @@ pub(super) async fn to_web(
     let answer = match answer.and_then(|answer| checked(answer, settings)) {
         Ok(answer) => answer.map(|body| Body::new(Bounded::new(body, settings))),
         Err(refusal) => {
-            refusal.answer(&mut respond, grpc);
+            refusal.answer(respond, grpc);
+            answering.end();
             return of_refusal(&refusal);
         }
     };
-    match reply(answer, &mut respond, settings.stall()).await {
+    let sent = reply(answer, respond, settings.stall()).await;
+    if sent.is_ok() {
+        answering.end();
+    }
+    match sent {
         Ok(()) => Outcome::Answered,
         Err(Broken::Stalled) => Outcome::Stalled,
         Err(Broken::Body) => Outcome::Broken,
@@ -116,7 +123,7 @@ async fn send_request_body(
     mut up: SendStream<Bytes>,
     stall: std::time::Duration,
 ) -> Result<(), Refusal> {
-    match send_body(body, &mut up, stall).await {
+    match send_body(body, &mut up, stall, None).await {
         Err(Broken::Stalled) => {
             up.send_reset(h2::Reason::CANCEL);
             Err(late("the other side does not take what was sent in time"))

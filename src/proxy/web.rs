@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http_body::Body as _;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -20,10 +21,13 @@ use tonic::body::Body;
 use super::exchange::late;
 use super::http1::host;
 use super::moving::Moving;
-use super::{ByteStream, Code, Refusal, Upstream};
+use super::{ByteStream, Code, Refusal, Settings, Upstream};
+use crate::config::size;
 
 /// How long a connection to the application is kept for the next request: while it is, no other peer has it.
 const KEPT: Duration = Duration::from_secs(1);
+/// What hyper reads of an answer ahead of its caller; three times as much may be held of each. A head must fit, too.
+const AHEAD: usize = 64 << 10;
 /// Why a request had none.
 const FULL: &str =
     "all connections to the application are busy (limits.connections, limits.peer_connections)";
@@ -33,15 +37,11 @@ pub(crate) struct Web(Client<tower::util::BoxCloneSyncService<Uri, Held, io::Err
 
 impl Web {
     /// No connection is made yet. HTTP/1.1 needs one for each request under way: there are never more
-    /// than `most`, nor than `all` has room for; a request waits until one is free,
-    /// as long as for the application itself. One whose application takes nothing for `stall` ends.
-    pub(crate) fn new(
-        upstream: Upstream,
-        stall: Duration,
-        most: usize,
-        all: Arc<Semaphore>,
-    ) -> Self {
-        let own = Arc::new(Semaphore::new(most));
+    /// than a peer may have, nor than `all` has room for; a request waits until one is free,
+    /// as long as for the application itself. One whose application takes nothing for too long ends.
+    pub(crate) fn new(upstream: Upstream, settings: &Settings, all: Arc<Semaphore>) -> Self {
+        let (limits, stall) = (settings.limits(), settings.stall());
+        let own = Arc::new(Semaphore::new(size(limits.peer_connections)));
         let dial = tower::service_fn(move |_: Uri| {
             let (upstream, own, all) = (upstream.clone(), Arc::clone(&own), Arc::clone(&all));
             async move {
@@ -60,7 +60,10 @@ impl Web {
         });
         let dial = tower::util::BoxCloneSyncService::new(dial);
         let mut client = Client::builder(TokioExecutor::new());
-        client.pool_timer(TokioTimer::new()).pool_idle_timeout(KEPT);
+        client
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEPT)
+            .http1_max_buf_size(AHEAD.max(size(limits.header_list_bytes)));
         Self(client.build(dial))
     }
 
@@ -75,12 +78,33 @@ impl Web {
         if request.headers().get_all(HOST).iter().count() > 1 {
             return Err(Refusal::hosts());
         }
+        one_cookie(request.headers_mut());
+        request.headers_mut().remove(TE);
+        // hyper sends no body of a GET or a HEAD unless its headers say that there is one.
+        if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         *request.uri_mut() = local(request.uri());
         *request.version_mut() = Version::HTTP_11;
         let answer = self.0.request(request).await;
         answer
             .map(|answer| answer.map(Body::new))
             .map_err(|error| no_answer(&error))
+    }
+}
+
+/// HTTP/2 may cut a `Cookie` into several lines; HTTP/1.1 has one (RFC 9113 §8.2.3).
+fn one_cookie(headers: &mut HeaderMap) {
+    let cut: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if cut.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&cut.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
     }
 }
 

@@ -12,7 +12,8 @@ use tower::Service;
 
 use super::*;
 
-/// Answers by the call's name: never, or with more than anybody takes.
+/// Answers by the call's name: never, with [`LARGE`] bytes, or with more than anybody takes. When the name says so,
+/// what the caller sends is still held elsewhere after the call.
 #[derive(Clone)]
 struct Ours {
     begun: mpsc::UnboundedSender<Given>,
@@ -39,13 +40,23 @@ impl Service<Request<Body>> for Ours {
         self.begun.send(given).unwrap();
         Box::pin(async move {
             let _held: tokio::sync::oneshot::Sender<()> = held;
-            match request.uri().path() {
-                "/test/Endless" => Ok(Response::new(Body::new(Endless))),
+            let (head, body) = request.into_parts();
+            if head.uri.path().ends_with("Moved") {
+                tokio::spawn(async move {
+                    let _body = body;
+                    std::future::pending::<()>().await;
+                });
+            }
+            match head.uri.path() {
+                "/test/Large" => Ok(Response::new(Body::new("x".repeat(LARGE)))),
+                "/test/Endless" | "/test/EndlessMoved" => Ok(Response::new(Body::new(Endless))),
                 _ => std::future::pending().await,
             }
         })
     }
 }
+
+const LARGE: usize = 20_000;
 
 struct Endless;
 
@@ -65,7 +76,7 @@ struct Served {
     caller: DuplexStream,
     begun: mpsc::UnboundedReceiver<Given>,
     ended: tokio::task::JoinHandle<Result<(), Ended>>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 fn served(limits: &Limits) -> Served {
@@ -82,7 +93,7 @@ fn served(limits: &Limits) -> Served {
         caller,
         begun,
         ended: tokio::spawn(session.serve(Box::new(near), stopping)),
-        _stop: stop,
+        stop,
     }
 }
 
@@ -142,4 +153,127 @@ async fn who_takes_no_answer_of_ours_too_often_is_left() {
     assert!(cut.is_err());
     let ended = served.ended.await.unwrap();
     assert!(matches!(ended, Err(Ended::Stalled)), "{ended:?}");
+}
+
+/// So little that three large answers may wait.
+fn narrow() -> Limits {
+    Limits {
+        message_bytes: 1024,
+        connection_window_bytes: 65_535,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn answers_of_ours_that_wait_are_bounded_and_those_beyond_say_why_they_end() {
+    let served = served(&narrow());
+    let mut send = caller(served.caller, 1000).await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let (answer, _) = send.send_request(call_of("Large", None), true).unwrap();
+        waiting.push(answer.await.unwrap().into_body());
+    }
+    let (answer, _) = send.send_request(call_of("Large", None), true).unwrap();
+    let mut beyond = answer.await.unwrap().into_body();
+    // What fits its window was sent.
+    assert_eq!(beyond.data().await.unwrap().unwrap().len(), 1000);
+    assert!(beyond.data().await.is_none());
+    let trailers = beyond.trailers().await.unwrap().unwrap();
+    let why = "too much of this connection's answers is not taken";
+    assert_eq!(status(&trailers), ("8", why));
+    // What waits arrives whole once it is taken, and makes room.
+    for mut body in waiting {
+        let mut taken = 0;
+        while let Some(data) = body.data().await {
+            let length = data.unwrap().len();
+            taken += length;
+            body.flow_control().release_capacity(length).unwrap();
+        }
+        assert_eq!(taken, LARGE);
+    }
+    let (answer, _) = send.send_request(call_of("Large", None), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap().len(), 1000);
+    let more = tokio::time::timeout(Duration::from_millis(50), body.data());
+    assert!(more.await.is_err(), "it waits");
+}
+
+#[tokio::test]
+async fn a_deadline_before_the_stall_does_not_hide_that_an_answer_of_ours_is_not_taken() {
+    let served = served(&Limits::default());
+    let mut send = caller(served.caller, 1).await;
+    let mut running = Vec::new();
+    for call in 0..1000 {
+        let Ok(ready) = send.ready().await else {
+            break;
+        };
+        send = ready;
+        let Ok(sent) = send.send_request(call_of("Endless", Some("5m")), true) else {
+            break;
+        };
+        running.push(sent);
+        assert!(call < 500, "the connection goes on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let ended = served.ended.await.unwrap();
+    assert!(matches!(ended, Err(Ended::Stalled)), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_call_ends_for_its_caller_though_its_service_still_holds_the_request() {
+    let limits = Limits {
+        stall_ms: 50,
+        ..Limits::default()
+    };
+    let served = served(&limits);
+    let mut send = caller(served.caller, 1).await;
+    let long = Duration::from_secs(10);
+    let (answer, _sending) = send
+        .send_request(call_of("Moved", Some("20m")), false)
+        .unwrap();
+    let error = tokio::time::timeout(long, answer).await.unwrap();
+    assert_eq!(error.unwrap_err().reason(), Some(h2::Reason::CANCEL));
+    let (answer, _sending) = send
+        .send_request(call_of("EndlessMoved", None), false)
+        .unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    body.data().await.unwrap().unwrap();
+    let error = tokio::time::timeout(long, body.data()).await.unwrap();
+    let error = error.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+}
+
+#[tokio::test]
+async fn who_is_told_to_leave_and_goes_on_calling_is_refused() {
+    let mut served = served(&Limits::default());
+    // :method POST, :scheme http, :path, content-type (RFC 7541 appendix A).
+    let path = b"\x04\x0b/test/Never";
+    let kind = b"\x0f\x10\x10application/grpc";
+    let block = [b"\x83\x86", &path[..], kind].concat();
+    let call = |stream: u32| {
+        let mut call = frame(HEADERS, stream, &block);
+        // END_STREAM and END_HEADERS.
+        call[4] = 5;
+        call
+    };
+    let begin = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, b""),
+    ];
+    served.caller.write_all(&begin.concat()).await.unwrap();
+    served.stop.send(true).unwrap();
+    // It answers no PING, so nothing of HTTP/2 ends it.
+    let mut refused = false;
+    let began = std::time::Instant::now();
+    for id in (1..).step_by(2) {
+        served.caller.write_all(&call(id)).await.unwrap();
+        let given = tokio::time::timeout(Duration::from_secs(1), served.begun.recv()).await;
+        refused = given.is_err();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if refused || began.elapsed() > Duration::from_secs(30) {
+            break;
+        }
+    }
+    assert!(refused);
+    assert!(began.elapsed() > Duration::from_secs(4), "it had time");
 }

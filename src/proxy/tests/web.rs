@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,16 +22,22 @@ struct Translated {
 }
 
 async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
-    let settings = Arc::new(Settings::new(limits));
     let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = Place::Tcp(application.local_addr().unwrap());
+    let (caller, settings, stop) = before(place, limits);
+    let translated = Translated {
+        settings,
+        application,
+        _stop: stop,
+    };
+    (caller, translated)
+}
+
+/// A session before the application at `place`.
+fn before(place: Place, limits: &Limits) -> (DuplexStream, Arc<Settings>, watch::Sender<bool>) {
+    let settings = Arc::new(Settings::new(limits));
     let upstream = Upstream::new(place, 0, Duration::from_secs(10));
-    let web = Arc::new(Web::new(
-        upstream,
-        settings.stall(),
-        1,
-        Arc::new(Semaphore::new(1)),
-    ));
+    let web = Arc::new(Web::new(upstream, &settings, Arc::new(Semaphore::new(1))));
     let (caller, near) = duplex(PIPE);
     let (stop, stopping) = watch::channel(false);
     let session = Session {
@@ -39,12 +46,7 @@ async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
         route: move |_: &mut Parts| Target::Web(Arc::clone(&web)),
     };
     tokio::spawn(session.serve(Box::new(near), stopping));
-    let translated = Translated {
-        settings,
-        application,
-        _stop: stop,
-    };
-    (caller, translated)
+    (caller, settings, stop)
 }
 
 impl Translated {
@@ -147,6 +149,103 @@ async fn an_application_that_does_not_read_is_given_up_and_one_that_thinks_is_no
     application.write_all(said).await.unwrap();
     assert_eq!(answer.await.unwrap().status(), 200);
     counted(&slow.settings, "answered").await;
+}
+
+#[tokio::test]
+async fn a_call_whose_answer_is_not_taken_ends_though_its_request_is_not_at_its_end() {
+    let limits = Limits {
+        stall_ms: 50,
+        ..Limits::default()
+    };
+    let (stream, translated) = translated(&limits).await;
+    let mut send = caller(stream, 1).await;
+    let (answer, _sending) = send.send_request(call(), false).unwrap();
+    let mut application = translated.asked().await;
+    let said = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nlonger than one byte";
+    application.write_all(said).await.unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    body.data().await.unwrap().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), body.data()).await;
+    let error = ended.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+    counted(&translated.settings, "stalled").await;
+}
+
+#[tokio::test]
+async fn a_request_is_said_in_the_words_of_http1() {
+    let whole = |request: http::request::Builder| request.body(()).unwrap();
+    let request = |method: &str| Request::builder().method(method).uri("http://a/");
+    let crumbs = request("GET").header("cookie", "a=1");
+    let crumbs = crumbs.header("cookie", "b=2").header("te", "trailers");
+    let sized = request("GET").header("content-length", "4");
+    for (request, body, said) in [
+        (
+            whole(crumbs),
+            "",
+            "GET / HTTP/1.1\r\ncookie: a=1; b=2\r\nhost: a\r\n\r\n",
+        ),
+        (
+            whole(request("GET")),
+            "four",
+            "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n\r\n",
+        ),
+        (
+            whole(request("HEAD")),
+            "four",
+            "HEAD / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n\r\n",
+        ),
+        (
+            whole(sized),
+            "four",
+            "GET / HTTP/1.1\r\ncontent-length: 4\r\nhost: a\r\n\r\nfour",
+        ),
+        (
+            whole(request("DELETE")),
+            "",
+            "DELETE / HTTP/1.1\r\nhost: a\r\n\r\n",
+        ),
+    ] {
+        let (stream, translated) = translated(&Limits::default()).await;
+        let mut send = caller(stream, 65_535).await;
+        let (_answer, mut sending) = send.send_request(request, body.is_empty()).unwrap();
+        if !body.is_empty() {
+            sending.send_data(body.into(), true).unwrap();
+        }
+        let (mut application, _) = translated.application.accept().await.unwrap();
+        let mut heard = vec![0; said.len()];
+        application.read_exact(&mut heard).await.unwrap();
+        assert_eq!(String::from_utf8(heard).unwrap(), said);
+    }
+}
+
+#[tokio::test]
+async fn little_is_read_of_an_answer_ahead_of_who_takes_nothing() {
+    let folder = std::env::temp_dir().join(format!("fastness-web-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("socket");
+    // Its socket's own buffer has a known size, unlike one of TCP.
+    let application = tokio::net::UnixListener::bind(&path).unwrap();
+    let (stream, _settings, _stop) = before(Place::Unix(path), &Limits::default());
+    // It takes enough for hyper to read with large buffers.
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(4 << 20);
+    builder.initial_connection_window_size(4 << 20);
+    let (mut send, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let (_answer, _): (_, h2::SendStream<bytes::Bytes>) = send.send_request(call(), true).unwrap();
+    let (mut stream, _) = application.accept().await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    stream.read_u8().await.unwrap();
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let data = vec![0; 1 << 20];
+    let mut written = 0;
+    let quiet = Duration::from_millis(500);
+    while let Ok(more) = tokio::time::timeout(quiet, stream.write(&data)).await {
+        written += more.unwrap();
+    }
+    let ahead = written - (4 << 20);
+    assert!(ahead < 450 << 10, "{ahead}");
 }
 
 /// A connection of HTTP/1.1 whose requests are all refused, and how it ends.
