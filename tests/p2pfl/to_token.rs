@@ -314,6 +314,45 @@ fn what_was_changed_since_the_step_before_is_not_overwritten() {
     assert!(key.exists());
 }
 
+#[test]
+fn use_ssl_is_switched_off_however_it_is_written_or_nothing_is_switched() {
+    let deployment = Deployment::joined();
+    let settings = deployment.settings("a");
+    // The first is P2PFL's own settings.py.
+    for on in [
+        "    USE_SSL: bool = True",
+        "Settings.set_from_dict({\"ssl\": {\"USE_SSL\": \"true\"}})",
+        "USE_SSL   : Y",
+        "use_ssl: 'on' # use_ssl: true",
+        "ssl: {use_ssl: yes, ca_crt: /x}",
+        "use_ssl: \"false\"",
+    ] {
+        fs::write(&settings, format!("{on}\n")).unwrap();
+        deployment.done("a", "switch", &[]);
+        let off = fs::read_to_string(&settings).unwrap().to_lowercase();
+        let value = off.split_once("use_ssl").unwrap().1;
+        let value = value.trim_start_matches([':', ' ', '=', '"']);
+        let value = value.trim_start_matches("bool = ");
+        assert!(value.starts_with("false"), "{off}");
+        assert!(!value.starts_with("false\""), "{off}");
+        deployment.done("a", "back", &[]);
+    }
+    for unclear in [
+        "USE_SSL = not False",
+        "USE_SSL = False or True",
+        "setattr(Settings.ssl, \"USE_SSL\", True)",
+        "use_ssl:",
+    ] {
+        fs::write(&settings, format!("# TLS\n{unclear}\n")).unwrap();
+        let before = deployment.files();
+        deployment.refused("switch", &format!("2:{unclear}"));
+        assert_eq!(deployment.files(), before);
+    }
+    fs::write(&settings, "ADDRESS = \"\" # use_ssl\n").unwrap();
+    let told = deployment.done("a", "switch", &[]);
+    assert!(told.contains("P2PFL's default is True"), "{told}");
+}
+
 /// Copies half, then fails as on a full disk.
 const CP_ON_A_FULL_DISK: &str = "#!/bin/sh
 for to; do from=$before; before=$to; done
