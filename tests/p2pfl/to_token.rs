@@ -353,6 +353,16 @@ fn use_ssl_is_switched_off_however_it_is_written_or_nothing_is_switched() {
     assert!(told.contains("P2PFL's default is True"), "{told}");
 }
 
+#[test]
+fn a_folder_may_have_a_space_in_its_name() {
+    let deployment = Deployment::new();
+    let folder = deployment.mesh.path("moved to tokens");
+    let mut command = deployment.command("a", "prepare");
+    let output = command.arg("--dir").arg(&folder).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(folder.join("server.csr").exists());
+}
+
 /// Copies half, then fails as on a full disk.
 const CP_ON_A_FULL_DISK: &str = "#!/bin/sh
 for to; do from=$before; before=$to; done
