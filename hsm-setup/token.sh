@@ -28,7 +28,7 @@ finish_token() {
     printf '%s\n' "$module" >"$folder/module"
     printf '%s\n' "$@" >"$folder/environment"
     fastness=$(find_fastness)
-    if env "$@" "$fastness" token list --module "$module" --format json | grep -q "\"label\":\"$label\""; then
+    if env "$@" "$fastness" token list --module "$module" --format json | grep "\"label\":\"$label\"" >/dev/null; then
         say "token '$label' is there already: $folder"
         return 0
     fi

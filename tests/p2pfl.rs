@@ -4,6 +4,7 @@
 mod doctor;
 mod fleet;
 mod mixed;
+mod own_network;
 mod to_token;
 
 use std::time::{Duration, Instant};

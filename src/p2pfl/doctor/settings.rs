@@ -32,8 +32,18 @@ pub(super) struct Settings {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    /// In quotes.
+    Text(String),
+    /// As in YAML: `true`, a path.
+    Word(String),
+    /// What Python makes of it: `True`, a variable, a call.
+    Computed(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
-    value: String,
+    value: Value,
     file: PathBuf,
     line: usize,
 }
@@ -65,9 +75,13 @@ impl Settings {
 
     fn take(&mut self, text: &str, file: &Path) {
         for (index, line) in text.lines().enumerate() {
-            if let Some((name, value)) = setting(line) {
+            for (name, value) in settings(line) {
+                if is_default(name, &value) {
+                    self.values.remove(name);
+                    continue;
+                }
                 let said = Said {
-                    value: value.to_owned(),
+                    value,
                     file: file.to_owned(),
                     line: index + 1,
                 };
@@ -78,8 +92,9 @@ impl Settings {
 
     /// The file that P2PFL takes for a setting; `None` when that cannot be told.
     fn file(&self, name: &str) -> Option<PathBuf> {
-        match self.values.get(name) {
-            Some(said) => Some(PathBuf::from(&said.value)),
+        match self.values.get(name).map(|said| &said.value) {
+            Some(Value::Text(path) | Value::Word(path)) => Some(PathBuf::from(path)),
+            Some(Value::Computed(_)) => None,
             None => {
                 let (_, default) = FILES.iter().find(|(setting, _)| *setting == name)?;
                 Some(self.defaults.as_ref()?.join(default))
@@ -102,16 +117,25 @@ impl Settings {
             .iter()
             .map(|(name, _)| (*name, self.file(name)))
             .collect();
-        match self.values.get(USE_SSL).map(|said| said.value.as_str()) {
-            Some("False" | "false" | "no" | "off" | "0") => {
-                findings.good("use_ssl: false: plaintext as it should be beside Fastness, if nobody else reaches it");
-            }
+        let fault = |problem, mend| self.placed(USE_SSL, Fault::new("ssl.use_ssl", problem, mend));
+        match self.values.get(USE_SSL).map(|said| &said.value) {
             // P2PFL's default.
-            None | Some("True" | "true" | "yes" | "on" | "1") => self.plaintext(&files, findings),
-            Some(other) => {
-                let problem = format!("{other:?} is neither true nor false");
-                let fault = Fault::new("ssl.use_ssl", problem, "write true or false");
-                findings.faults.push(self.placed(USE_SSL, fault));
+            None => self.plaintext(&files, findings),
+            Some(Value::Word(word) | Value::Computed(word)) => match truth(word) {
+                Some(true) => self.plaintext(&files, findings),
+                Some(false) => findings.good("use_ssl: false: plaintext as it should be beside Fastness, if nobody else reaches it"),
+                None => {
+                    let problem = format!("{word:?} is neither true nor false");
+                    findings.faults.push(fault(problem, "write true or false"));
+                }
+            },
+            Some(Value::Text(text)) => {
+                if truth(text) != Some(true) {
+                    let problem = format!("{text:?} is text, and P2PFL takes any text for true");
+                    let mend = "write true or false, without quotes";
+                    findings.faults.push(fault(problem, mend));
+                }
+                self.plaintext(&files, findings);
             }
         }
         self.examine_keys(findings);
@@ -147,11 +171,7 @@ impl Settings {
             match path {
                 Some(path) if !path.is_file() => missing.push((*name, path)),
                 Some(_) => {}
-                None => findings.faults.push(Fault::new(
-                    format!("ssl.{name}"),
-                    "no setting names it, and where P2PFL is installed was not said",
-                    "name the folder of the package: --package …/site-packages/p2pfl",
-                )),
+                None => findings.faults.push(self.untold(name)),
             }
         }
         let mend = "bring the file; or, beside Fastness, set use_ssl to false and let it listen on a loopback address or in a network namespace of its own (hsm-setup/own-network)";
@@ -168,6 +188,21 @@ impl Settings {
         if missing.is_empty() {
             findings.good("use_ssl: on, and every file is there");
         }
+    }
+
+    /// Why it cannot be told which file P2PFL takes for a setting.
+    fn untold(&self, name: &str) -> Fault {
+        let (problem, mend) = match self.values.get(name).map(|said| &said.value) {
+            Some(Value::Computed(value)) => (
+                format!("only Python can tell which file {value} is"),
+                "write its path, in quotes",
+            ),
+            _ => (
+                "no setting names it, and where P2PFL is installed was not said".to_owned(),
+                "name the folder of the package: --package …/site-packages/p2pfl",
+            ),
+        };
+        self.placed(name, Fault::new(format!("ssl.{name}"), problem, mend))
     }
 
     /// Says what is wrong with a key in a file.
@@ -203,18 +238,83 @@ impl Settings {
     }
 }
 
-/// The setting that a line is about, and its value: `use_ssl: false` as in YAML, `Settings.ssl.USE_SSL =
-/// False` as in Python.
-fn setting(line: &str) -> Option<(&'static str, &str)> {
-    let line = line.split(" #").next().unwrap_or_default().trim();
-    let (name, value) = line.split_once([':', '='])?;
-    let name = name.trim().trim_matches(['"', '\'']);
-    let name = name.rsplit('.').next()?.to_ascii_lowercase();
+/// Whether P2PFL's own settings.py says it: a file in the folder `certificates` of the package.
+fn is_default(name: &str, value: &Value) -> bool {
+    let said = |file| format!("os.path.join(BASE_DIR, \"certificates\", \"{file}\")");
+    FILES
+        .iter()
+        .any(|(setting, file)| *setting == name && *value == Value::Computed(said(file)))
+}
+
+/// What a word is to YAML and Python. To YAML as P2PFL reads it, `y` and `n` are text, which is true.
+fn truth(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" | "y" | "n" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// The settings that a line is about, and their values: `use_ssl: false` as in YAML; `"USE_SSL": False`,
+/// `Settings.ssl.USE_SSL = False` and `USE_SSL: bool = False` as in Python. hsm-setup/p2pfl/to-token reads
+/// them so too.
+fn settings(line: &str) -> impl Iterator<Item = (&'static str, Value)> {
+    let comment = line.starts_with('#');
+    let line = line.split(" #").next().filter(|_| !comment);
     let known = FILES.iter().map(|(name, _)| *name).chain([USE_SSL]);
-    let known = known.into_iter().find(|known| *known == name)?;
-    let value = value.trim().trim_end_matches(',');
-    let value = value.trim_matches(['"', '\'']);
-    (!value.is_empty()).then_some((known, value))
+    known.filter_map(move |name| Some((name, value(after(line?, name)?)?)))
+}
+
+fn is_part_of_a_name(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_'
+}
+
+/// What follows a name.
+fn after<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let at = line.to_ascii_lowercase().find(name)?;
+    let (before, rest) = (&line[..at], &line[at + name.len()..]);
+    let whole = !before.ends_with(is_part_of_a_name) && !rest.starts_with(is_part_of_a_name);
+    whole.then_some(rest)
+}
+
+/// The value that is given to a name, by what follows the name.
+fn value(rest: &str) -> Option<Value> {
+    const ENDS: [char; 5] = [',', ';', ')', ']', '}'];
+    let rest = rest.strip_prefix(['"', '\'']).unwrap_or(rest).trim_start();
+    let (rest, python) = match rest.strip_prefix(':').map(str::trim) {
+        Some(rest) => {
+            let annotated = rest.trim_start_matches(is_part_of_a_name).trim_start();
+            match annotated.strip_prefix('=') {
+                Some(value) => (value, true),
+                None => (rest, false),
+            }
+        }
+        None => (rest.strip_prefix('=')?, true),
+    };
+    let rest = rest.trim();
+    if rest.starts_with('=') {
+        return None;
+    }
+    if let Some(quote) = rest
+        .chars()
+        .next()
+        .filter(|first| ['"', '\''].contains(first))
+    {
+        let (text, more) = rest[1..].split_once(quote)?;
+        let more = more.trim_start();
+        let ended = more.is_empty() || more.starts_with(ENDS);
+        return match (ended, text) {
+            (true, "") => None,
+            (true, text) => Some(Value::Text(text.to_owned())),
+            (false, _) => Some(Value::Computed(rest.to_owned())),
+        };
+    }
+    if rest.contains('(') {
+        return Some(Value::Computed(rest.to_owned()));
+    }
+    let word = rest.split(ENDS).next()?.trim_end();
+    let made = if python { Value::Computed } else { Value::Word };
+    (!word.is_empty()).then(|| made(word.to_owned()))
 }
 
 #[cfg(test)]
@@ -223,26 +323,86 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_p2pfl_writes_them() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let word = |word: &str| Value::Word(word.to_owned());
+        let computed = |value: &str| Value::Computed(value.to_owned());
+        let key = "os.path.join(BASE_DIR, \"certificates\", \"server.key\")";
         for (line, found) in [
-            ("    use_ssl: false", Some((USE_SSL, "false"))),
-            ("USE_SSL: True  # as always", Some((USE_SSL, "True"))),
-            ("Settings.ssl.USE_SSL = False", Some((USE_SSL, "False"))),
+            ("    use_ssl: false", vec![(USE_SSL, word("false"))]),
+            ("USE_SSL: True  # as always", vec![(USE_SSL, word("True"))]),
+            ("USE_SSL   : Y", vec![(USE_SSL, word("Y"))]),
+            (
+                "Settings.ssl.USE_SSL = False",
+                vec![(USE_SSL, computed("False"))],
+            ),
+            (
+                "    USE_SSL: bool = True",
+                vec![(USE_SSL, computed("True"))],
+            ),
+            (
+                "Settings.set_from_dict({\"ssl\": {\"USE_SSL\": \"true\"}})",
+                vec![(USE_SSL, text("true"))],
+            ),
+            (
+                "ssl: {server_key: /etc/a.key, use_ssl: off}",
+                vec![("server_key", word("/etc/a.key")), (USE_SSL, word("off"))],
+            ),
             (
                 "    server_key: '/etc/p2pfl/server.key'",
-                Some(("server_key", "/etc/p2pfl/server.key")),
+                vec![("server_key", text("/etc/p2pfl/server.key"))],
             ),
             (
                 "  \"CA_CRT\": \"/etc/p2pfl/ca.crt\",",
-                Some(("ca_crt", "/etc/p2pfl/ca.crt")),
+                vec![("ca_crt", text("/etc/p2pfl/ca.crt"))],
             ),
-            ("# use_ssl: false", None),
-            ("ssl:", None),
-            ("use_ssl:", None),
-            ("nodes: 2", None),
-            ("", None),
+            (
+                &format!("    SERVER_KEY: str = {key}"),
+                vec![("server_key", computed(key))],
+            ),
+            (
+                "SERVER_KEY = FOLDER",
+                vec![("server_key", computed("FOLDER"))],
+            ),
+            (
+                "CA_CRT = \"/etc\" + NAME",
+                vec![("ca_crt", computed("\"/etc\" + NAME"))],
+            ),
+            ("# use_ssl: false", vec![]),
+            ("if Settings.ssl.USE_SSL == True", vec![]),
+            ("may_use_ssl: true", vec![]),
+            ("ssl:", vec![]),
+            ("use_ssl:", vec![]),
+            ("nodes: 2", vec![]),
+            ("", vec![]),
         ] {
-            assert_eq!(setting(line), found, "{line}");
+            assert_eq!(settings(line).collect::<Vec<_>>(), found, "{line}");
         }
+    }
+
+    #[test]
+    fn p2pfls_own_settings_are_its_defaults() {
+        let mut text = String::from("    USE_SSL: bool = True\n");
+        for (name, file) in FILES {
+            let name = name.to_uppercase();
+            text += &format!(
+                "    {name}: str = os.path.join(BASE_DIR, \"certificates\", \"{file}\")\n"
+            );
+        }
+        let present = ["ca.crt", "server.crt", "client.crt", "client.key"];
+        assert_eq!(faults(&text, &present), faults("", &present));
+    }
+
+    #[test]
+    fn what_only_python_can_tell_is_no_path_and_text_is_true() {
+        let found = faults("SERVER_KEY = os.path.join(HOME, \"server.key\")", &ALL);
+        let untold = "only Python can tell which file os.path.join(HOME, \"server.key\") is";
+        assert!(found.concat().contains(untold), "{found:?}");
+        assert!(!found.concat().contains("is not there"), "{found:?}");
+        let found = faults("use_ssl: \"false\"", &ALL);
+        assert!(
+            found[0].contains("P2PFL takes any text for true"),
+            "{found:?}"
+        );
     }
 
     /// Findings about settings `text` with the files of `present` in the package.
