@@ -36,7 +36,8 @@ async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
 /// A session before the application at `place`.
 fn before(place: Place, limits: &Limits) -> (DuplexStream, Arc<Settings>, watch::Sender<bool>) {
     let settings = Arc::new(Settings::new(limits));
-    let upstream = Upstream::new(place, 0, Duration::from_secs(10));
+    let user = rustix::process::geteuid().as_raw();
+    let upstream = Upstream::new(place, user, Duration::from_secs(10));
     let web = Arc::new(Web::new(upstream, &settings, Arc::new(Semaphore::new(1))));
     let (caller, near) = duplex(PIPE);
     let (stop, stopping) = watch::channel(false);
