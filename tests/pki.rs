@@ -534,6 +534,7 @@ fn no_file_is_overwritten_unless_a_list_is_renewed() {
 
 #[test]
 fn a_certificate_that_cannot_be_written_is_recorded_and_named() {
+    crate::support::as_root("who may not write in a folder is refused before");
     let bench = Bench::new(&["p256"]);
     bench.authority("ca", "p256");
     bench.request("a", "p256");
