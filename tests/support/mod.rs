@@ -162,13 +162,13 @@ pub struct Mesh {
 }
 
 /// A folder for the whole of this run. Statics are never dropped: what earlier runs left is removed by
-/// the next one.
+/// the next one. Not in cargo's: as root we use no folder that the user who built us can change.
 fn run_folder(kind: &str) -> PathBuf {
-    let shelf = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    for entry in fs::read_dir(shelf).expect("cargo makes it").flatten() {
+    let (shelf, kind) = (std::env::temp_dir(), format!("fastness-{kind}"));
+    for entry in fs::read_dir(&shelf).expect("there is one").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(pid) = name
-            .strip_prefix(kind)
+            .strip_prefix(&kind)
             .and_then(|rest| rest.strip_prefix('-'))
             && !Path::new("/proc").join(pid).exists()
         {
