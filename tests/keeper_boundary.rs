@@ -87,6 +87,7 @@ impl Keeper {
             "token": "pkcs11:token=a",
             "pin": "stream",
             "attended": true,
+            "opened": false,
             "sessions": 1,
             "probe_ms": 10_000,
             "keys": keys,

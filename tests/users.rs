@@ -3,6 +3,7 @@
 //!
 //! The users are of every Debian system: `daemon` for keepers, `bin` for nodes, `sys` for a supervisor.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -244,13 +245,19 @@ fn a_supervisor_that_is_not_root_needs_three_rights() {
     }
 }
 
-/// A program that runs `fastness` as a user with only these rights.
+/// A program that runs `fastness` as a user with only these rights, from a folder that the user may not enter.
 fn as_supervisor(mesh: &Mesh, rights: &str) -> PathBuf {
     let path = mesh.path("as-supervisor");
+    let closed = mesh.path("closed");
+    std::fs::create_dir_all(&closed).expect("a folder");
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).expect("its mode");
+    let fastness = closed.join("fastness");
+    std::fs::copy(FASTNESS, &fastness).expect("a copy");
     let script = format!(
         "#!/bin/sh\nexec setpriv --reuid {SUPERVISOR} --regid {SUPERVISOR} --groups 4 \
          --inh-caps=-all,{rights} --ambient-caps=-all,{rights} --bounding-set=-all,{rights} \
-         --pdeathsig KILL -- {FASTNESS} \"$@\"\n"
+         --pdeathsig KILL -- {} \"$@\"\n",
+        fastness.display()
     );
     mesh.write("as-supervisor", &script);
     run(Command::new("chmod").arg("0755").arg(&path));

@@ -2,7 +2,9 @@
 //! somebody left in an environment or in a descriptor.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use super::Failure;
@@ -37,13 +39,18 @@ pub(super) fn take() -> Result<Inherited, Failure> {
         let name = arguments
             .next()
             .unwrap_or_else(|| OsString::from("fastness"));
-        return Err(Command::new(std::env::current_exe()?)
-            .arg0(name)
-            .args(arguments)
-            .env_clear()
-            .envs(known)
-            .exec()
-            .into());
+        let arguments: Vec<_> = arguments.collect();
+        let again = |program: &Path| {
+            let mut again = Command::new(program);
+            again.arg0(&name).args(&arguments).env_clear();
+            again.envs(known.iter().cloned()).exec()
+        };
+        // By its path it keeps its name among processes; this user may not be let into a folder on the way.
+        let mut error = again(&std::env::current_exe()?);
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            error = again(Path::new("/proc/self/exe"));
+        }
+        return Err(error.into());
     }
     sandbox::hide().map_err(refused)?;
     Inherited::find().map_err(refused)

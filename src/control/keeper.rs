@@ -39,8 +39,7 @@ pub(crate) struct KeeperSetup {
     /// Whether an operator asked for this start; if not, a token that remembers a wrong PIN is not logged
     /// in to.
     pub(crate) attended: bool,
-    /// Whether the token took a PIN of ours before: what C_Login then answers was not about the PIN.
-    #[serde(default)]
+    /// Whether the token took a PIN of ours before.
     pub(crate) opened: bool,
     /// Sessions to hold; at most one for each channel.
     pub(crate) sessions: usize,
@@ -56,14 +55,9 @@ pub(crate) struct KeeperSetup {
 }
 
 impl KeeperSetup {
-    /// For the keeper of `token`, which stands at `place` in the configuration.
-    pub(crate) fn of(
-        token: &TokenConfig,
-        place: &str,
-        pin: PinKind,
-        (attended, opened): (bool, bool),
-        log: LogSetup,
-    ) -> Self {
+    /// For the keeper of `token`, which stands at `place` in the configuration: for a start that an operator asked
+    /// for, of a token that took no PIN of ours yet.
+    pub(crate) fn of(token: &TokenConfig, place: &str, pin: PinKind, log: LogSetup) -> Self {
         let keys = token.keys.iter().map(|key| KeySetup {
             place: format!("{place}.{}.key", key.role),
             role: key.role,
@@ -76,8 +70,8 @@ impl KeeperSetup {
             module: token.module.clone(),
             token: token.uri.to_string(),
             pin,
-            attended,
-            opened,
+            attended: true,
+            opened: false,
             sessions: usize::from(token.sessions),
             probe_ms: token.probe_ms,
             keys: keys.collect(),

@@ -62,9 +62,11 @@ pub(super) fn open(
         token.login_by_itself(pin)
     };
     login.map_err(|error| {
-        let counted =
-            !setup.opened && !token.info().never_locks() && heal::may_be_about_the_pin(&error);
-        match counted {
+        let doing = match setup.opened || token.info().never_locks() {
+            true => Doing::LoggingIn,
+            false => Doing::FirstLogin,
+        };
+        match heal::is_of_login(&error) && heal::after(&error, doing) == Action::Latch {
             true => say(Refused::unclear(about(&error), &error)),
             false => refuse(error),
         }
@@ -137,7 +139,7 @@ impl Refused {
         }
     }
 
-    /// C_Login failed in words that may mean a wrong PIN.
+    /// C_Login answered in words that may mean a wrong PIN.
     fn unclear(key: String, error: &TokenError) -> Self {
         let fault = Fault::new(
             key,

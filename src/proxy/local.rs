@@ -52,13 +52,13 @@ impl Body for Received {
 
 /// A call's answer. When it is dropped before its end was sent, the call is reset: whoever still reads what the caller
 /// sends would keep it open.
-pub(super) struct Answering {
-    pub(super) respond: SendResponse<Bytes>,
+struct Answering {
+    respond: SendResponse<Bytes>,
     ended: bool,
 }
 
 impl Answering {
-    pub(super) fn new(respond: SendResponse<Bytes>) -> Self {
+    fn new(respond: SendResponse<Bytes>) -> Self {
         Self {
             respond,
             ended: false,
@@ -66,7 +66,7 @@ impl Answering {
     }
 
     /// The end was sent.
-    pub(super) fn end(mut self) {
+    fn end(mut self) {
         self.ended = true;
     }
 }

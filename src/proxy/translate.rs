@@ -16,7 +16,7 @@ use tonic::body::Body;
 
 use super::bounded::{Bounded, clean_all};
 use super::exchange::{Outcome, late, lost_in_words, with_authority};
-use super::local::{self, Received, reply, send_body};
+use super::local::{Received, reply, send_body};
 use super::opening::Room;
 use super::pump::Broken;
 use super::refusal::is_grpc;
@@ -26,14 +26,12 @@ use super::{Code, Pool, Refusal, Web};
 /// Passes `request` on to an application that speaks HTTP/1.1, and the answer back.
 pub(super) async fn to_web(
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Bytes>,
     web: &Web,
     settings: &Arc<Settings>,
 ) -> Outcome {
     let grpc = is_grpc(request.headers());
     let request = request.map(|body| Body::new(Bounded::new(Received(body), settings)));
-    let mut answering = local::Answering::new(respond);
-    let respond = &mut answering.respond;
     let answer = tokio::select! {
         answer = web.ask(request) => answer,
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return Outcome::Cancelled,
@@ -41,16 +39,11 @@ pub(super) async fn to_web(
     let answer = match answer.and_then(|answer| checked(answer, settings)) {
         Ok(answer) => answer.map(|body| Body::new(Bounded::new(body, settings))),
         Err(refusal) => {
-            refusal.answer(respond, grpc);
-            answering.end();
+            refusal.answer(&mut respond, grpc);
             return of_refusal(&refusal);
         }
     };
-    let sent = reply(answer, respond, settings.stall()).await;
-    if sent.is_ok() {
-        answering.end();
-    }
-    match sent {
+    match reply(answer, &mut respond, settings.stall()).await {
         Ok(()) => Outcome::Answered,
         Err(Broken::Stalled) => Outcome::Stalled,
         Err(Broken::Body) => Outcome::Broken,

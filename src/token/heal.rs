@@ -44,8 +44,12 @@ pub enum Doing {
     /// keys: C_FindObjects…, C_GetAttributeValue, C_GetMechanismList, C_GenerateKey, C_WrapKey,
     /// C_DestroyObject, C_SignInit, C_Sign.
     Starting,
-    /// C_Login. Whatever it answers: when the token then says CKF_USER_PIN_COUNT_LOW, that was a wrong PIN.
+    /// C_Login, with a PIN that the token took before. Whatever it answers: when the token then says
+    /// CKF_USER_PIN_COUNT_LOW, that was a wrong PIN.
     LoggingIn,
+    /// C_Login, with a PIN that the token has not taken yet and may lock: some modules have no other words for a
+    /// wrong one.
+    FirstLogin,
     /// C_SignInit and C_Sign, for a handshake or a probe, in a session that worked before.
     Signing,
     /// The same in the session that holds the login, where the token has no other: closing it ends the
@@ -61,6 +65,7 @@ pub struct Row {
     code: RvError,
     starting: Action,
     logging_in: Action,
+    first_login: Action,
     signing: Action,
     reopening: Action,
 }
@@ -69,6 +74,7 @@ const fn row(
     code: RvError,
     starting: Action,
     logging_in: Action,
+    first_login: Action,
     signing: Action,
     reopening: Action,
 ) -> Row {
@@ -76,6 +82,7 @@ const fn row(
         code,
         starting,
         logging_in,
+        first_login,
         signing,
         reopening,
     }
@@ -86,39 +93,39 @@ use Action::{Latch, NewSession, ReplaceKeeper, Restart, Wait};
 /// Every return code that has a row of its own (PKCS#11 3.0 §5.1), and what it means.
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
-    //  code                               starting       C_Login        signing        reopening
-    row(RvError::HostMemory,               Restart,       ReplaceKeeper, NewSession,    Wait),
-    row(RvError::DeviceMemory,             Restart,       ReplaceKeeper, NewSession,    Wait),
-    row(RvError::SessionCount,             Restart,       ReplaceKeeper, NewSession,    Wait),
-    row(RvError::GeneralError,             Restart,       Restart,       NewSession,    ReplaceKeeper),
-    row(RvError::FunctionFailed,           Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::FunctionCanceled,         Restart,       ReplaceKeeper, NewSession,    Wait),
-    row(RvError::OperationActive,          Restart,       ReplaceKeeper, NewSession,    Wait),
-    row(RvError::OperationNotInitialized,  Restart,       ReplaceKeeper, NewSession,    Wait),
-    row(RvError::SessionClosed,            Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::SessionHandleInvalid,     Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::KeyHandleInvalid,         Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::ObjectHandleInvalid,      Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::DeviceError,              Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::DeviceRemoved,            Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::TokenNotPresent,          Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::TokenNotRecognized,       Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::SlotIdInvalid,            Restart,       ReplaceKeeper, NewSession,    ReplaceKeeper),
-    row(RvError::UserNotLoggedIn,          Restart,       ReplaceKeeper, ReplaceKeeper, ReplaceKeeper),
-    row(RvError::CryptokiNotInitialized,   Restart,       ReplaceKeeper, ReplaceKeeper, ReplaceKeeper),
-    row(RvError::UserPinNotInitialized,    Restart,       Restart,       NewSession,    ReplaceKeeper),
-    row(RvError::PinIncorrect,             Latch,         Latch,         Latch,         Latch),
-    row(RvError::PinInvalid,               Latch,         Latch,         Latch,         Latch),
-    row(RvError::PinLenRange,              Latch,         Latch,         Latch,         Latch),
-    row(RvError::PinExpired,               Latch,         Latch,         Latch,         Latch),
-    row(RvError::PinLocked,                Latch,         Latch,         Latch,         Latch),
+    //  code                               starting       C_Login        the first one  signing        reopening
+    row(RvError::HostMemory,               Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    Wait),
+    row(RvError::DeviceMemory,             Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    Wait),
+    row(RvError::SessionCount,             Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    Wait),
+    row(RvError::GeneralError,             Restart,       Restart,       Latch,         NewSession,    ReplaceKeeper),
+    row(RvError::FunctionFailed,           Restart,       ReplaceKeeper, Latch,         NewSession,    ReplaceKeeper),
+    row(RvError::FunctionCanceled,         Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    Wait),
+    row(RvError::OperationActive,          Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    Wait),
+    row(RvError::OperationNotInitialized,  Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    Wait),
+    row(RvError::SessionClosed,            Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::SessionHandleInvalid,     Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::KeyHandleInvalid,         Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::ObjectHandleInvalid,      Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::DeviceError,              Restart,       ReplaceKeeper, Latch,         NewSession,    ReplaceKeeper),
+    row(RvError::DeviceRemoved,            Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::TokenNotPresent,          Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::TokenNotRecognized,       Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::SlotIdInvalid,            Restart,       ReplaceKeeper, ReplaceKeeper, NewSession,    ReplaceKeeper),
+    row(RvError::UserNotLoggedIn,          Restart,       ReplaceKeeper, ReplaceKeeper, ReplaceKeeper, ReplaceKeeper),
+    row(RvError::CryptokiNotInitialized,   Restart,       ReplaceKeeper, ReplaceKeeper, ReplaceKeeper, ReplaceKeeper),
+    row(RvError::UserPinNotInitialized,    Restart,       Restart,       Restart,       NewSession,    ReplaceKeeper),
+    row(RvError::PinIncorrect,             Latch,         Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinInvalid,               Latch,         Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinLenRange,              Latch,         Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinExpired,               Latch,         Latch,         Latch,         Latch,         Latch),
+    row(RvError::PinLocked,                Latch,         Latch,         Latch,         Latch,         Latch),
     OTHER,
 ];
 
 /// Any code without a row, a vendor's own for example: the last row of the table, and its own example.
 #[rustfmt::skip]
 const OTHER: Row =
-    row(RvError::VendorDefined(0x8000_0001), Restart,     ReplaceKeeper, NewSession,    ReplaceKeeper);
+    row(RvError::VendorDefined(0x8000_0001), Restart,     ReplaceKeeper, Latch,         NewSession,    ReplaceKeeper);
 
 impl Row {
     /// The code's name, as `fault-ctl` takes it.
@@ -134,6 +141,7 @@ impl Row {
         match (doing, self.signing) {
             (Doing::Starting, _) => self.starting,
             (Doing::LoggingIn, _) => self.logging_in,
+            (Doing::FirstLogin, _) => self.first_login,
             (Doing::SigningInTheLogin, NewSession | Wait) => ReplaceKeeper,
             (Doing::Signing | Doing::SigningInTheLogin, action) => action,
             (Doing::Reopening, _) => self.reopening,
@@ -154,7 +162,9 @@ pub fn after(error: &TokenError, doing: Doing) -> Action {
         TokenError::Answer { .. } | TokenError::SessionDead => match doing {
             Doing::Signing => NewSession,
             Doing::Reopening => Wait,
-            Doing::Starting | Doing::LoggingIn | Doing::SigningInTheLogin => ReplaceKeeper,
+            Doing::Starting | Doing::LoggingIn | Doing::FirstLogin | Doing::SigningInTheLogin => {
+                ReplaceKeeper
+            }
         },
         TokenError::WrongScheme { .. } => Action::Refuse,
         error if error.is_pin_verdict() => Latch,
@@ -163,7 +173,13 @@ pub fn after(error: &TokenError, doing: Doing) -> Action {
         | TokenError::Login {
             refusal: LoginRefusal::NoPinSet | LoginRefusal::NotInitialised,
             ..
-        } if matches!(doing, Doing::Starting | Doing::LoggingIn) => Restart,
+        } if matches!(
+            doing,
+            Doing::Starting | Doing::LoggingIn | Doing::FirstLogin
+        ) =>
+        {
+            Restart
+        }
         // The key or the token is not where it was.
         _ => ReplaceKeeper,
     }
@@ -178,7 +194,7 @@ pub fn may_pass(error: &TokenError) -> bool {
             fault,
             ModuleFault::Initialise(_) | ModuleFault::NoPinCalls(_) | ModuleFault::Other(_)
         ),
-        TokenError::Call { function, .. } => function != "C_Login",
+        TokenError::Call { .. } => !is_of_login(error),
         TokenError::TokenMissing { .. } | TokenError::Answer { .. } | TokenError::SessionDead => {
             true
         }
@@ -186,14 +202,9 @@ pub fn may_pass(error: &TokenError) -> bool {
     }
 }
 
-/// Whether `error` is an answer of C_Login that does not say whether the PIN was tried: some modules have only such
-/// words for a wrong one.
-pub fn may_be_about_the_pin(error: &TokenError) -> bool {
-    let unclear = |code: RvError| match code {
-        RvError::GeneralError | RvError::FunctionFailed | RvError::DeviceError => true,
-        code => !TABLE.iter().any(|row| row.code == code && *row != OTHER),
-    };
-    matches!(error, TokenError::Call { code, function, .. } if function == "C_Login" && unclear(code.0))
+/// Whether `error` is what C_Login has answered, in words that are not about the PIN.
+pub fn is_of_login(error: &TokenError) -> bool {
+    matches!(error, TokenError::Call { function, .. } if function == "C_Login")
 }
 
 /// Whether `error` is a code with a row of its own: it then says something of the session or the token, whatever
@@ -230,21 +241,6 @@ mod tests {
             doing,
         };
         assert!(!may_pass(&login));
-        assert!(may_be_about_the_pin(&login));
-        assert!(!may_be_about_the_pin(&call(RvError::DeviceError)));
-        for (code, unclear) in [
-            (RvError::VendorDefined(0x8000_0001), true),
-            (RvError::FunctionFailed, true),
-            (RvError::TokenNotPresent, false),
-            (RvError::SessionHandleInvalid, false),
-        ] {
-            let login = TokenError::Call {
-                code: ReturnCode(code),
-                function: "C_Login".into(),
-                doing,
-            };
-            assert_eq!(may_be_about_the_pin(&login), unclear, "{login}");
-        }
         assert!(may_pass(&call(RvError::DeviceError)));
         let refused = TokenError::Login {
             token: "a".into(),
@@ -254,10 +250,28 @@ mod tests {
     }
 
     #[test]
+    fn a_first_login_is_not_tried_again_after_words_that_may_mean_a_wrong_pin() {
+        for (code, latches) in [
+            (RvError::GeneralError, true),
+            (RvError::FunctionFailed, true),
+            (RvError::DeviceError, true),
+            (RvError::VendorDefined(0x8765_4321), true),
+            (RvError::TokenNotPresent, false),
+            (RvError::SessionHandleInvalid, false),
+        ] {
+            let error = call(code);
+            let first = after(&error, Doing::FirstLogin);
+            assert_eq!(first == Latch, latches, "{error}");
+            assert_ne!(after(&error, Doing::LoggingIn), Latch, "{error}");
+        }
+    }
+
+    #[test]
     fn a_code_without_a_row_is_the_last_row() {
         for doing in [
             Doing::Starting,
             Doing::LoggingIn,
+            Doing::FirstLogin,
             Doing::Signing,
             Doing::SigningInTheLogin,
             Doing::Reopening,

@@ -52,7 +52,7 @@ pub(super) fn run(args: &LearnArgs, format: Format) -> Result<(), Failure> {
     })?;
     let kind = token.pin.kind(&token.uri.to_string());
     let setup = LearnerSetup {
-        keeper: KeeperSetup::of(token, &place, kind, (true, false), config.log),
+        keeper: KeeperSetup::of(token, &place, kind, config.log),
         signatures: args.signatures,
         idle: args.idle,
     };

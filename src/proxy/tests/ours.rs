@@ -131,28 +131,36 @@ async fn a_call_ends_with_its_deadline_its_caller_and_its_connection() {
     }
 }
 
+/// Calls again and again and takes nothing, until the connection is closed for that.
+async fn is_left(limits: &Limits, timeout: Option<&str>) {
+    let served = served(limits);
+    let mut send = caller(served.caller, 1).await;
+    let mut running = Vec::new();
+    // The session looks when a call comes.
+    let calling = async {
+        for _ in 0..500 {
+            send = send.ready().await?;
+            running.push(send.send_request(call_of("Endless", timeout), true)?);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok::<_, h2::Error>(())
+    };
+    assert!(
+        calling.await.is_err(),
+        "{timeout:?}: the connection goes on"
+    );
+    let ended = served.ended.await.unwrap();
+    assert!(matches!(ended, Err(Ended::Stalled)), "{ended:?}");
+}
+
 #[tokio::test]
-async fn who_takes_no_answer_of_ours_too_often_is_left() {
+async fn who_takes_no_answer_of_ours_too_often_is_left_whatever_its_deadlines() {
     let limits = Limits {
         stall_ms: 50,
         ..Limits::default()
     };
-    let served = served(&limits);
-    let mut send = caller(served.caller, 1).await;
-    let mut running = Vec::new();
-    // The session looks when a call comes.
-    let ended = async {
-        for _ in 0..1000 {
-            send = send.ready().await?;
-            running.push(send.send_request(call_of("Endless", None), true)?);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
-    };
-    let cut: Result<(), h2::Error> = ended.await;
-    assert!(cut.is_err());
-    let ended = served.ended.await.unwrap();
-    assert!(matches!(ended, Err(Ended::Stalled)), "{ended:?}");
+    is_left(&limits, None).await;
+    is_left(&Limits::default(), Some("5m")).await;
 }
 
 /// So little that three large answers may wait.
@@ -182,41 +190,14 @@ async fn answers_of_ours_that_wait_are_bounded_and_those_beyond_say_why_they_end
     let why = "too much of this connection's answers is not taken";
     assert_eq!(status(&trailers), ("8", why));
     // What waits arrives whole once it is taken, and makes room.
-    for mut body in waiting {
-        let mut taken = 0;
-        while let Some(data) = body.data().await {
-            let length = data.unwrap().len();
-            taken += length;
-            body.flow_control().release_capacity(length).unwrap();
-        }
-        assert_eq!(taken, LARGE);
+    for body in waiting {
+        assert_eq!(taken(body).await, LARGE);
     }
     let (answer, _) = send.send_request(call_of("Large", None), true).unwrap();
     let mut body = answer.await.unwrap().into_body();
     assert_eq!(body.data().await.unwrap().unwrap().len(), 1000);
     let more = tokio::time::timeout(Duration::from_millis(50), body.data());
     assert!(more.await.is_err(), "it waits");
-}
-
-#[tokio::test]
-async fn a_deadline_before_the_stall_does_not_hide_that_an_answer_of_ours_is_not_taken() {
-    let served = served(&Limits::default());
-    let mut send = caller(served.caller, 1).await;
-    let mut running = Vec::new();
-    for call in 0..1000 {
-        let Ok(ready) = send.ready().await else {
-            break;
-        };
-        send = ready;
-        let Ok(sent) = send.send_request(call_of("Endless", Some("5m")), true) else {
-            break;
-        };
-        running.push(sent);
-        assert!(call < 500, "the connection goes on");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let ended = served.ended.await.unwrap();
-    assert!(matches!(ended, Err(Ended::Stalled)), "{ended:?}");
 }
 
 #[tokio::test]

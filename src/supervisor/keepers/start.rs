@@ -76,13 +76,11 @@ impl Keeper {
     ) -> Result<(), Fault> {
         let place = format!("token[{}]", self.index);
         let typing = matches!(kind, PinKind::Terminal { .. });
-        let setup = ToKeeper::Setup(Box::new(KeeperSetup::of(
-            &self.config,
-            &place,
-            kind,
-            (self.attended, self.known.is_some()),
-            self.log,
-        )));
+        let setup = ToKeeper::Setup(Box::new(KeeperSetup {
+            attended: self.attended,
+            opened: self.known.is_some(),
+            ..KeeperSetup::of(&self.config, &place, kind, self.log)
+        }));
         let mut descriptors = vec![pin.as_fd()];
         descriptors.extend(self.channels.keeper_ends());
         let (index, incarnation) = (self.index, self.incarnation + 1);
