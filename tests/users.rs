@@ -212,6 +212,7 @@ fn a_supervisor_that_is_not_root_needs_three_rights() {
         .args(["-R", KEEPER])
         .arg(mesh.path("a/token")));
     own("a/token/pin");
+    in_a_closed_folder(&mesh);
     let binary = as_supervisor(&mesh, "+setuid,+setgid,+kill,+setpcap");
     let a = Node::spawn(
         "a",
@@ -245,14 +246,19 @@ fn a_supervisor_that_is_not_root_needs_three_rights() {
     }
 }
 
-/// A program that runs `fastness` as a user with only these rights, from a folder that the user may not enter.
+/// A copy of `fastness` in a folder that no other user may enter.
+fn in_a_closed_folder(mesh: &Mesh) {
+    let closed = mesh.path("closed");
+    std::fs::create_dir(&closed).expect("a folder");
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).expect("its mode");
+    // Another process writes it: what a child of another test inherits open for writing cannot be run.
+    run(Command::new("cp").arg(FASTNESS).arg(&closed));
+}
+
+/// A program that runs that copy as a user with only these rights.
 fn as_supervisor(mesh: &Mesh, rights: &str) -> PathBuf {
     let path = mesh.path("as-supervisor");
-    let closed = mesh.path("closed");
-    std::fs::create_dir_all(&closed).expect("a folder");
-    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).expect("its mode");
-    let fastness = closed.join("fastness");
-    std::fs::copy(FASTNESS, &fastness).expect("a copy");
+    let fastness = mesh.path("closed/fastness");
     let script = format!(
         "#!/bin/sh\nexec setpriv --reuid {SUPERVISOR} --regid {SUPERVISOR} --groups 4 \
          --inh-caps=-all,{rights} --ambient-caps=-all,{rights} --bounding-set=-all,{rights} \
