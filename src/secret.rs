@@ -37,6 +37,19 @@ pub enum PinKind {
 }
 
 /// The PIN of a token's user. Shows nothing, is not copied, is wiped when dropped.
+///
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<fastness::secret::UserPin>();
+/// ```
+/// ```compile_fail,E0277
+/// fn written<T: serde::Serialize>() {}
+/// written::<fastness::secret::UserPin>();
+/// ```
+/// ```compile_fail,E0277
+/// fn read<T: serde::de::DeserializeOwned>() {}
+/// read::<fastness::secret::UserPin>();
+/// ```
 #[derive(Debug)]
 pub struct UserPin(SecretBox<Line>);
 
@@ -122,4 +135,28 @@ impl SoPin {
 fn same(one: &SecretBox<Line>, other: &SecretBox<Line>) -> bool {
     let [one, other] = [one, other].map(|pin| pin.expose_secret().bytes());
     one.ct_eq(other).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_pin_is_shown() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"8421357690").unwrap();
+        file.rewind().unwrap();
+        let user = UserPin::read(&file, PinKind::Stream).unwrap();
+        assert_eq!(user.expose_for_login(), b"8421357690");
+        let officer = SoPin::read(&file, PinKind::Stream).unwrap();
+        for shown in [
+            format!("{user:?} {user:#?}"),
+            format!("{officer:?} {officer:#?}"),
+        ] {
+            let digits = shown.bytes().filter(u8::is_ascii_digit).count();
+            assert_eq!(digits, 0, "{shown}");
+        }
+    }
 }

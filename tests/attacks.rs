@@ -91,6 +91,7 @@ fn attempts_of(
         Options {
             environment: vec![("FASTNESS_ATTACK".to_owned(), told)],
             binary,
+            violates: true,
             ..Options::default()
         },
     );

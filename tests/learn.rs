@@ -198,7 +198,11 @@ fn a_module_that_our_profile_ends_works_under_the_one_learned_from_it() {
     let mesh = Mesh::new();
     with_a_call(&mesh, "SYS_times");
     // Killed by its first probe, which may come before it is seen to be ready or after.
-    let a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options::default());
+    let violates = Options {
+        violates: true,
+        ..Options::default()
+    };
+    let a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], violates);
     eventually("the keeper is killed", || {
         let log = a.log();
         ["SIGSYS", "ended or hung its process"]

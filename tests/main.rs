@@ -27,6 +27,7 @@ mod fifos; // A FIFO in the place of a file.
 mod greeter; // The library: a service of one's own behind all of this.
 mod hsm_outage; // A slow, hung or dying HSM.
 mod hsm_table; // Every return code from every call.
+mod idle; // Half an hour in small, in which nobody asks anything.
 mod judges; // grpcio, openssl and python-pkcs11 agree.
 mod keeper_boundary; // A node that was taken over gets no signature but its handshakes'.
 mod kinds; // Every kind of key.

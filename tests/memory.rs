@@ -19,7 +19,9 @@ use rustix::process::Signal;
 
 use crate::support::files::spki_of;
 use crate::support::node::signal;
-use crate::support::{FASTNESS, FaultModule, Mesh, Node, Options, Shaker, as_root, eventually};
+use crate::support::{
+    FASTNESS, FaultModule, Mesh, Node, Options, Shaker, as_root, eventually, said,
+};
 
 /// Snapshots of each process.
 const SNAPSHOTS: usize = 500;
@@ -189,7 +191,8 @@ fn no_process_but_the_keeper_ever_has_the_key_and_none_has_the_pin() {
     nowhere_else(&mesh, &secrets, a, &pids);
 }
 
-/// Not in command lines, environments, the log, or anything that a killed role leaves behind.
+/// Not in command lines, environments, answers to the administrator, the log, or anything that a killed role
+/// leaves behind.
 fn nowhere_else(mesh: &Mesh, secrets: &Secrets, mut a: Node, pids: &[(&str, u32)]) {
     let files = |folder: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).expect("a folder");
@@ -219,6 +222,14 @@ fn nowhere_else(mesh: &Mesh, secrets: &Secrets, mut a: Node, pids: &[(&str, u32)
             "command line of the {role}"
         );
         assert!(!secrets.are_in(&of("environ")), "environment of the {role}");
+    }
+    for asked in ["status", "peers", "metrics", "sandbox show"] {
+        for format in ["human", "json"] {
+            let words: Vec<_> = asked.split(' ').chain(["--format", format]).collect();
+            let answer = a.admin(&words);
+            assert!(answer.status.success(), "{}", said(&answer));
+            assert!(!secrets.are_in(&answer.stdout), "{asked} as {format}");
+        }
     }
     let keeper = a.pid("keeper");
     signal(keeper, Signal::ABORT);

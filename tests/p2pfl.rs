@@ -1,5 +1,5 @@
 //! P2PFL 0.4.4 as it is on PyPI, beside nodes whose keys are in tokens: learners that know nothing of TLS,
-//! on hosts (network namespaces) of their own. `./tests/run p2pfl` runs the long ones too.
+//! on hosts (network namespaces) of their own. `./tests/run p2pfl` runs these alone, with the long ones.
 
 mod doctor;
 mod fleet;
@@ -125,7 +125,7 @@ fn weights_beyond_the_limit_are_refused_and_harm_nothing_else() {
 }
 
 #[test]
-#[ignore = "a minute: ./tests/run p2pfl"]
+#[ignore = "a minute, and alone: ./tests/run starts it after the others"]
 fn hearts_beat_for_a_minute_and_nobody_is_lost() {
     let mut fleet = Fleet::new(&["a", "b"]);
     fleet.start_nodes();
@@ -145,7 +145,7 @@ fn hearts_beat_for_a_minute_and_nobody_is_lost() {
 }
 
 #[test]
-#[ignore = "a minute: ./tests/run p2pfl"]
+#[ignore = "a minute, and alone: ./tests/run starts it after the others"]
 fn models_of_200_mb_arrive_whole_both_ways() {
     let mut fleet = Fleet::new(&["a", "b"]);
     fleet.allow_blobs();
@@ -215,7 +215,7 @@ fn whole(from: &mut Learner, to: &mut Learner, address: &str, size: &str) {
 }
 
 #[test]
-#[ignore = "a minute: ./tests/run p2pfl"]
+#[ignore = "a minute, and alone: ./tests/run starts it after the others"]
 fn a_keeper_that_is_killed_for_five_seconds_costs_no_round() {
     let mut fleet = Fleet::new(&["a", "b"]);
     fleet.start_nodes();
@@ -247,7 +247,7 @@ fn a_keeper_that_is_killed_for_five_seconds_costs_no_round() {
 }
 
 #[test]
-#[ignore = "a minute: ./tests/run p2pfl"]
+#[ignore = "a minute, and alone: ./tests/run starts it after the others"]
 fn three_learners_agree_on_a_model() {
     let mut fleet = Fleet::new(&["a", "b", "c"]);
     let wire = fleet.watch();

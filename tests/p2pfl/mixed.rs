@@ -97,7 +97,7 @@ fn own_network(network: &Network, mesh: &Mesh, name: &str, others: &[(&str, usiz
 }
 
 #[test]
-#[ignore = "a minute: ./tests/run p2pfl"]
+#[ignore = "a minute, and alone: ./tests/run starts it after the others"]
 fn learners_behind_nodes_learn_with_one_that_has_its_keys_in_files() {
     let mut network = Network::new(&["a", "b", "c"]);
     let mut mesh = Mesh::new();

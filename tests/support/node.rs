@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -21,6 +22,8 @@ pub struct Options {
     pub log: Option<Stdio>,
     /// What its command begins with, such as [`Network::on`](super::Network::on) a host.
     pub through: Vec<String>,
+    /// A filter may kill one of its processes: everywhere else that fails the test.
+    pub violates: bool,
 }
 
 /// A started node; killed when dropped.
@@ -30,6 +33,7 @@ pub struct Node {
     port: u16,
     /// Where its own lines of the log begin: an earlier node may have written there.
     begins: usize,
+    violates: bool,
     supervisor: Option<Child>,
 }
 
@@ -62,6 +66,7 @@ impl Node {
             folder: folder.into(),
             port,
             begins,
+            violates: options.violates,
             supervisor: Some(supervisor),
         }
     }
@@ -73,6 +78,7 @@ impl Node {
             folder: folder.into(),
             port,
             begins: 0,
+            violates: false,
             supervisor: None,
         }
     }
@@ -186,18 +192,39 @@ impl Node {
         self.supervisor = None;
         ended
     }
+
+    /// That no filter killed a process which nobody meant to break.
+    fn assert_no_violation(&self, supervisor: Option<ExitStatus>) {
+        if self.violates {
+            return;
+        }
+        let killed = supervisor.and_then(|status| status.signal());
+        assert_ne!(
+            killed,
+            Some(Signal::SYS.as_raw()),
+            "the supervisor's filter"
+        );
+        // Its folder may be gone already.
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let found = log
+            .get(self.begins..)
+            .and_then(|own| own.lines().find(|line| line.contains("SIGSYS")));
+        assert_eq!(found, None, "{}'s log", self.name);
+    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut supervisor) = self.supervisor.take() {
+        let ended = self.supervisor.take().and_then(|mut supervisor| {
             let _ = supervisor.kill();
-            let _ = supervisor.wait();
-        }
+            supervisor.wait().ok()
+        });
         if std::thread::panicking() {
             // Its folder may be gone already.
             let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
             eprintln!("--- log of {} ---\n{log}", self.name);
+        } else {
+            self.assert_no_violation(ended);
         }
     }
 }
