@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::rules::{Rule, shown};
 use super::{attempts_of, attested_pid, with_application, with_unknown_module};
 use crate::support::{
-    FASTNESS, Judge, Mesh, Node, Options, eventually, in_softhsm, json, node, python, run,
+    FASTNESS, Judge, Mesh, Node, Options, PATIENCE, eventually, in_softhsm, json, node, python, run,
 };
 
 /// One kind of call, as the judge saw it.
@@ -28,6 +28,7 @@ type Roles = BTreeMap<u64, &'static str>;
 
 #[test]
 fn every_rule_is_used_or_says_why_not() {
+    crate::support::as_root("only root sees the system calls of others");
     // What supervisor and node need is measured with SoftHSM.
     let measured: &[_] = match in_softhsm() {
         true => &["supervisor", "keeper", "node"],
@@ -38,6 +39,7 @@ fn every_rule_is_used_or_says_why_not() {
 
 #[test]
 fn every_rule_for_an_unknown_modules_keeper_is_used_or_says_why_not() {
+    crate::support::as_root("only root sees the system calls of others");
     if in_softhsm() {
         measure(with_unknown_module, &["keeper"]);
     }
@@ -45,7 +47,6 @@ fn every_rule_for_an_unknown_modules_keeper_is_used_or_says_why_not() {
 
 /// Whether the rules of the roles `measured` are used in meshes that `make` makes.
 fn measure(make: fn() -> Mesh, measured: &[&str]) {
-    crate::support::as_root("only root sees the system calls of others");
     let mesh = make();
     mesh.name_users("daemon", "bin");
     let mut rules = shown(&mesh);
@@ -195,6 +196,9 @@ fn through(mesh: &Mesh, door: &str, upstream: &str, node: &str) {
     door.write_all(b"through").expect("it is taken");
     let (mut application, _) = eventually("the application is called", || listener.accept().ok());
     application.set_nonblocking(false).expect("a socket");
+    application
+        .set_read_timeout(Some(PATIENCE))
+        .expect("not zero");
     let mut heard = [0; 7];
     application.read_exact(&mut heard).expect("it comes");
     assert_eq!(&heard, b"through");
