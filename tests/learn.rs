@@ -75,33 +75,33 @@ fn a_draft_works_once_a_person_has_given_every_reason() {
         assert_eq!(one["supervisor_lacks_it"], false, "{one}");
     }
     let mut draft = json(&mesh.read("a/draft.json"));
-    let rules = draft["rules"].as_array_mut().expect("a list");
-    let open: Vec<_> = rules.iter().filter(|rule| rule["why"] == "").collect();
+    let rules = draft["keeper"]["filter"].as_array_mut().expect("a list");
+    let open: Vec<_> = rules.iter().filter(|rule| rule["comment"] == "").collect();
     assert_eq!(open.len(), known.len(), "{open:?}");
     assert_eq!(found["rules_without_reason"], known.len());
 
     use_it(&mesh);
     let refused = mesh.check("a");
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
-    for word in ["token[0].profile", "no reason (\"why\")"] {
+    for word in ["token[0].profile", "no reason (\"comment\")"] {
         assert!(said(&refused).contains(word), "{}", said(&refused));
     }
     // All but one are not all.
     let last = rules.len() - 1;
     for (index, rule) in rules.iter_mut().enumerate() {
-        if index < last && rule["why"] == "" {
-            rule["why"] = "the module needs it".into();
+        if index < last && rule["comment"] == "" {
+            rule["comment"] = "the module needs it".into();
         }
         for condition in rule["args"].as_array_mut().into_iter().flatten() {
-            if condition["means"] == "" {
-                condition["means"] = "as it was seen".into();
+            if condition["comment"] == "" {
+                condition["comment"] = "as it was seen".into();
             }
         }
     }
     mesh.write("a/draft.json", &draft.to_string());
     let refused = mesh.check("a");
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
-    draft["rules"][last]["why"] = "this one too".into();
+    draft["keeper"]["filter"][last]["comment"] = "this one too".into();
     mesh.write("a/draft.json", &draft.to_string());
     let passed = mesh.check("a");
     assert!(passed.status.success(), "{}", said(&passed));
@@ -122,8 +122,8 @@ fn what_todays_profile_lacks_is_new() {
         std::env::consts::ARCH
     ));
     let mut narrow = json(&std::fs::read_to_string(path).expect("a profile"));
-    let rules = narrow["rules"].as_array_mut().expect("a list");
-    rules.retain(|rule| rule["calls"] != serde_json::json!(["openat"]));
+    let rules = narrow["keeper"]["filter"].as_array_mut().expect("a list");
+    rules.retain(|rule| rule["syscall"] != "openat");
     mesh.write("a/narrow.json", &narrow.to_string());
     mesh.edit("a/node.toml", "pin = ", "profile = \"narrow.json\"\npin = ");
     let found = learned(&mesh);
@@ -180,14 +180,11 @@ word C_GetFunctionList(void **given) {
     );
 }
 
-/// A reason for every rule of the draft that has none.
+/// A reason for every rule of the draft that has none, and for every argument.
 fn reasons(mesh: &Mesh) {
     let draft = mesh.read("a/draft.json");
-    let draft = draft.replace("\"why\":\"\"", "\"why\":\"the module needs it\"");
-    mesh.write(
-        "a/draft.json",
-        &draft.replace("\"means\":\"\"", "\"means\":\"as it was seen\""),
-    );
+    let reason = "\"comment\":\"the module needs it\"";
+    mesh.write("a/draft.json", &draft.replace("\"comment\":\"\"", reason));
 }
 
 #[test]
@@ -290,7 +287,7 @@ fn it_overwrites_nothing_and_tells_people_what_to_do() {
     for word in [
         "times  standing",
         "It cannot be used yet",
-        "\"why\"",
+        "\"comment\"",
         "exit_group",
     ] {
         assert!(said(&output).contains(word), "{}", said(&output));

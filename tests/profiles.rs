@@ -45,6 +45,7 @@ fn what_is_shown_is_what_the_kernel_holds() {
         assert_eq!(one["mismatches"], serde_json::json!([]), "{one}");
         let name = one["profile"].as_str().expect("a name");
         assert_eq!(one["rules"].as_array().map(Vec::is_empty), Some(false));
+        assert_ne!(one["run"].as_str().map(str::len), Some(0), "{one}");
         assert_eq!(one["sha256"], sha256_of(&profile(name)), "{role}");
         // The supervisor's is on all that it starts.
         let filters = |role| of(&shown, role)["filters"].as_u64().expect("a number");
@@ -121,7 +122,7 @@ fn with_own(mesh: &Mesh, key: &str, text: &str) -> PathBuf {
 
 /// The same profile in other words, so that its digest is another.
 fn reworded(name: &str) -> String {
-    profile(name).replacen("\"why\": \"", "\"why\": \"ours: ", 1)
+    profile(name).replacen("\"comment\": \"", "\"comment\": \"ours: ", 1)
 }
 
 fn keeper_profile(mesh: &Mesh) -> String {
@@ -178,12 +179,8 @@ fn own_profiles_take_the_place_of_those_in_the_binary_and_say_so() {
 fn a_keeper_without_a_call_it_needs_is_killed() {
     let mesh = Mesh::new();
     let mut text: Value = json(&profile(&keeper_profile(&mesh)));
-    let rules = text["rules"].as_array_mut().expect("a list");
-    for rule in rules.iter_mut() {
-        let calls = rule["calls"].as_array_mut().expect("a list");
-        calls.retain(|call| call != "sendto");
-    }
-    rules.retain(|rule| rule["calls"] != serde_json::json!([]));
+    let rules = text["keeper"]["filter"].as_array_mut().expect("a list");
+    rules.retain(|rule| rule["syscall"] != "sendto");
     with_own(&mesh, "profile", &text.to_string());
     let mut a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options::default());
     let status = a.wait_exit();
@@ -271,15 +268,18 @@ fn a_profile_with_faults_is_refused_before_anything_starts() {
         );
     };
     refused_with("{", &["EOF"]);
-    refused_with(&profile("supervisor"), &["it is for role \"supervisor\""]);
+    refused_with(
+        &profile("supervisor"),
+        &["\"supervisor\" is no filter of a node"],
+    );
     refused_with(
         &profile("node").replacen("kill_process", "log", 1),
-        &["default is not kill_process"],
+        &["\"node\" has the mismatch_action \"log\""],
     );
     refused_with(
         &profile("node").replacen(
-            "\"rules\": [",
-            "\"rules\": [{\"calls\": [\"execve\"], \"why\": \"x\"},",
+            "\"filter\": [",
+            "\"filter\": [{\"syscall\": \"execve\", \"comment\": \"x\"},",
             1,
         ),
         &["execve is never allowed in a node"],

@@ -13,7 +13,9 @@ use super::{Exit, Failure, Format, output};
 use crate::config::Config;
 use crate::fault::{Fault, chain};
 use crate::rpc::admin::Attestation;
-use crate::sandbox::{Maker, NEEDS, Profile, ProfileError, Reach, Role, Rule, User, Walls};
+use crate::sandbox::{
+    Evidence, Maker, NEEDS, Profile, ProfileError, Reach, Role, Rule, User, Walls,
+};
 
 /// `fastness sandbox …`
 #[derive(Debug, clap::Subcommand)]
@@ -24,9 +26,10 @@ pub(super) enum SandboxCommand {
     /// `node_profile` and `supervisor_profile` in [sandbox]); and when its node runs, what each process
     /// really is, read from /proc for this answer.
     ///
-    /// In JSON: `roles[]` with `role`, `token`, `profile`, `sha256`, `allowed`, `argument_checked`,
-    /// `answered`, `rules`, `landlock` (with `connect_tcp`, the node's ports), `uid`, and of a running one `pid`, `threads`, `filters`,
-    /// `mismatches`; `running` says whether a node answered.
+    /// In JSON: `roles[]` with `role`, `token`, `profile`, `run` (what has run under it), `sha256`, `allowed`,
+    /// `argument_checked`, `answered`, `rules` (as in the profile, with the `answer`, and `untried`: why it is
+    /// there though no test uses it), `landlock` (with `connect_tcp`, the node's ports), `uid`, and of a
+    /// running one `pid`, `threads`, `filters`, `mismatches`; `running` says whether a node answered.
     Show(ShowArgs),
     /// Learn which system calls a module makes, and write a draft of a profile for its keeper.
     ///
@@ -43,7 +46,7 @@ pub(super) enum SandboxCommand {
     /// connection, a change to its token by others, or days, is not seen.
     ///
     /// The draft has our keeper's own rules and one for each call of the module, without its reason.
-    /// `fastness check` refuses it until somebody has written each ("why", and "means" for arguments).
+    /// `fastness check` refuses it until somebody has written each, and what each argument means ("comment").
     ///
     /// In JSON: `draft`, `token`, `module`, `manufacturer`, `model`, `signatures`, `sessions_opened`,
     /// `calls[]` with `call`, `arguments`, `times`, `standing` (ours, known, new), `supervisor_lacks_it`;
@@ -73,17 +76,32 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
     profile: String,
+    /// What has run under it; nobody knows that of an administrator's own.
+    run: Option<String>,
     sha256: String,
     allowed: Vec<String>,
     argument_checked: Vec<String>,
     /// Calls that fail with an error; any other call ends the process.
     answered: BTreeMap<String, String>,
-    rules: Vec<Rule>,
+    rules: Vec<ShownRule>,
     landlock: Reach,
     /// The user that it runs as; `null`: that of whoever starts the node.
     uid: Option<u32>,
     #[serde(flatten)]
     running: Option<Running>,
+}
+
+/// One rule of its profile.
+#[derive(Debug, Serialize)]
+struct ShownRule {
+    #[serde(flatten)]
+    rule: Rule,
+    /// The call fails with this error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'static str>,
+    /// Why it is there although no test uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untried: Option<String>,
 }
 
 /// What its process is.
@@ -98,12 +116,24 @@ struct Running {
 }
 
 impl Shown {
-    fn new(role: Role, profile: Profile, walls: &Walls, user: Option<User>) -> Self {
+    fn new(
+        role: Role,
+        profile: Profile,
+        walls: &Walls,
+        user: Option<User>,
+    ) -> Result<Self, serde_json::Error> {
+        let evidence = Evidence::of(&profile.name)?;
         let owned = |calls: std::collections::BTreeSet<&str>| {
             calls.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         let answered = profile.answered().into_iter();
-        Self {
+        let shown = |rule: &Rule, answer| ShownRule {
+            untried: evidence.untried(rule).map(str::to_owned),
+            rule: rule.clone(),
+            answer,
+        };
+        let rules = profile.rules.all();
+        Ok(Self {
             role: role.name(),
             token: None,
             allowed: owned(profile.allowed()),
@@ -114,10 +144,11 @@ impl Shown {
             landlock: walls.reach(),
             uid: user.map(|user| user.uid),
             running: None,
+            run: evidence.run().map(str::to_owned),
+            rules: rules.map(|(answer, rule)| shown(rule, answer)).collect(),
             profile: profile.name,
             sha256: profile.sha256,
-            rules: profile.rules,
-        }
+        })
     }
 
     /// Whether `found` is its process.
@@ -186,6 +217,10 @@ impl Shown {
                 self.role, self.profile, self.sha256
             ),
             format!(
+                "  what has run under it: {}",
+                self.run.as_deref().unwrap_or("known to whoever wrote it")
+            ),
+            format!(
                 "  {} system calls, {} with checked arguments (*):",
                 allowed.len(),
                 self.argument_checked.len()
@@ -250,7 +285,7 @@ fn roles(
     let own = config.and_then(|config| config.profile.as_ref());
     let supervisor = Profile::supervisor(own, &users)?;
     let programs = Walls::own_program()?;
-    let mut shown = vec![Shown::new(Role::Supervisor, supervisor, &programs, None)];
+    let mut shown = vec![Shown::new(Role::Supervisor, supervisor, &programs, None)?];
     match config {
         Some(config) => {
             for token in &config.tokens {
@@ -262,7 +297,7 @@ fn roles(
                 let walls = Walls::of_token(maker, &token.files, environment);
                 shown.push(Shown {
                     token: Some(uri),
-                    ..Shown::new(Role::Keeper, profile, &walls, token.user)
+                    ..Shown::new(Role::Keeper, profile, &walls, token.user)?
                 });
             }
         }
@@ -270,7 +305,7 @@ fn roles(
             for maker in Maker::ALL {
                 let profile = Profile::keeper(maker, None)?;
                 let walls = Walls::of_token(maker, &[], |_| None);
-                shown.push(Shown::new(Role::Keeper, profile, &walls, None));
+                shown.push(Shown::new(Role::Keeper, profile, &walls, None)?);
             }
         }
     }
@@ -278,7 +313,7 @@ fn roles(
     let application = config.is_some_and(|config| config.application.is_some());
     let node = Profile::node(given.profile.as_ref(), application)?;
     let walls = Walls::Ports(config.map(Config::dials).unwrap_or_default());
-    shown.push(Shown::new(Role::Node, node, &walls, given.user));
+    shown.push(Shown::new(Role::Node, node, &walls, given.user)?);
     Ok(shown)
 }
 

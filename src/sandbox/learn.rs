@@ -9,8 +9,9 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use serde::{Deserialize, Serialize};
 
 use super::rules::learned;
+use super::rules::{Rule, Rules};
 use super::trace::SeenCall;
-use super::{Maker, OwnProfile, Profile, ProfileError, Rule, SandboxError, Walled};
+use super::{Maker, OwnProfile, Profile, ProfileError, SandboxError, Walled};
 
 /// Proof that this process is behind its walls and that every call of it is seen. Made by
 /// [`Walled::learn`] alone.
@@ -79,22 +80,16 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// The draft for a token of `maker` whose keeper today has `own` or the one in the binary, from the
-    /// calls `seen`; `run` says what was done.
+    /// calls `seen`.
     pub(crate) fn new(
         maker: Maker,
         own: Option<&OwnProfile>,
         seen: &BTreeMap<SeenCall, u64>,
-        run: &str,
     ) -> Result<Self, DraftError> {
         let today = Profile::keeper(maker, own)?.rules;
         let supervisor = Profile::supervisor(None, &[])?;
         let measured = Profile::keeper(Maker::SoftHsm, None)?.rules;
-        // It ran with today's answers, so these belong to what was seen.
-        let ours = measured
-            .into_iter()
-            .filter(|rule| rule.is_ours() && !rule.answers());
-        let answers = today.iter().filter(|rule| rule.answers()).cloned();
-        let mut rules: Vec<Rule> = ours.chain(answers).collect();
+        let mut rules: Vec<Rule> = measured.allowed.into_iter().filter(Rule::is_ours).collect();
         let mut calls = Vec::new();
         let allowed = |rules: &[Rule], call: &SeenCall| {
             rules.iter().any(|rule| rule.allows(call.name, &call.args))
@@ -105,7 +100,7 @@ impl Draft {
                 Standing::Ours
             } else {
                 rules.push(Rule::learned(call.name, &call.args));
-                match allowed(&today, call) {
+                match allowed(&today.allowed, call) {
                     true => Standing::Known,
                     false => Standing::New,
                 }
@@ -120,7 +115,11 @@ impl Draft {
         }
         Ok(Self {
             without_reason: rules.len() - base,
-            text: learned::draft(ARCH, run, rules)?,
+            // It ran with today's answers, so these belong to what was seen.
+            text: learned::draft(&Rules {
+                allowed: rules,
+                answered: today.answered,
+            })?,
             calls,
         })
     }

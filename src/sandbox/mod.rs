@@ -10,6 +10,7 @@ pub(crate) mod attack;
 mod attest;
 mod calls;
 mod embedded;
+mod evidence;
 mod filter;
 mod learn;
 mod panic;
@@ -31,6 +32,7 @@ use crate::fault::{Fault, chain};
 
 pub(crate) use attest::{Attestation, Expected, attest, may_be_below_us};
 pub(crate) use embedded::{Maker, OwnProfile};
+pub(crate) use evidence::Evidence;
 pub(crate) use learn::{Draft, Learned, Learning, Standing};
 pub(crate) use profile::{Profile, ProfileError};
 pub(crate) use rules::Rule;

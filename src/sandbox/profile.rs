@@ -1,10 +1,11 @@
 //! A role's system calls as reviewed data: every rule says why it is there, and a profile that says
 //! something else than it seems to is refused.
 //!
-//! The format is seccompiler's, with `calls` (several under one reason), `why`, `means` and `answer`.
-//! The filter kills the process (SIGSYS) at any call that no rule allows. A rule with an `answer` lets the
-//! call fail with that error instead: seccompiler has one action a program, so each error is a program of
-//! its own, before the one that kills.
+//! A file is seccompiler's, filters by name, with a reason in every `comment`. The filter with the role's
+//! name kills the process (SIGSYS) at any call that none of its rules allows. seccompiler has one action a
+//! filter: calls that fail with an error instead are in one of their own for each error, asked before the
+//! one that kills; and so is what only some configurations need (`supervisor for each user`, `node with an
+//! application`), which becomes part of the one that kills.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use seccompiler::{BpfProgram, TargetArch};
 
 use super::Role;
 use super::filter::{LONGEST, chained};
-use super::rules::{File, Given, Rule};
+use super::rules::{File, Given, Parts, Rule, Rules};
 
 /// A profile that was checked and compiled.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub(crate) struct Profile {
     pub(crate) name: String,
     /// Digest of the file, hexadecimal.
     pub(crate) sha256: String,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Rules,
     answers: BpfProgram,
     allows: BpfProgram,
 }
@@ -62,26 +63,29 @@ impl Profile {
         };
         let file: File =
             serde_json::from_str(text).map_err(|error| refuse(vec![error.to_string()]))?;
-        let mut problems = file.problems(role, arch);
         let target = TargetArch::try_from(arch).map_err(|error| refuse(vec![error.to_string()]))?;
-        let file = file.given(given);
-        let [answers, allows] = file.compile(target).unwrap_or_else(|found| {
-            problems.extend(found);
-            Default::default()
-        });
-        let length = chained(&answers, &allows).len();
-        if length > LONGEST {
-            problems.push(format!(
-                "its filter has {length} instructions: the kernel takes {LONGEST}"
-            ));
+        let (parts, mut problems) = Parts::of(file, role);
+        // As it is: a name that stands twice is gone from what was read above.
+        if let Err(error) = seccompiler::compile_from_json(text.as_bytes(), target) {
+            problems.push(error.to_string());
         }
         if !problems.is_empty() {
             return Err(refuse(problems));
         }
+        let rules = parts.given(given);
+        let [answers, allows] = rules
+            .compile(target)
+            .map_err(|error| refuse(vec![error.to_string()]))?;
+        let length = chained(&answers, &allows).len();
+        if length > LONGEST {
+            let longer =
+                format!("its filter has {length} instructions: the kernel takes {LONGEST}");
+            return Err(refuse(vec![longer]));
+        }
         Ok(Self {
             name: name.to_owned(),
             sha256: sha256(text),
-            rules: file.rules,
+            rules,
             answers,
             allows,
         })
@@ -99,32 +103,22 @@ impl Profile {
 
     /// Calls that are allowed, with any arguments or with some.
     pub(crate) fn allowed(&self) -> BTreeSet<&str> {
-        self.of(|rule| rule.answer.is_none())
+        let rules = self.rules.allowed.iter();
+        rules.map(|rule| rule.syscall.as_str()).collect()
     }
 
     /// Those of them whose arguments are checked.
     pub(crate) fn argument_checked(&self) -> BTreeSet<&str> {
-        self.of(|rule| rule.answer.is_none() && rule.args.is_some())
+        let checked = |rule: &&Rule| rule.args.is_some();
+        let rules = self.rules.allowed.iter().filter(checked);
+        rules.map(|rule| rule.syscall.as_str()).collect()
     }
 
     /// Calls that fail with an error and do nothing, with some or any arguments.
     pub(crate) fn answered(&self) -> BTreeMap<&str, &str> {
-        let answers = |rule| -> Option<(&Rule, &str)> {
-            let rule: &Rule = rule;
-            Some((rule, rule.answer.as_deref()?))
-        };
-        self.rules
-            .iter()
-            .filter_map(answers)
-            .flat_map(|(rule, answer)| rule.calls.iter().map(move |call| (call.as_str(), answer)))
-            .collect()
-    }
-
-    fn of(&self, wanted: impl Fn(&Rule) -> bool) -> BTreeSet<&str> {
-        self.rules
-            .iter()
-            .filter(|rule| wanted(rule))
-            .flat_map(|rule| rule.calls.iter().map(String::as_str))
+        let answers = self.rules.answered.iter();
+        answers
+            .flat_map(|(error, rules)| rules.iter().map(|rule| (rule.syscall.as_str(), *error)))
             .collect()
     }
 }
@@ -137,4 +131,193 @@ pub(super) fn sha256(text: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::embedded::tests::{everything, text};
+    use super::*;
+
+    #[test]
+    fn a_profile_of_any_role_that_allows_what_none_needs_is_refused() {
+        for (name, role, calls) in [
+            (
+                "supervisor",
+                Role::Supervisor,
+                &["ptrace", "mount", "init_module", "setns"][..],
+            ),
+            (
+                "keeper",
+                Role::Keeper,
+                &["reboot", "setreuid", "tkill", "mknod", "bind"],
+            ),
+        ] {
+            let good = text(name, "x86_64");
+            for call in calls {
+                let rule = format!(r#""filter": [{{"syscall": "{call}", "comment": "x"}},"#);
+                let bad = good.replacen("\"filter\": [", &rule, 1);
+                assert_ne!(bad, good);
+                let error = Profile::parse(name, role, "x86_64", &bad, &everything()).unwrap_err();
+                let expected = format!("{call} is never allowed in a {name}");
+                assert!(error.to_string().contains(&expected), "{error}");
+            }
+        }
+    }
+
+    #[track_caller]
+    fn refused(role: Role, text: &str, fault: &str) {
+        let error = Profile::parse("own", role, "x86_64", text, &everything())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(fault), "{error}");
+    }
+
+    #[test]
+    fn a_faulty_rule_is_refused_with_its_fault() {
+        let good = text("node", "x86_64");
+        let rule = r#"{"syscall": "recvfrom", "comment":"#;
+        assert!(good.contains(rule));
+        let with = |rules: &str, fault: &str| {
+            let bad = good.replacen(rule, &format!("{rules},\n{rule}"), 1);
+            refused(Role::Node, &bad, fault);
+        };
+        with(
+            r#"{"syscall": "recvform", "comment": "typing"}"#,
+            "recvform",
+        );
+        with(
+            r#"{"syscall": "getuid", "comment": " "}"#,
+            "getuid: no reason",
+        );
+        with(r#"{"syscall": "getuid"}"#, "getuid: no reason");
+        with(r#"{"comment": "x"}"#, "missing field `syscall`");
+        with(r#"{"syscall": "getuid", "why": "x"}"#, "unknown field");
+        with(
+            r#"{"syscall": "mmap", "comment": "all of it"}"#,
+            "beside one with",
+        );
+        let condition = |index: u8, more: &str| {
+            format!(
+                r#"{{"syscall": "getuid", "args": [{{"index": {index}, "type": "dword", "op": "eq", "val": 1{more}}}], "comment": "x"}}"#
+            )
+        };
+        with(&condition(0, ""), "getuid: a condition does not say");
+        with(&condition(7, r#", "comment": "x""#), "argument");
+        with(&condition(0, r#", "means": "x""#), "unknown field");
+        with(
+            r#"{"syscall": "getuid", "args": [], "comment": "x"}"#,
+            "getuid: an empty list of conditions",
+        );
+        with(
+            r#"{"syscall": "getuid", "comment": "x"}, {"syscall": "getuid", "comment": "y"}"#,
+            "two rules",
+        );
+        with(
+            r#"{"syscall": "getuid", "comment": "x"}, {"syscall": "geteuid", "comment": "x"}"#,
+            "37 calls: a node has at most 36",
+        );
+        for call in ["execve", "open", "clone", "sendmsg", "recvmsg", "prctl"] {
+            with(
+                &format!(r#"{{"syscall": "{call}", "comment": "x"}}"#),
+                &format!("{call} is never allowed in a node"),
+            );
+        }
+        let args = r#""args": [
+        {"index": 2, "type": "dword", "op": {"masked_eq": 4}, "val": 0, "comment": "without PROT_EXEC"}
+      ], "#;
+        assert!(good.contains(args));
+        refused(
+            Role::Node,
+            &good.replacen(args, "", 1),
+            "mprotect is never allowed without conditions in a node",
+        );
+        // In each of its filters.
+        for (name, rules, fault) in [
+            ("node with an application", "execve", "never allowed"),
+            ("node with an application", "recvfrom", "two rules"),
+            ("node answers EACCES", "recvfrom", "always answered"),
+        ] {
+            let begin = format!(r#""{name}": {{"#);
+            let (before, after) = good.split_once(&begin).unwrap();
+            let rules = format!(r#""filter": [{{"syscall": "{rules}", "comment": "x"}},"#);
+            let after = after.replacen("\"filter\": [", &rules, 1);
+            refused(Role::Node, &format!("{before}{begin}{after}"), fault);
+        }
+    }
+
+    #[test]
+    fn a_faulty_filter_is_refused_with_its_fault() {
+        let good = text("node", "x86_64");
+        let filter = |name: &str, actions: &str, rules: &str| {
+            format!(r#""{name}": {{{actions}, "filter": [{rules}]}}"#)
+        };
+        let kill = r#""mismatch_action": "kill_process", "match_action": "allow""#;
+        let rule = r#"{"syscall": "getuid", "comment": "x"}"#;
+        let with = |name: &str, actions: &str, rules: &str| {
+            good.replacen('{', &format!("{{{},", filter(name, actions, rules)), 1)
+        };
+        let file = |name: &str, rules: &str| format!("{{{}}}", filter(name, kill, rules));
+        refused(Role::Node, "{", "EOF");
+        refused(Role::Node, "{}", "it has no filter \"node\"");
+        refused(Role::Node, &file("node", ""), "\"node\" has no rule");
+        refused(
+            Role::Node,
+            &file("nodes", rule),
+            "\"nodes\" is no filter of a node",
+        );
+        for (name, role) in [
+            ("supervisor", Role::Node),
+            ("node for each user", Role::Node),
+            ("keeper with an application", Role::Keeper),
+            ("keeper answers ENOENT", Role::Keeper),
+        ] {
+            let fault = format!("{name:?} is no filter of a {}", role.name());
+            refused(role, &with(name, kill, rule), &fault);
+        }
+        refused(Role::Node, &with("node", kill, rule), "duplicate");
+        refused(
+            Role::Node,
+            &with("node answers EPERM", kill, rule),
+            "not \"allow\" and {\"errno\":1}",
+        );
+        let other = r#""mismatch_action": "allow", "match_action": {"errno": 2}"#;
+        refused(
+            Role::Node,
+            &with("node answers EPERM", other, rule),
+            "{\"errno\":2}, not",
+        );
+        for action in ["allow", "log", "trap", "kill_thread"] {
+            let bad = good.replacen("\"kill_process\"", &format!("{action:?}"), 1);
+            refused(
+                Role::Node,
+                &bad,
+                &format!("\"node\" has the mismatch_action {action:?}"),
+            );
+        }
+        let old = r#"{"role": "node", "arch": "x86_64", "run": "x", "default": "kill_process", "rules": []}"#;
+        refused(Role::Node, old, "invalid type");
+    }
+
+    /// A number that stands for a user's has to be where a user's is asked for.
+    #[test]
+    fn a_faulty_rule_for_each_user_is_refused() {
+        let good = text("supervisor", "x86_64");
+        let (before, after) = good.split_once("\"supervisor for each user\"").unwrap();
+        let with = |from: &str, to: &str, fault: &str| {
+            assert!(after.contains(from));
+            let after = after.replacen(from, to, 1);
+            let bad = format!("{before}\"supervisor for each user\"{after}");
+            refused(Role::Supervisor, &bad, fault);
+        };
+        with(
+            "4294967295",
+            "0",
+            "setuid: setuid and setgid, and they alone",
+        );
+        with(
+            "\"setgid\"",
+            "\"setregid\"",
+            "setregid: setuid and setgid, and they alone",
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! A profile's file: its rules, what is wrong with them, and the filters they become.
+//! A profile's file: its filters by name, what is wrong with their rules, and what they become.
 
 pub(super) mod learned;
 mod never;
@@ -13,55 +13,52 @@ use super::Role;
 use super::filter::chained;
 use super::users::User;
 
-#[derive(Debug, Deserialize)]
+/// The filters of a file, by their names.
+pub(super) type File = BTreeMap<String, Filter>;
+
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
-    role: String,
-    arch: String,
-    /// What has run under it.
-    run: String,
-    default: String,
-    pub(super) rules: Vec<Rule>,
+pub(super) struct Filter {
+    mismatch_action: Value,
+    match_action: Value,
+    filter: Vec<Rule>,
 }
 
-/// What is done about some calls, and why.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A call that something is done about, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
-    pub(super) calls: Vec<String>,
+    pub(crate) syscall: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) args: Option<Vec<Condition>>,
-    /// The calls fail with this error.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) answer: Option<String>,
     #[serde(default)]
-    why: String,
-    /// It is there in these circumstances alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    when: Option<When>,
-    /// Why it is there although no test uses it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    untried: Option<String>,
+    pub(crate) comment: String,
 }
 
 /// One condition on an argument; all of a rule's must hold.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Condition {
     index: u8,
     r#type: String,
     op: Value,
-    val: Operand,
+    val: u64,
+    /// What the value means.
     #[serde(default)]
-    means: String,
+    comment: String,
 }
 
-/// Circumstances that the configuration decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum When {
-    /// There is an application beside the node.
+/// What a filter is for, which its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// What is always allowed.
+    Always,
+    /// What is allowed beside an application.
     Application,
+    /// What is allowed once for each user that a role is started as.
+    EachUser,
+    /// What fails with this error and does nothing: its name and number (errno(3)).
+    Answers(&'static str, u32),
 }
 
 /// What of the configuration a profile depends on.
@@ -73,78 +70,138 @@ pub(crate) struct Given {
     pub(crate) application: bool,
 }
 
-/// What an argument is compared with.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Operand {
-    Number(u64),
-    Of(UserNumber),
-}
+/// The rules of a file by what they are for.
+#[derive(Debug)]
+pub(super) struct Parts(BTreeMap<Part, Vec<Rule>>);
 
-/// A number that the configuration gives: a rule with it stands once for each role's user, and not at
-/// all when the roles have none of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum UserNumber {
-    #[serde(rename = "uid of a role")]
-    Uid,
-    #[serde(rename = "gid of a role")]
-    Gid,
-    #[serde(rename = "none")]
-    None,
+/// The rules that are there as the configuration is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    /// Calls that are allowed; any other ends the process.
+    pub(crate) allowed: Vec<Rule>,
+    /// Calls that fail with an error, by its name, and do nothing.
+    pub(crate) answered: BTreeMap<&'static str, Vec<Rule>>,
 }
 
 /// Calls that a node has at most.
 const MOST_IN_A_NODE: usize = 36;
 
-/// Errors that a rule may answer with (errno(3)).
+/// Errors that calls may be answered with (errno(3)).
 const ANSWERS: [(&str, u32); 3] = [("EPERM", 1), ("EACCES", 13), ("ENOSYS", 38)];
 
-impl File {
-    /// What is wrong with it, as the profile of `role` on `arch`.
-    pub(super) fn problems(&self, role: Role, arch: &str) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.role != role.name() {
-            problems.push(format!(
-                "it is for role {:?}, not {:?}",
-                self.role,
-                role.name()
-            ));
+/// In the place of a user's number: -1, which setuid(2) and setgid(2) refuse.
+const OF_A_USER: u64 = 4_294_967_295;
+
+impl Part {
+    /// Those that a profile of `role` may have.
+    fn all(role: Role) -> Vec<Self> {
+        let own = match role {
+            Role::Supervisor => Some(Self::EachUser),
+            Role::Keeper => None,
+            Role::Node => Some(Self::Application),
+        };
+        let answers = ANSWERS.map(|(error, number)| Self::Answers(error, number));
+        [Self::Always]
+            .into_iter()
+            .chain(own)
+            .chain(answers)
+            .collect()
+    }
+
+    fn name(self, role: Role) -> String {
+        let role = role.name();
+        match self {
+            Self::Always => role.to_owned(),
+            Self::Application => format!("{role} with an application"),
+            Self::EachUser => format!("{role} for each user"),
+            Self::Answers(error, _) => format!("{role} answers {error}"),
         }
-        if self.arch != arch {
-            problems.push(format!("it is for {}, not {arch}", self.arch));
+    }
+
+    /// The filter of these rules.
+    fn filter(self, filter: Vec<Rule>) -> Filter {
+        let (otherwise, action) = match self {
+            Self::Answers(_, number) => (json!("allow"), json!({ "errno": number })),
+            _ => (json!("kill_process"), json!("allow")),
+        };
+        Filter {
+            mismatch_action: otherwise,
+            match_action: action,
+            filter,
         }
-        if self.default != "kill_process" {
-            problems.push("its default is not kill_process".into());
-        }
-        if self.run.trim().is_empty() {
-            problems.push("it does not say what has run under it".into());
-        }
-        if !self.rules.iter().any(|rule| rule.answer.is_none()) {
-            problems.push("it allows nothing: an empty filter would be no filter".into());
-        }
-        for rule in &self.rules {
-            rule.problems(role, &mut problems);
-        }
-        if role == Role::Node {
-            let allowed = self.rules.iter().filter(|rule| rule.answer.is_none());
-            let calls: BTreeSet<_> = allowed.flat_map(|rule| &rule.calls).collect();
-            if calls.len() > MOST_IN_A_NODE {
+    }
+}
+
+impl Parts {
+    /// Sorts the filters of `file`, a profile of `role`; and what is wrong with them.
+    pub(super) fn of(file: File, role: Role) -> (Self, Vec<String>) {
+        let (mut parts, mut problems) = (BTreeMap::new(), Vec::new());
+        for (name, filter) in file {
+            let mut all = Part::all(role).into_iter();
+            let Some(part) = all.find(|part| part.name(role) == name) else {
+                let names = Part::all(role).into_iter();
+                let names: Vec<_> = names.map(|part| format!("{:?}", part.name(role))).collect();
                 problems.push(format!(
-                    "it allows {} calls: a node has at most {MOST_IN_A_NODE}",
-                    calls.len()
+                    "{name:?} is no filter of a {}: those are {}",
+                    role.name(),
+                    names.join(", ")
+                ));
+                continue;
+            };
+            let Filter {
+                mismatch_action,
+                match_action,
+                filter: rules,
+            } = filter;
+            if rules.is_empty() {
+                problems.push(format!(
+                    "{name:?} has no rule: an empty filter would be no filter"
                 ));
             }
+            let right = part.filter(rules);
+            if mismatch_action != right.mismatch_action || match_action != right.match_action {
+                problems.push(format!(
+                    "{name:?} has the mismatch_action {mismatch_action} and the match_action {match_action}, not {} and {}",
+                    right.mismatch_action, right.match_action
+                ));
+            }
+            parts.insert(part, right.filter);
+        }
+        if !parts.contains_key(&Part::Always) {
+            problems.push(format!("it has no filter {:?}", Part::Always.name(role)));
+        }
+        let parts = Self(parts);
+        problems.extend(parts.problems(role));
+        (parts, problems)
+    }
+
+    fn problems(&self, role: Role) -> Vec<String> {
+        let mut problems = Vec::new();
+        let rules = || {
+            let all = self.0.iter();
+            all.flat_map(|(part, rules)| rules.iter().map(move |rule| (*part, rule)))
+        };
+        for (part, rule) in rules() {
+            rule.problems(role, part, &mut problems);
+        }
+        let is_answer = |part| matches!(part, Part::Answers(..));
+        let allowed = rules().filter(|(part, _)| !is_answer(*part));
+        let calls: BTreeSet<_> = allowed.map(|(_, rule)| &rule.syscall).collect();
+        if role == Role::Node && calls.len() > MOST_IN_A_NODE {
+            problems.push(format!(
+                "it allows {} calls: a node has at most {MOST_IN_A_NODE}",
+                calls.len()
+            ));
         }
         let mut seen: BTreeMap<(&str, bool), (usize, usize)> = BTreeMap::new();
-        for rule in &self.rules {
-            for call in &rule.calls {
-                let (plain, conditional) = seen.entry((call, rule.answer.is_some())).or_default();
-                *if rule.args.is_some() {
-                    conditional
-                } else {
-                    plain
-                } += 1;
-            }
+        for (part, rule) in rules() {
+            let of_it = (rule.syscall.as_str(), is_answer(part));
+            let (plain, conditional) = seen.entry(of_it).or_default();
+            *if rule.args.is_some() {
+                conditional
+            } else {
+                plain
+            } += 1;
         }
         for ((call, answer), (plain, conditional)) in &seen {
             if *plain > 1 {
@@ -163,129 +220,123 @@ impl File {
     }
 
     /// The rules that are there when `given` is so, with the numbers of its users.
-    pub(super) fn given(mut self, given: &Given) -> Self {
-        self.rules = self
-            .rules
-            .into_iter()
-            .filter(|rule| rule.when != Some(When::Application) || given.application)
-            .flat_map(|rule| rule.for_users(&given.users))
-            .collect();
-        self
-    }
-
-    /// What it answers with errors, everything else allowed; and what it allows, everything else killed.
-    pub(super) fn compile(&self, arch: TargetArch) -> Result<[BpfProgram; 2], Vec<String>> {
-        let mut allowed: Vec<Value> = Vec::new();
-        let mut answered: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
-        for rule in &self.rules {
-            let args = rule.args.as_ref().map(|args| {
-                args.iter()
-                    .map(Condition::as_seccompiler)
-                    .collect::<Vec<_>>()
-            });
-            for call in &rule.calls {
-                let compiled = match &args {
-                    Some(args) => json!({ "syscall": call, "args": args }),
-                    None => json!({ "syscall": call }),
-                };
-                let Some(answer) = &rule.answer else {
-                    allowed.push(compiled);
-                    continue;
-                };
-                let number = ANSWERS.iter().find(|(name, _)| name == answer);
-                let (_, number) =
-                    number.ok_or_else(|| vec![format!("{call}: unknown answer {answer}")])?;
-                answered.entry(*number).or_default().push(compiled);
+    pub(super) fn given(self, given: &Given) -> Rules {
+        let mut there = Rules::default();
+        for (part, rules) in self.0 {
+            match part {
+                Part::Always => there.allowed.extend(rules),
+                Part::Application if given.application => there.allowed.extend(rules),
+                Part::Application => {}
+                Part::EachUser => {
+                    let users = given.users.iter();
+                    for rule in users.flat_map(|user| rules.iter().map(|rule| rule.of(*user))) {
+                        // Two tokens may have one user, and two users one group.
+                        if !there.allowed.contains(&rule) {
+                            there.allowed.push(rule);
+                        }
+                    }
+                }
+                Part::Answers(error, _) => {
+                    there.answered.insert(error, rules);
+                }
             }
         }
-        let compile = |default: Value, action: Value, rules: &[Value]| {
-            let filter = json!({ "filter": { "mismatch_action": default, "match_action": action, "filter": rules } });
-            let mut map = seccompiler::compile_from_json(filter.to_string().as_bytes(), arch)
-                .map_err(|error| vec![error.to_string()])?;
-            map.remove("filter")
-                .ok_or_else(|| vec!["it compiled to nothing".to_owned()])
-        };
-        let mut answers = BpfProgram::new();
-        for (number, rules) in &answered {
-            let next = compile(json!("allow"), json!({ "errno": number }), rules)?;
-            answers = chained(&answers, &next);
+        there
+    }
+}
+
+impl Rules {
+    /// Each of them, with the error that answers its call.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Option<&'static str>, &Rule)> {
+        let answers = self.answered.iter();
+        let answered =
+            answers.flat_map(|(error, rules)| rules.iter().map(|rule| (Some(*error), rule)));
+        self.allowed.iter().map(|rule| (None, rule)).chain(answered)
+    }
+
+    /// The filters that they are: what is allowed, then the answers.
+    fn filters(&self) -> Vec<(Part, Filter)> {
+        let answers = ANSWERS.into_iter().filter_map(|(error, number)| {
+            let rules = self.answered.get(error)?;
+            Some((Part::Answers(error, number), rules))
+        });
+        let all = [(Part::Always, &self.allowed)].into_iter().chain(answers);
+        all.map(|(part, rules)| (part, part.filter(rules.clone())))
+            .collect()
+    }
+
+    /// What is answered with errors, everything else allowed; and what is allowed, everything else killed.
+    pub(super) fn compile(&self, arch: TargetArch) -> Result<[BpfProgram; 2], seccompiler::Error> {
+        let [mut answers, mut allows] = [BpfProgram::new(), BpfProgram::new()];
+        for (part, filter) in self.filters() {
+            let file = json!({ "filter": filter }).to_string();
+            for program in seccompiler::compile_from_json(file.as_bytes(), arch)?.into_values() {
+                match part {
+                    Part::Answers(..) => answers = chained(&answers, &program),
+                    _ => allows = program,
+                }
+            }
         }
-        let allows = compile(json!("kill_process"), json!("allow"), &allowed)?;
         Ok([answers, allows])
     }
 }
 
-impl Rule {
-    fn for_users(self, users: &[User]) -> Vec<Self> {
-        let speaks = |condition: &Condition| matches!(condition.val, Operand::Of(_));
-        if !self.args.iter().flatten().any(speaks) {
-            return vec![self];
-        }
-        let mut rules: Vec<Self> = Vec::new();
-        let mut seen = BTreeSet::new();
-        for user in users {
-            let mut rule = self.clone();
-            let mut numbers = Vec::new();
-            for condition in rule.args.iter_mut().flatten() {
-                if let Operand::Of(what) = condition.val {
-                    let number = match what {
-                        UserNumber::Uid => user.uid,
-                        UserNumber::Gid => user.gid,
-                        UserNumber::None => 0,
-                    };
-                    condition.val = Operand::Number(number.into());
-                    numbers.push(number);
-                }
-            }
-            // Two tokens may have one user, and two users one group.
-            if seen.insert(numbers) {
-                rules.push(rule);
-            }
-        }
-        rules
-    }
-
-    fn problems(&self, role: Role, problems: &mut Vec<String>) {
-        let named = self.calls.join(", ");
-        if self.calls.is_empty() {
-            problems.push("a rule names no call".into());
-        }
-        if self.why.trim().is_empty() {
-            problems.push(format!("{named}: no reason (\"why\")"));
-        }
-        match self.args.as_deref() {
-            Some([]) => problems.push(format!("{named}: an empty list of conditions")),
-            Some(args) if args.iter().any(|arg| arg.means.trim().is_empty()) => {
-                problems.push(format!(
-                    "{named}: a condition does not say what its value means (\"means\")"
-                ));
-            }
-            _ => {}
-        }
-        if self
-            .untried
-            .as_ref()
-            .is_some_and(|why| why.trim().is_empty())
-        {
-            problems.push(format!("{named}: no reason (\"untried\")"));
-        }
-        if self.answer.is_some() {
-            return;
-        }
-        let of = |call: &String| {
-            let name = role.name();
-            if never::is_allowed_never(role, call) {
-                return Some(format!("{call} is never allowed in a {name}"));
-            }
-            let plain = self.args.is_none() && never::needs_conditions(role, call);
-            plain.then(|| format!("{call} is never allowed without conditions in a {name}"))
-        };
-        problems.extend(self.calls.iter().filter_map(of));
+/// What of `user` a call is about.
+fn number_in(call: &str, user: User) -> Option<u32> {
+    match call {
+        "setuid" => Some(user.uid),
+        "setgid" => Some(user.gid),
+        _ => None,
     }
 }
 
-impl Condition {
-    fn as_seccompiler(&self) -> Value {
-        json!({ "index": self.index, "type": self.r#type, "op": self.op, "val": self.val })
+impl Rule {
+    /// The rule for `user`.
+    fn of(&self, user: User) -> Self {
+        let mut rule = self.clone();
+        if let Some(number) = number_in(&self.syscall, user) {
+            let conditions = rule.args.iter_mut().flatten();
+            for condition in conditions.filter(|condition| condition.val == OF_A_USER) {
+                condition.val = number.into();
+            }
+        }
+        rule
+    }
+
+    fn problems(&self, role: Role, part: Part, problems: &mut Vec<String>) {
+        let call = &self.syscall;
+        if self.comment.trim().is_empty() {
+            problems.push(format!("{call}: no reason (\"comment\")"));
+        }
+        if self.args.as_ref().is_some_and(Vec::is_empty) {
+            problems.push(format!("{call}: an empty list of conditions"));
+        }
+        let mut conditions = self.args.iter().flatten();
+        if conditions.any(|one| one.comment.trim().is_empty()) {
+            problems.push(format!(
+                "{call}: a condition does not say what its value means (\"comment\")"
+            ));
+        }
+        if part == Part::EachUser {
+            let mut conditions = self.args.iter().flatten();
+            let compared = conditions.any(|one| one.val == OF_A_USER);
+            let takes_one = number_in(call, User { uid: 0, gid: 0 }).is_some();
+            if compared != takes_one {
+                problems.push(format!(
+                    "{call}: setuid and setgid, and they alone, are compared with {OF_A_USER}, which stands for the number of a user"
+                ));
+            }
+        }
+        if matches!(part, Part::Answers(..)) {
+            return;
+        }
+        let name = role.name();
+        if never::is_allowed_never(role, call) {
+            problems.push(format!("{call} is never allowed in a {name}"));
+        } else if self.args.is_none() && never::needs_conditions(role, call) {
+            problems.push(format!(
+                "{call} is never allowed without conditions in a {name}"
+            ));
+        }
     }
 }

@@ -11,7 +11,7 @@ pub type Arguments = [u64; 6];
 
 #[derive(Clone, Debug)]
 pub struct Rule {
-    pub calls: Vec<String>,
+    pub call: String,
     pub conditions: Vec<Condition>,
     pub answer: Option<String>,
     /// Why nothing has to use it.
@@ -36,11 +36,8 @@ enum Op {
 impl Rule {
     fn parse(rule: &Value) -> Self {
         let text = |key: &str| rule[key].as_str().map(str::to_owned);
-        let calls = rule["calls"].as_array().expect("a list").iter();
         Self {
-            calls: calls
-                .map(|call| call.as_str().expect("a name").to_owned())
-                .collect(),
+            call: text("syscall").expect("a name"),
             conditions: rule["args"]
                 .as_array()
                 .map(|args| args.iter().map(Condition::parse).collect())
@@ -51,7 +48,7 @@ impl Rule {
     }
 
     pub fn takes(&self, call: &str, arguments: &Arguments) -> bool {
-        self.calls.iter().any(|one| one == call)
+        self.call == call
             && self
                 .conditions
                 .iter()

@@ -2,13 +2,16 @@
 //! a role ends. A rule that nothing used must say why it is there (`untried`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 
 use rustix::process::Signal;
 
 use super::rules::{Rule, shown};
-use super::{attempts_of, attested_pid};
+use super::{attempts_of, attested_pid, with_application, with_unknown_module};
 use crate::support::{
-    FASTNESS, Judge, Mesh, Node, Options, eventually, in_softhsm, json, node, python, run,
+    FASTNESS, Judge, Mesh, Node, Options, PATIENCE, eventually, in_softhsm, json, node, python, run,
 };
 
 /// One kind of call, as the judge saw it.
@@ -26,13 +29,28 @@ type Roles = BTreeMap<u64, &'static str>;
 #[test]
 fn every_rule_is_used_or_says_why_not() {
     crate::support::as_root("only root sees the system calls of others");
-    let mesh = Mesh::new();
+    // What supervisor and node need is measured with SoftHSM.
+    let measured: &[_] = match in_softhsm() {
+        true => &["supervisor", "keeper", "node"],
+        false => &["keeper"],
+    };
+    measure(with_application, measured);
+}
+
+#[test]
+fn every_rule_for_an_unknown_modules_keeper_is_used_or_says_why_not() {
+    crate::support::as_root("only root sees the system calls of others");
+    if in_softhsm() {
+        measure(with_unknown_module, &["keeper"]);
+    }
+}
+
+/// Whether the rules of the roles `measured` are used in meshes that `make` makes.
+fn measure(make: fn() -> Mesh, measured: &[&str]) {
+    let mesh = make();
     mesh.name_users("daemon", "bin");
     let mut rules = shown(&mesh);
-    if !in_softhsm() {
-        // What supervisor and node need is measured with SoftHSM.
-        rules.retain(|role, _| role == "keeper");
-    }
+    rules.retain(|role, _| measured.contains(&role.as_str()));
     let wrapper = mesh.path("seen");
     let mut judge = Judge::start(python("calls.py").arg(&wrapper).arg(FASTNESS));
     assert_eq!(judge.hear(), "ready");
@@ -43,17 +61,15 @@ fn every_rule_is_used_or_says_why_not() {
     }
     for role in rules.keys() {
         for end in ["panic", "segfault", "out of memory"] {
-            let mesh = Mesh::new();
+            let mesh = make();
             let (_, log, supervisor) = attempts_of(&mesh, role, &[end], Some(wrapper.clone()));
             note(&log, supervisor, &mut roles);
         }
     }
     let mut matter: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     for rule in rules.values().flatten() {
-        for call in &rule.calls {
-            let indices = rule.conditions.iter().map(|condition| condition.index);
-            matter.entry(call).or_default().extend(indices);
-        }
+        let indices = rule.conditions.iter().map(|condition| condition.index);
+        matter.entry(&rule.call).or_default().extend(indices);
     }
     judge.tell(&serde_json::to_string(&matter).expect("JSON"));
     let said = json(&judge.hear());
@@ -103,6 +119,14 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
         "addresses = [",
         &format!("addresses = [\"[::1]:{}\", ", mesh.ports["b"]),
     );
+    let has_application = mesh.read("a/node.toml").contains("[application]");
+    if has_application {
+        let section = "[application]\nmode = \"tcp\"\nupstream = \"unix:app.sock\"\n";
+        mesh.section(
+            "b",
+            &format!("{section}egress = {{ a = \"unix:a.sock\" }}\n"),
+        );
+    }
     let b = mesh.start("b");
     let a = Node::spawn(
         "a",
@@ -118,6 +142,10 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
         from.ping(to);
         from.ask(&["ping", to, "--transfer", "8MiB"])
             .expect("it moves");
+    }
+    if has_application {
+        through(mesh, "b/a.sock", "a/app.sock", "bin");
+        through(mesh, "a/b.sock", "b/app.sock", "root");
     }
     a.ask(&["reload"]).expect("it reloads");
     a.ask(&["metrics"]).expect("it counts");
@@ -157,6 +185,25 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
     note(&a.log(), supervisor, roles);
 }
 
+/// Bytes from the application before `door` to the one that listens at `upstream` for the user `node`.
+fn through(mesh: &Mesh, door: &str, upstream: &str, node: &str) {
+    let socket = mesh.path(upstream);
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    listener.set_nonblocking(true).expect("a socket");
+    run(Command::new("chown").arg(node).arg(&socket));
+    run(Command::new("chmod").arg("700").arg(&socket));
+    let mut door = UnixStream::connect(mesh.path(door)).expect("a door");
+    door.write_all(b"through").expect("it is taken");
+    let (mut application, _) = eventually("the application is called", || listener.accept().ok());
+    application.set_nonblocking(false).expect("a socket");
+    application
+        .set_read_timeout(Some(PATIENCE))
+        .expect("not zero");
+    let mut heard = [0; 7];
+    application.read_exact(&mut heard).expect("it comes");
+    assert_eq!(&heard, b"through");
+}
+
 /// Node `a` behind `wrapper`, whose probes meet another program that writes into its kryoptic token.
 fn probe_beside_a_writer(wrapper: &std::path::Path, roles: &mut Roles) {
     let mesh = Mesh::new();
@@ -193,9 +240,9 @@ fn note(log: &str, supervisor: u32, roles: &mut Roles) {
     }
 }
 
-/// How often each rule of `role` let a call through, by the call's name.
-fn used(role: &str, rules: &[Rule], calls: &[Call], roles: &Roles) -> Vec<BTreeMap<String, u64>> {
-    let mut used = vec![BTreeMap::new(); rules.len()];
+/// How often each rule of `role` let its call through.
+fn used(role: &str, rules: &[Rule], calls: &[Call], roles: &Roles) -> Vec<u64> {
+    let mut used = vec![0; rules.len()];
     for call in calls {
         // Everything below the supervisor is under its filter as well, from the start: what is traced
         // here and is not a role is a child of the supervisor that has not become one yet.
@@ -212,7 +259,7 @@ fn used(role: &str, rules: &[Rule], calls: &[Call], roles: &Roles) -> Vec<BTreeM
         for (rule, used) in rules.iter().zip(&mut used) {
             if rule.takes(&call.name, &call.arguments) {
                 taken = true;
-                *used.entry(call.name.clone()).or_default() += call.count;
+                *used += call.count;
             }
         }
         assert!(
@@ -225,33 +272,28 @@ fn used(role: &str, rules: &[Rule], calls: &[Call], roles: &Roles) -> Vec<BTreeM
 }
 
 /// Prints what was used, and notes what was not and does not say why.
-fn report(role: &str, rules: &[Rule], used: &[BTreeMap<String, u64>], faults: &mut Vec<String>) {
+fn report(role: &str, rules: &[Rule], used: &[u64], faults: &mut Vec<String>) {
     let mut unused = 0;
-    println!("\n{role}: calls of {} rules", rules.len());
+    println!("\n{role}: {} rules", rules.len());
     for (rule, used) in rules.iter().zip(used) {
-        let conditions = if rule.conditions.is_empty() {
-            ""
-        } else {
-            " (conditions)"
+        let call = match rule.conditions.is_empty() {
+            true => rule.call.clone(),
+            false => format!("{} (conditions)", rule.call),
         };
-        for call in &rule.calls {
-            match (used.get(call), &rule.untried) {
-                (Some(count), _) => println!("  {count:>9}  {call}{conditions}"),
-                (None, Some(why)) => {
-                    unused += 1;
-                    println!("     unused  {call}{conditions}: {why}");
-                }
-                // The kernel answers before its tracepoint sees the call.
-                (None, None) if rule.answer.is_some() => {
-                    println!("   answered  {call}{conditions}");
-                }
-                (None, None) => {
-                    unused += 1;
-                    println!("     UNUSED  {call}{conditions}");
-                    faults.push(format!("{role}: nothing used {call}{conditions}: say why it is there (\"untried\") or take it out"));
-                }
+        match (used, &rule.untried) {
+            (1.., _) => println!("  {used:>9}  {call}"),
+            (0, Some(why)) => {
+                unused += 1;
+                println!("     unused  {call}: {why}");
+            }
+            // The kernel answers before its tracepoint sees the call.
+            (0, None) if rule.answer.is_some() => println!("   answered  {call}"),
+            (0, None) => {
+                unused += 1;
+                println!("     UNUSED  {call}");
+                faults.push(format!("{role}: nothing used {call}: say in policies/seccomp/evidence.json why it is there (\"untried\") or take it out"));
             }
         }
     }
-    println!("{role}: {unused} calls unused");
+    println!("{role}: {unused} rules unused");
 }

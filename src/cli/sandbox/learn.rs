@@ -58,16 +58,8 @@ pub(super) fn run(args: &LearnArgs, format: Format) -> Result<(), Failure> {
     };
     let (report, seen) =
         watch(token, &setup, &pin).map_err(|failure| failure.placed_in(&config.file))?;
-    let run = format!(
-        "nothing yet: drafted by `fastness sandbox learn` from {} signatures and {} new sessions with {} ({} {})",
-        report.signatures,
-        report.reopened,
-        token.module.display(),
-        report.manufacturer,
-        report.model
-    );
     let maker = Maker::of(&report.manufacturer);
-    let draft = Draft::new(maker, token.profile.as_ref(), &seen, &run)
+    let draft = Draft::new(maker, token.profile.as_ref(), &seen)
         .map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
     write_new(&args.out, draft.text.as_bytes())
         .map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
@@ -217,10 +209,9 @@ fn describe(args: &LearnArgs, report: &LearnerReport, draft: &Draft) -> String {
     lines.push(match draft.without_reason {
         0 => "It has nothing but our keeper's own rules: read it before you use it.".into(),
         count => format!(
-            "It cannot be used yet: {count} rules have no reason. Write into each why the module needs the \
-             call (\"why\") and what each argument's value means (\"means\"), strike what it should not \
-             have, say in \"run\" what has run under it; then name the file as `profile` of the token and \
-             try `fastness check`."
+            "It cannot be used yet: {count} rules have no reason. Write into each \"comment\" why the module \
+             needs the call and what each argument's value means, strike what it should not have; then name \
+             the file as `profile` of the token and try `fastness check`."
         ),
     });
     lines.join("\n")

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::Role;
-use super::{Condition, File, Operand, Rule, never};
+use super::{Condition, Rule, Rules, never};
 
 /// Which argument says what a call is for, and whether it has 64 bits: the others are addresses,
 /// lengths and descriptors, which differ from run to run.
@@ -88,28 +88,20 @@ impl Rule {
                 index: *index,
                 r#type: if wide(*index) { "qword" } else { "dword" }.into(),
                 op: json!("eq"),
-                val: Operand::Number(*value),
-                means: String::new(),
+                val: *value,
+                comment: String::new(),
             })
             .collect();
         Self {
-            calls: vec![name.to_owned()],
+            syscall: name.to_owned(),
             args: (!args.is_empty()).then_some(args),
-            answer: None,
-            why: String::new(),
-            when: None,
-            untried: None,
+            comment: String::new(),
         }
     }
 
-    /// Whether it is about our own keeper's calls alone, not about a module's.
+    /// Whether it is about a call of our own keeper, not of a module.
     pub(crate) fn is_ours(&self) -> bool {
-        self.calls.iter().all(|call| OURS.contains(&call.as_str()))
-    }
-
-    /// Whether it answers with an error.
-    pub(crate) fn answers(&self) -> bool {
-        self.answer.is_some()
+        OURS.contains(&self.syscall.as_str())
     }
 
     /// Whether it allows the call `name` with the arguments that were kept of it. A condition on another
@@ -119,23 +111,18 @@ impl Rule {
             let found = telling.iter().find(|(index, _)| *index == condition.index);
             found.is_some_and(|(_, value)| condition.holds(*value))
         };
-        self.answer.is_none()
-            && self.calls.iter().any(|call| call == name)
-            && self.args.iter().flatten().all(holds)
+        self.syscall == name && self.args.iter().flatten().all(holds)
     }
 }
 
 impl Condition {
     fn holds(&self, value: u64) -> bool {
-        let Operand::Number(wanted) = self.val else {
-            return false;
-        };
         let bits = if self.r#type == "qword" {
             u64::MAX
         } else {
             u64::from(u32::MAX)
         };
-        let (value, wanted) = (value & bits, wanted & bits);
+        let (value, wanted) = (value & bits, self.val & bits);
         match self.op.as_str() {
             Some("eq") => value == wanted,
             Some("ne") => value != wanted,
@@ -152,59 +139,58 @@ impl Condition {
     }
 }
 
-/// The file of a keeper's profile with `rules`, a line a rule; `run` says what has run under it.
-pub(crate) fn draft(arch: &str, run: &str, rules: Vec<Rule>) -> Result<String, serde_json::Error> {
-    let file = File {
-        role: super::Role::Keeper.name().to_owned(),
-        arch: arch.to_owned(),
-        run: run.to_owned(),
-        default: "kill_process".to_owned(),
-        rules,
-    };
-    let lines: Result<Vec<_>, _> = file.rules.iter().map(serde_json::to_string).collect();
-    Ok(format!(
-        "{{\n  \"role\": {},\n  \"arch\": {},\n  \"run\": {},\n  \"default\": {},\n  \"rules\": [\n    {}\n  ]\n}}\n",
-        json!(file.role),
-        json!(file.arch),
-        json!(file.run),
-        json!(file.default),
-        lines?.join(",\n    ")
-    ))
+/// The file of a keeper's profile with `rules`, a line a rule.
+pub(crate) fn draft(rules: &Rules) -> Result<String, serde_json::Error> {
+    let mut filters = Vec::new();
+    for (part, filter) in rules.filters() {
+        let lines: Result<Vec<_>, _> = filter.filter.iter().map(serde_json::to_string).collect();
+        filters.push(format!(
+            "  {}: {{\n    \"mismatch_action\": {},\n    \"match_action\": {},\n    \"filter\": [\n      {}\n    ]\n  }}",
+            json!(part.name(Role::Keeper)),
+            filter.mismatch_action,
+            filter.match_action,
+            lines?.join(",\n      ")
+        ));
+    }
+    Ok(format!("{{\n{}\n}}\n", filters.join(",\n")))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Given;
     use super::*;
     use crate::sandbox::{Maker, Profile};
 
-    fn softhsm() -> Vec<Rule> {
-        Profile::keeper(Maker::SoftHsm, None).unwrap().rules
+    fn profile() -> Profile {
+        Profile::keeper(Maker::SoftHsm, None).unwrap()
+    }
+
+    fn softhsm() -> Rules {
+        profile().rules
     }
 
     #[test]
     fn our_own_calls_stand_in_the_measured_profile() {
-        let ours: Vec<_> = softhsm().into_iter().filter(Rule::is_ours).collect();
+        let Rules { allowed, answered } = softhsm();
+        let all = allowed.into_iter().chain(answered.into_values().flatten());
+        let ours: Vec<_> = all.filter(Rule::is_ours).collect();
         for call in OURS {
-            assert!(
-                ours.iter()
-                    .any(|rule| rule.calls.iter().any(|one| one == call)),
-                "{call}"
-            );
+            assert!(ours.iter().any(|rule| rule.syscall == call), "{call}");
         }
         // What is checked of them is what a learned rule can tell apart.
         for rule in &ours {
             for condition in rule.args.iter().flatten() {
                 let told = |(name, index, _): &(&str, u8, bool)| {
-                    rule.calls.iter().any(|call| call == name) && *index == condition.index
+                    rule.syscall == *name && *index == condition.index
                 };
-                assert!(TELLING.iter().any(told), "{:?}", rule.calls);
+                assert!(TELLING.iter().any(told), "{}", rule.syscall);
             }
         }
     }
 
     #[test]
     fn a_call_is_allowed_by_the_rule_for_its_arguments_alone() {
-        let rules = softhsm();
+        let rules = softhsm().allowed;
         let allowed = |name, args: [u64; 6]| {
             let telling = telling(name, &args);
             rules.iter().any(|rule| rule.allows(name, &telling))
@@ -235,25 +221,25 @@ mod tests {
 
     #[test]
     fn a_draft_is_refused_until_every_reason_is_there() {
-        let rules = |why: &str| {
-            let mut rules: Vec<_> = softhsm().into_iter().filter(Rule::is_ours).collect();
+        let rules = |reason: &str| {
+            let mut rules = softhsm();
+            rules.allowed.retain(Rule::is_ours);
             let mut learned = Rule::learned("fcntl", &[(1, 1030)]);
-            learned.why = why.to_owned();
-            rules.push(learned);
+            learned.comment = reason.to_owned();
+            rules.allowed.push(learned);
             rules
         };
         let arch = std::env::consts::ARCH;
-        let parse = |text: &str| {
-            let given = super::super::Given::default();
-            Profile::parse("draft", super::super::Role::Keeper, arch, text, &given)
-        };
-        let text = draft(arch, "nothing", rules("")).unwrap();
+        let parse =
+            |text: &str| Profile::parse("draft", Role::Keeper, arch, text, &Given::default());
+        let text = draft(&rules("")).unwrap();
         let error = parse(&text).unwrap_err().to_string();
         assert!(error.contains("fcntl: no reason"), "{error}");
-        let text = draft(arch, "nothing", rules("x")).unwrap();
+        let text = draft(&rules("x")).unwrap();
         let error = parse(&text).unwrap_err().to_string();
-        assert!(error.contains("means"), "{error}");
-        let text = text.replace("\"means\":\"\"", "\"means\":\"F_DUPFD_CLOEXEC\"");
-        assert!(parse(&text).is_ok());
+        assert!(error.contains("fcntl: a condition does not say"), "{error}");
+        let text = text.replace("\"comment\":\"\"", "\"comment\":\"F_DUPFD_CLOEXEC\"");
+        let profile = parse(&text).unwrap();
+        assert_eq!(profile.answered(), self::profile().answered());
     }
 }
