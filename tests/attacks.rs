@@ -295,6 +295,7 @@ fn all() -> Vec<&'static str> {
     let mut names: Vec<_> = CATALOGUE.iter().map(|one| one.name).collect();
     #[cfg(target_arch = "x86_64")]
     names.extend(["x32 getpid", "i386 getpid"]);
+    names.push("sendmsg with a descriptor");
     names.extend(ENDS.iter().map(|(name, _)| *name));
     names
 }
@@ -440,6 +441,14 @@ fn the_supervisor_starts_nothing_but_itself() {
         "execve itself with a library",
         "execveat",
         "fork",
+        "open for reading",
+        "open for writing",
+        "memfd_create",
+        "listen",
+        "sendmsg with a descriptor",
+        "mmap executable",
+        "connect to another TCP port",
+        "connect to another TCP port over IPv6",
         "shmat",
         "capset",
         "seccomp",
@@ -533,6 +542,14 @@ fn the_supervisor_starts_nothing_but_itself() {
         ("execve the loader", End::Exited(126)),
         ("execve itself with a library", End::Exited(0)),
         ("fork", End::Returned),
+        // Files as its user, channels to the roles, and their libraries.
+        ("open for reading", End::Returned),
+        ("open for writing", End::Returned),
+        ("sendmsg with a descriptor", End::Returned),
+        ("mmap executable", End::Returned),
+        // None of its roles'.
+        ("connect to another TCP port", End::Errno(EACCES)),
+        ("connect to another TCP port over IPv6", End::Errno(EACCES)),
         // Nothing to attach, to give up, to add or to copy: what is allowed here is harmless.
         ("shmat", End::Errno(EINVAL)),
         ("capset", End::Errno(EINVAL)),
@@ -579,6 +596,9 @@ fn a_role_does_not_administrate() {
         [reset.clone(), reset, End::Errno(EPERM), KILLED],
         "{log}"
     );
+    let name = format!("connect abstract {outside}");
+    let ends = attempts(&Mesh::new(), "supervisor", &[&name]).ends;
+    assert_eq!(ends, [End::Errno(EPERM)]);
     let refused = |line: &&str| line.contains("refused: it came from a role");
     assert_eq!(log.lines().filter(refused).count(), 2, "{log}");
 }
@@ -649,6 +669,31 @@ fn no_memory_becomes_a_program() {
         log.contains(&format!("attack {dumpable:?}: it returned 0\n")),
         "{log}"
     );
+}
+
+/// What its allocator takes and gives back is among a sealed role's calls.
+#[test]
+fn a_role_whose_allocator_gives_memory_back_goes_on() {
+    for role in ["node", "keeper"] {
+        let mesh = Mesh::new();
+        let b = mesh.start("b");
+        let a = support::Node::spawn(
+            "a",
+            &mesh.path("a"),
+            mesh.ports["a"],
+            Options {
+                environment: vec![("FASTNESS_ATTACK".to_owned(), format!("{role}:malloc trim"))],
+                ..Options::default()
+            },
+        );
+        a.wait_ready();
+        let pid = a.pid(role);
+        // It had something to give back.
+        a.wait_log("attack \"malloc trim\": it returned 1");
+        b.ping("a");
+        a.ping("b");
+        assert_eq!(a.pid(role), pid, "{}", a.log());
+    }
 }
 
 /// What a panic says is dropped where the log takes nothing; the end does not wait for it.

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// `fastness sandbox learn` for node `a`, into `a/draft.json`.
-fn learn(mesh: &Mesh, more: &[&str]) -> Output {
+pub fn learn(mesh: &Mesh, more: &[&str]) -> Output {
     Command::new(FASTNESS)
         .args([
             "sandbox",
@@ -137,9 +137,9 @@ fn with_a_call(mesh: &Mesh, number: &str) {
     with_code(mesh, &format!("syscall({number}, -1, 0, 0)"));
 }
 
-/// The same for any C expression. PKCS#11's function list (CK_FUNCTION_LIST, v2.40) is a version and 68
+/// The same for any C statement, which may use `once`. PKCS#11's function list (CK_FUNCTION_LIST, v2.40) is a version and 68
 /// functions, of which none that is wrapped takes more than five words.
-fn with_code(mesh: &Mesh, code: &str) {
+pub fn with_code(mesh: &Mesh, code: &str) {
     const SHIM: &str = r#"
 #include <dlfcn.h>
 #include <sys/syscall.h>
@@ -148,6 +148,7 @@ typedef unsigned long word;
 typedef word (*call)(word, word, word, word, word);
 static struct { word version; call calls[68]; } list;
 static call of[68];
+static __attribute__((unused)) int once;
 #define WRAP(N) static word wrap##N(word a, word b, word c, word d, word e) { CODE; return of[N](a, b, c, d, e); }
 WRAP(15) WRAP(42) WRAP(43)
 word C_GetFunctionList(void **given) {

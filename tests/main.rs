@@ -36,6 +36,7 @@ mod memory; // Where secrets are in memory, and where not.
 mod mends; // Every fault at once, with a mend that mends it.
 mod mesh; // Two nodes, and what they survive.
 mod methods; // What a peer may call, and that a reload reaches who is there already.
+mod old_kernel; // What a kernel lacks is named, and nothing starts.
 mod one_login; // Several keepers of one token, and one wrong PIN.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.
 mod parsers; // No input makes a parser panic.
@@ -51,6 +52,7 @@ mod soak; // Faults in any order leave nothing behind.
 mod streams; // Nobody hears what a command says.
 mod token_cli; // `fastness token`, judged by openssl, pkcs11-tool, p11tool and a spy.
 mod token_files; // What a keeper may still open.
+mod token_ports; // What a token's module may connect to.
 mod token_session; // The token room as a library.
 mod token_usage; // What is found before a PIN is read; several at once.
 mod unechoed; // A secret in a wrong place is not repeated.

@@ -18,6 +18,7 @@ use fastness_memory_scan::{Needles, Part, Snapshot, Stopped};
 use rustix::process::Signal;
 
 use crate::support::files::spki_of;
+use crate::support::kernel::without;
 use crate::support::node::signal;
 use crate::support::{
     FASTNESS, FaultModule, Mesh, Node, Options, Shaker, as_root, eventually, said,
@@ -324,20 +325,9 @@ fn while_c_login_has_the_pin_it_is_only_in_a_page_that_root_cannot_read() {
     assert!(!look.status.success() && look.stdout.is_empty());
 }
 
-/// Runs `work` in a thread for which there is no memfd_secret(2), and neither for its children.
 fn without_memfd_secret<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let filter = br#"{"filter": {"mismatch_action": "allow", "match_action": {"errno": 38},
-        "filter": [{"syscall": "memfd_secret"}]}}"#;
-    let arch = std::env::consts::ARCH.try_into().expect("a known machine");
-    let mut filters = seccompiler::compile_from_json(&filter[..], arch).expect("it compiles");
-    let filter = filters.remove("filter").expect("it is there");
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            seccompiler::apply_filter(&filter).expect("it is applied");
-            work()
-        });
-        thread.join().expect("it ends well")
-    })
+    const ENOSYS: i32 = 38;
+    without(r#"{"syscall": "memfd_secret"}"#, ENOSYS, work)
 }
 
 #[test]

@@ -85,7 +85,7 @@ type Spoilt = (&'static dyn Fn(&Mesh), &'static str, &'static str);
 
 #[test]
 fn a_fault_says_what_mends_it() {
-    let spoilt: [Spoilt; 9] = [
+    let spoilt: [Spoilt; 10] = [
         (
             &|mesh| mesh.edit("a/node.toml", "pin = ", "sessions = 300\npin = "),
             "token[0].sessions: out of range",
@@ -104,6 +104,11 @@ fn a_fault_says_what_mends_it() {
         (
             &|mesh| mesh.section("a", "[sandbox]\ndial_ports = [70000]\n"),
             "sandbox.dial_ports[0]: is no port",
+            "from 1 to 65535",
+        ),
+        (
+            &|mesh| mesh.edit("a/node.toml", "pin = ", "ports = [1792, 0]\npin = "),
+            "token[0].ports[1]: is no port",
             "from 1 to 65535",
         ),
         (

@@ -1,14 +1,16 @@
 //! Readiness, as load balancers (`grpc.health.v1`) and systemd (sd_notify(3)) see it: it follows the token,
 //! and does not see a keeper that is replaced.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 
 use crate::support::node::signal;
 use crate::support::rehearsal::{Rehearsal, is_ready, restarts, restarts_of};
-use crate::support::{Judge, Node, Options, PATIENCE, eventually};
+use crate::support::{Judge, Mesh, Node, Options, PATIENCE, eventually, free_port, said};
 
 /// Waits until systemd is told something that begins with `needle`; what it was told before that.
 #[track_caller]
@@ -31,6 +33,37 @@ fn hear(systemd: &UnixDatagram, needle: &str) -> Vec<String> {
             before.push(line.to_owned());
         }
     }
+}
+
+/// A node that is checked is sealed, and ended before it is told to serve.
+#[test]
+fn a_node_that_was_not_told_to_serve_answers_no_scraper() {
+    let mesh = Mesh::new();
+    let port = free_port();
+    let settings = format!("metrics = \"127.0.0.1:{port}\"\n");
+    mesh.write("a/node.toml", &(settings + &mesh.read("a/node.toml")));
+    let over = AtomicBool::new(false);
+    let answer = std::thread::scope(|scope| {
+        let scraper = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let Ok(mut tcp) = TcpStream::connect(("127.0.0.1", port)) else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                let mut answer = Vec::new();
+                tcp.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+                // It is reset when the last one that has the listener is gone.
+                let _ = tcp.read_to_end(&mut answer);
+                return Some(answer);
+            }
+            None
+        });
+        let checked = mesh.check("a");
+        over.store(true, Ordering::Relaxed);
+        assert!(checked.status.success(), "{}", said(&checked));
+        scraper.join().unwrap()
+    });
+    assert_eq!(answer, Some(Vec::new()));
 }
 
 /// `a`, ready, and what systemd is told of it.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 
 use crate::support::node::{kill_if_there, signal};
-use crate::support::{Mesh, Options, as_root, eventually, said};
+use crate::support::{Mesh, Options, as_root, eventually, free_port, said};
 
 #[test]
 fn reloads_that_are_asked_for_at_once_come_one_after_the_other() {
@@ -52,6 +52,24 @@ fn a_reload_while_the_node_is_gone_holds_for_the_next_one() {
                 (listed == round % 2).then_some(())
             },
         );
+    }
+}
+
+/// What the next node may dial is sealed as well: in the walls of the supervisor that starts it.
+#[test]
+fn a_reload_with_another_port_is_refused_while_the_node_is_gone_too() {
+    let mesh = Mesh::new();
+    let a = mesh.start("a");
+    let address = format!("\"127.0.0.1:{}\"", mesh.ports["b"]);
+    let both = format!("{address}, \"127.0.0.1:{}\"", free_port());
+    mesh.edit("a/peers.toml", &address, &both);
+    for _ in 0..3 {
+        let node = a.pid("node");
+        kill_if_there(node);
+        let output = a.ask(&["reload"]).expect_err("another port");
+        let text = said(&output);
+        assert!(text.contains("does not let the node connect"), "{text}");
+        a.wait_replaced("node", node);
     }
 }
 

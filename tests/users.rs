@@ -188,9 +188,14 @@ fn each_role_has_its_user_and_reads_nothing_of_the_others() {
 fn roles_of_other_users_end_with_their_supervisor() {
     as_root(WHY);
     let mesh = mesh_with_users();
-    let a = mesh.start("a");
+    let mut a = mesh.start("a");
     let roles = ["keeper", "node"].map(|role| a.pid(role));
-    drop(a);
+    // What is stopped cannot end by itself when its channel does.
+    for pid in roles {
+        node::signal(pid, Signal::STOP);
+    }
+    node::signal(a.supervisor(), Signal::KILL);
+    a.wait_exit();
     for pid in roles {
         crate::support::eventually("it ends", || (!node::is_alive(pid)).then_some(()));
     }

@@ -20,7 +20,7 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let tokens = runtime
         .block_on(supervisor::check(config.clone(), faults))
         .map_err(|error| Failure::from(error).placed_in(&config.file))?;
-    let walls = Walls::Ports(config.dials());
+    let walls = Walls::of_node(config.dials());
     if format == Format::Json {
         return output::json(&serde_json::json!({
             "ok": true,

@@ -3,7 +3,7 @@
 
 mod learn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -28,17 +28,17 @@ pub(super) enum SandboxCommand {
     ///
     /// In JSON: `roles[]` with `role`, `token`, `profile`, `run` (what has run under it), `sha256`, `allowed`,
     /// `argument_checked`, `answered`, `rules` (as in the profile, with the `answer`, and `untried`: why it is
-    /// there though no test uses it), `landlock` (with `connect_tcp`, the node's ports), `uid`, and of a
-    /// running one `pid`, `threads`, `filters`, `mismatches`; `running` says whether a node answered.
+    /// there though no test uses it), `landlock` (with `connect_tcp`, its ports), `uid`, and of a running one
+    /// `pid`, `threads`, `filters`, `mismatches`; `running` says whether a node answered.
     Show(ShowArgs),
     /// Learn which system calls a module makes, and write a draft of a profile for its keeper.
     ///
     /// For a module that none of our profiles fits. A process made for this alone does what the
     /// token's keeper does: it loads the module, logs in (the PIN is tried once), checks every key, raises
-    /// Landlock (before, name as `files` what the module opens again); where a keeper seals, this command
-    /// starts to see its calls, one by one and with their arguments. Then it signs with each key and
-    /// mechanism, probes, opens sessions anew and ends. A running node is neither needed nor touched, and
-    /// cannot be made to do this.
+    /// Landlock (before, name as `files` what the module opens again, and as `ports` where it connects to); where
+    /// a keeper seals, this command starts to see its calls, one by one and with their arguments. Then it signs
+    /// with each key and mechanism, probes, opens sessions anew and ends. A running node is neither needed nor
+    /// touched, and cannot be made to do this.
     ///
     /// A call that no keeper may ever make (execve, fork, ptrace, bind …) is not made: the process ends,
     /// and there is no draft. What today's profile answers with an error is answered so here too, and stays
@@ -284,8 +284,8 @@ fn roles(
     let users = config.map(Config::users).unwrap_or_default();
     let own = config.and_then(|config| config.profile.as_ref());
     let supervisor = Profile::supervisor(own, &users)?;
-    let programs = Walls::own_program()?;
-    let mut shown = vec![Shown::new(Role::Supervisor, supervisor, &programs, None)?];
+    let walls = Walls::of_supervisor(config.map(Config::connects).unwrap_or_default())?;
+    let mut shown = vec![Shown::new(Role::Supervisor, supervisor, &walls, None)?];
     match config {
         Some(config) => {
             for token in &config.tokens {
@@ -294,7 +294,7 @@ fn roles(
                 let running = found.iter().find(|found| found.token == uri);
                 let maker = maker(token.module.as_path(), running)?;
                 let profile = Profile::keeper(maker, token.profile.as_ref())?;
-                let walls = Walls::of_token(maker, &token.files, environment);
+                let walls = Walls::of_token(maker, &token.files, &token.ports, environment);
                 shown.push(Shown {
                     token: Some(uri),
                     ..Shown::new(Role::Keeper, profile, &walls, token.user)?
@@ -304,7 +304,7 @@ fn roles(
         None => {
             for maker in Maker::ALL {
                 let profile = Profile::keeper(maker, None)?;
-                let walls = Walls::of_token(maker, &[], |_| None);
+                let walls = Walls::of_token(maker, &[], &BTreeSet::new(), |_| None);
                 shown.push(Shown::new(Role::Keeper, profile, &walls, None)?);
             }
         }
@@ -312,7 +312,7 @@ fn roles(
     let given = config.map(|config| config.node.clone()).unwrap_or_default();
     let application = config.is_some_and(|config| config.application.is_some());
     let node = Profile::node(given.profile.as_ref(), application)?;
-    let walls = Walls::Ports(config.map(Config::dials).unwrap_or_default());
+    let walls = Walls::of_node(config.map(Config::dials).unwrap_or_default());
     shown.push(Shown::new(Role::Node, node, &walls, given.user)?);
     Ok(shown)
 }

@@ -1,4 +1,4 @@
-//! `[sandbox]`, and what a `[[token]]` says of its keeper's confinement: files, users and profiles.
+//! `[sandbox]`, and what a `[[token]]` says of its keeper's confinement: files, ports, users and profiles.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,12 @@ impl Config {
         let stated = &self.node.dial_ports | &self.peer_ports;
         stated.into_iter().chain(application).collect()
     }
+
+    /// The TCP ports that any role may connect to: the node's and those of each token.
+    pub(crate) fn connects(&self) -> BTreeSet<u16> {
+        let tokens = self.tokens.iter().flat_map(|token| &token.ports).copied();
+        self.dials().into_iter().chain(tokens).collect()
+    }
 }
 
 impl Reader<'_> {
@@ -53,18 +59,20 @@ impl Reader<'_> {
                 spec.node_profile.as_ref(),
                 "sandbox.node_profile",
             ),
-            dial_ports: self.dial_ports(&spec.dial_ports),
+            dial_ports: self.ports(&spec.dial_ports, "sandbox.dial_ports", 7443),
         }
     }
 
-    fn dial_ports(&mut self, ports: &[Spanned<i64>]) -> BTreeSet<u16> {
+    /// TCP ports; `usual` is an example.
+    pub(super) fn ports(&mut self, ports: &[Spanned<i64>], key: &str, usual: u16) -> BTreeSet<u16> {
         let mut found = BTreeSet::new();
         for (index, port) in ports.iter().enumerate() {
             match u16::try_from(*port.get_ref()) {
                 Ok(port) if port > 0 => drop(found.insert(port)),
                 _ => {
-                    let key = format!("sandbox.dial_ports[{index}]");
-                    let fault = Fault::new(key, "is no port", "from 1 to 65535, such as 7443");
+                    let key = format!("{key}[{index}]");
+                    let mend = format!("from 1 to 65535, such as {usual}");
+                    let fault = Fault::new(key, "is no port", mend);
                     self.fault(port, fault);
                 }
             }

@@ -71,6 +71,9 @@ pub(super) struct TokenSpec {
     /// Files and folders that its module opens again after the login.
     #[serde(default)]
     pub(super) files: Vec<Spanned<PathBuf>>,
+    /// TCP ports that its module connects to.
+    #[serde(default)]
+    pub(super) ports: Vec<Spanned<i64>>,
     /// The user that its keeper runs as.
     pub(super) user: Option<Spanned<String>>,
     /// A file with another profile for its keeper than those in the binary.

@@ -1,6 +1,6 @@
 //! `[[token]]`: a token, its module and the keys in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -42,6 +42,8 @@ pub(crate) struct TokenConfig {
     pub(crate) keys: Vec<KeyConfig>,
     /// Files and folders that its keeper may still read once it is sealed, beside what we know of its module.
     pub(crate) files: Vec<PathBuf>,
+    /// TCP ports that its keeper may connect to.
+    pub(crate) ports: BTreeSet<u16>,
     /// The user that its keeper runs as.
     pub(crate) user: Option<User>,
     /// The administrator's profile for its keeper.
@@ -58,6 +60,7 @@ impl TokenConfig {
             && self.sessions == other.sessions
             && self.probe_ms == other.probe_ms
             && self.files == other.files
+            && self.ports == other.ports
             && self.user == other.user
             && self.profile == other.profile
             && self.keys.len() == other.keys.len()
@@ -153,6 +156,7 @@ impl Reader<'_> {
         }
         let environment = self.environment(spec.environment, &format!("{place}.environment"));
         let files = self.token_files(&spec.files, &format!("{place}.files"));
+        let ports = self.ports(&spec.ports, &format!("{place}.ports"), 1792);
         let user = self.user(spec.user.as_ref(), &format!("{place}.user"));
         let profile = self.own_profile(
             Role::Keeper,
@@ -161,6 +165,7 @@ impl Reader<'_> {
         );
         Some(TokenConfig {
             files,
+            ports,
             user,
             profile,
             module: spec.module.into_inner(),

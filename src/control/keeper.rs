@@ -1,6 +1,6 @@
 //! Supervisor and keeper.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub(crate) struct KeeperSetup {
     /// What it may still open, beside what we know of its module.
     #[serde(default)]
     pub(crate) files: Vec<PathBuf>,
+    /// TCP ports that it may connect to.
+    pub(crate) ports: BTreeSet<u16>,
     /// The administrator's own, instead of the one for its token.
     pub(crate) profile: Option<sandbox::OwnProfile>,
 }
@@ -76,6 +78,7 @@ impl KeeperSetup {
             probe_ms: token.probe_ms,
             keys: keys.collect(),
             files: token.files.clone(),
+            ports: token.ports.clone(),
             profile: token.profile.clone(),
         }
     }

@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
@@ -19,6 +18,7 @@ use super::message::{KeyIndex, Request};
 use super::open::{self, Refused, Said};
 use super::purpose;
 use super::vault::{SignError, Vault};
+use super::wall;
 use crate::control::{FromLearner, LearnerReport, LearnerSetup, frame};
 use crate::fault::Fault;
 use crate::sandbox::{self, Learning};
@@ -94,15 +94,9 @@ fn run() -> io::Result<()> {
         Err(Said) => return Ok(()),
     };
     let maker = sandbox::Maker::of(&ready.manufacturer);
-    let walls = sandbox::Walls::of_token(maker, &setup.keeper.files, |name| {
-        std::env::var_os(name).map(PathBuf::from)
-    });
-    let walled = sandbox::Profile::keeper(maker, setup.keeper.profile.as_ref())
-        .map_err(sandbox::SandboxError::from)
-        .and_then(|profile| Ok((entered.wall(&walls)?, profile)));
-    let (walled, profile) = match walled {
+    let (walled, profile) = match wall::wall(entered, maker, &setup.keeper) {
         Ok(walled) => walled,
-        Err(error) => return refuse(vec![error.into()], false),
+        Err(fault) => return refuse(vec![fault], false),
     };
 
     // 3. Its threads wait; where a keeper seals, watching begins.

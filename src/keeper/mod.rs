@@ -13,3 +13,4 @@ mod refusals;
 pub(crate) mod role;
 mod serve;
 mod vault;
+mod wall;

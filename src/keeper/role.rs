@@ -4,7 +4,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use super::health::Probe;
 use super::open::{self, Refused, Said};
 use super::refusals::Refusals;
 use super::serve::{self, Supervisor};
+use super::wall;
 use crate::control::{FromKeeper, ToKeeper, Vitals, frame};
 use crate::sandbox;
 use crate::secret::UserPin;
@@ -107,19 +107,11 @@ fn run() -> io::Result<()> {
     };
     let vault = Arc::new(vault);
 
-    // 4. Landlock: from now on nothing is written, and only the token is read.
+    // 4. Landlock: from now on nothing is written, only the token is read, and only its ports are dialled.
     let maker = sandbox::Maker::of(&ready.manufacturer);
-    let sealed = sandbox::Profile::keeper(maker, setup.profile.as_ref())
-        .map_err(sandbox::SandboxError::from)
-        .and_then(|profile| {
-            let walls = sandbox::Walls::of_token(maker, &setup.files, |name| {
-                std::env::var_os(name).map(PathBuf::from)
-            });
-            Ok((entered.wall(&walls)?, profile))
-        });
-    let (walled, profile) = match sealed {
+    let (walled, profile) = match wall::wall(entered, maker, &setup) {
         Ok(walled) => walled,
-        Err(error) => return refuse(vec![error.into()]),
+        Err(fault) => return refuse(vec![fault]),
     };
 
     // 5. One thread a channel signs, one watches the token's health; this one answers the supervisor.

@@ -99,7 +99,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     let walled = entered.and_then(|entered| {
         let given = listeners.len() + channels + doors.len() + application_connections;
         entered.limit_descriptors(open_files(&setup.limits, each, given))?;
-        entered.wall(&sandbox::Walls::Ports(setup.dials.clone()))
+        entered.wall(&sandbox::Walls::of_node(setup.dials.clone()))
     });
     let walled = match walled {
         Ok(walled) => walled,
@@ -245,22 +245,13 @@ async fn serve(
     let (begin, attested) = watch::channel(false);
     let (accepted, incoming) = mpsc::channel(ACCEPTED);
     for listener in listeners {
-        let mut attested = attested.clone();
         let accepting = listen::accept(node.clone(), listener, accepted.clone(), draining.clone());
-        tokio::spawn(async move {
-            // A supervisor that is gone attests nothing.
-            if attested.wait_for(|attested| *attested).await.is_ok() {
-                accepting.await;
-            }
-        });
+        tokio::spawn(once(attested.clone(), accepting));
     }
     drop(accepted);
     if let Some(listener) = metrics {
-        tokio::spawn(metrics_port::serve(
-            node.clone(),
-            listener,
-            draining.clone(),
-        ));
+        let answering = metrics_port::serve(node.clone(), listener, draining.clone());
+        tokio::spawn(once(attested.clone(), answering));
     }
     let egress = application.take_doors();
     let egress = egress.map(|door| door.keep(node.clone(), attested.clone(), draining.clone()));
@@ -290,6 +281,13 @@ async fn serve(
     }
     orders.abort();
     Ok(())
+}
+
+/// Does `work` once the supervisor has attested us; one that is gone attests nothing.
+async fn once(mut attested: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    if attested.wait_for(|attested| *attested).await.is_ok() {
+        work.await;
+    }
 }
 
 /// `grpc.health.v1`: serving as long as the supervisor counts the node as ready.

@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{DumpableBehavior, Pid};
+use rustix::thread::CapabilitiesSecureBits;
 
+use super::privileges::locked;
 use super::{Profile, Report, Role, User};
 pub(crate) use task::Task;
 
@@ -95,23 +97,47 @@ impl Attestation {
             );
         }
     }
+
+    fn unread(expected: &Expected) -> Self {
+        Self {
+            role: expected.role,
+            pid: expected.pid,
+            report: expected.report.clone(),
+            tasks: 0,
+            task: Task::default(),
+            dumpable: true,
+            core: 0,
+            open_files: 0,
+            descriptors: 0,
+            gone: false,
+            mismatches: Vec::new(),
+        }
+    }
+
+    /// Finds what of the process as a whole is not as `expected` wants it, and in its securebits.
+    fn compare(&mut self, expected: &Expected, bits: CapabilitiesSecureBits) {
+        for (holds, what) in [
+            (bits == locked(), format!("securebits are {bits:?}")),
+            (self.core == 0, format!("core files of {} bytes", self.core)),
+            (
+                self.open_files <= expected.open_files,
+                format!(
+                    "up to {} descriptors and not {}",
+                    self.open_files, expected.open_files
+                ),
+            ),
+            (!self.dumpable, "it is dumpable".into()),
+        ] {
+            if !holds {
+                self.mismatches.push(what);
+            }
+        }
+    }
 }
 
 /// Reads every task of `expected.pid`, which is this process or a child of it.
 pub(crate) fn attest(expected: &Expected) -> Attestation {
-    let mut found = Attestation {
-        role: expected.role,
-        pid: expected.pid,
-        report: expected.report.clone(),
-        tasks: 0,
-        task: Task::default(),
-        dumpable: true,
-        core: 0,
-        open_files: 0,
-        descriptors: 0,
-        gone: false,
-        mismatches: Vec::new(),
-    };
+    let mut found = Attestation::unread(expected);
     let process = folder(expected.pid);
     let read = read(expected, &process, &mut found);
     let gone = match (&read, is_leaving(&process)) {
@@ -221,30 +247,11 @@ fn read(expected: &Expected, process: &Path, found: &mut Attestation) -> io::Res
         }
     };
     // Everything that we start has ours: only who may bound may change them.
-    if ours && expected.report.bounded {
-        let bits = rustix::thread::capabilities_secure_bits()?;
-        if bits != super::privileges::locked() {
-            found.mismatches.push(format!("securebits are {bits:?}"));
-        }
-    }
-    for (holds, what) in [
-        (
-            found.core == 0,
-            format!("core files of {} bytes", found.core),
-        ),
-        (
-            found.open_files <= expected.open_files,
-            format!(
-                "up to {} descriptors and not {}",
-                found.open_files, expected.open_files
-            ),
-        ),
-        (!found.dumpable, "it is dumpable".into()),
-    ] {
-        if !holds {
-            found.mismatches.push(what);
-        }
-    }
+    let bits = match ours && expected.report.bounded {
+        true => rustix::thread::capabilities_secure_bits()?,
+        false => locked(),
+    };
+    found.compare(expected, bits);
     Ok(())
 }
 
@@ -263,9 +270,9 @@ fn limit(limits: &str, name: &str) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_process_that_is_not_confined_is_found_out() {
-        let found = attest(&Expected {
+    /// A node of our own user's.
+    fn expected() -> Expected {
+        Expected {
             role: Role::Node,
             pid: std::process::id(),
             user: None,
@@ -273,7 +280,53 @@ mod tests {
             profile: None,
             open_files: u64::MAX,
             report: Report::default(),
-        });
+        }
+    }
+
+    #[test]
+    fn each_thing_that_a_process_is_not_is_named() {
+        let expected = Expected {
+            open_files: 256,
+            ..expected()
+        };
+        let found = |spoil: &dyn Fn(&mut Attestation), bits| {
+            let mut found = Attestation {
+                dumpable: false,
+                open_files: 256,
+                ..Attestation::unread(&expected)
+            };
+            spoil(&mut found);
+            found.compare(&expected, bits);
+            found.mismatches
+        };
+        assert_eq!(found(&|_| {}, locked()), [""; 0]);
+        let weak = locked() - CapabilitiesSecureBits::NO_ROOT;
+        let [bits] = &*found(&|_| {}, weak) else {
+            panic!("not one")
+        };
+        assert!(bits.starts_with("securebits are "), "{bits}");
+        type Spoilt = (fn(&mut Attestation), &'static str);
+        let spoilt: [Spoilt; 3] = [
+            (|found| found.core = 1, "core files of 1 bytes"),
+            (
+                |found| found.open_files = 257,
+                "up to 257 descriptors and not 256",
+            ),
+            (|found| found.dumpable = true, "it is dumpable"),
+        ];
+        for (spoil, named) in spoilt {
+            assert_eq!(found(&spoil, locked()), [named]);
+        }
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  64  512  files\n";
+        assert_eq!(limit(limits, "Max open files").unwrap(), 512);
+        let none = limits.replace("512", "unlimited");
+        assert_eq!(limit(&none, "Max open files").unwrap(), u64::MAX);
+        assert!(limit(limits, "Max core file size").is_err());
+    }
+
+    #[test]
+    fn a_process_that_is_not_confined_is_found_out() {
+        let found = attest(&expected());
         assert!(found.tasks > 0);
         assert!(
             found
@@ -319,14 +372,9 @@ mod tests {
     #[test]
     fn a_process_that_is_gone_is_not_good() {
         let found = attest(&Expected {
-            role: Role::Node,
             // Above every process id (proc(5), `pid_max`).
             pid: 1 << 30,
-            user: None,
-            keeps_rights: false,
-            profile: None,
-            open_files: u64::MAX,
-            report: Report::default(),
+            ..expected()
         });
         assert!(found.gone);
         assert_eq!(found.mismatches, ["it is gone"]);

@@ -9,6 +9,7 @@
 pub(crate) mod attack;
 mod attest;
 mod calls;
+mod connected;
 mod embedded;
 mod evidence;
 mod filter;
@@ -21,6 +22,7 @@ mod trace;
 mod users;
 mod walls;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, chain};
 
 pub(crate) use attest::{Attestation, Expected, attest, may_be_below_us};
+pub(crate) use connected::connected_ports;
 pub(crate) use embedded::{Maker, OwnProfile};
 pub(crate) use evidence::Evidence;
 pub(crate) use learn::{Draft, Learned, Learning, Standing};
@@ -160,18 +163,19 @@ fn asking_for_filters(cause: io::Error) -> SandboxError {
 
 /// The supervisor's three steps: it has one thread and has bound its sockets. `users`: those that roles
 /// are started as, none when they run as the supervisor's. `open_files`: its own limit, and the one that
-/// no role goes beyond.
+/// no role goes beyond. `ports`: TCP ports that any role connects to.
 pub(crate) fn confine_supervisor(
     own: Option<&OwnProfile>,
     users: &[User],
     open_files: (u64, u64),
+    ports: BTreeSet<u16>,
 ) -> Result<(Confined, Report), Vec<Fault>> {
     if !users.is_empty()
         && let Some(fault) = users::missing()
     {
         return Err(vec![fault]);
     }
-    confine(own, users, open_files).map_err(|error| {
+    confine(own, users, open_files, ports).map_err(|error| {
         let mut faults = missing();
         faults.push(error.into());
         faults
@@ -182,8 +186,9 @@ fn confine(
     own: Option<&OwnProfile>,
     users: &[User],
     (open_files, ceiling): (u64, u64),
+    ports: BTreeSet<u16>,
 ) -> Result<(Confined, Report), SandboxError> {
-    let programs = Walls::own_program().map_err(|cause| SandboxError::Refused {
+    let walls = Walls::of_supervisor(ports).map_err(|cause| SandboxError::Refused {
         step: "reading our own binary (/proc/self/exe)",
         since: "2.2",
         cause: Box::new(cause),
@@ -197,7 +202,7 @@ fn confine(
     };
     privileges::limit_descriptors(open_files, ceiling)?;
     enter_with(Role::Supervisor, kept)?
-        .wall(&programs)?
+        .wall(&walls)?
         .seal(&profile)
 }
 

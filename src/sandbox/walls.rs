@@ -20,16 +20,26 @@ use crate::fault::Fault;
 /// The version that everything asked for is in (Linux 6.12).
 const VERSION: ABI = ABI::V6;
 
-/// What a role leaves itself. No role may bind a TCP port, and none signals a process outside of its
-/// own walls.
+/// The port at which a nameserver is asked over TCP (RFC 7766).
+const NAMES: u16 = 53;
+
+/// What a role leaves itself. No role may bind a TCP port, and none signals a process or connects to an abstract
+/// socket (unix(7)) outside of its own walls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Walls {
-    /// The supervisor: everything but running other programs than `programs` and making devices.
+pub(crate) struct Walls {
+    files: Files,
+    /// TCP ports that it may connect to.
+    ports: BTreeSet<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Files {
+    /// The supervisor: everything but running other programs than these and making devices.
     Programs(Vec<PathBuf>),
     /// A keeper after login: reading these and what is beneath them, no writing, no programs.
     ReadOnly(Vec<PathBuf>),
-    /// The node: no file at all, and TCP connections to these ports.
-    Ports(BTreeSet<u16>),
+    /// The node.
+    None,
 }
 
 /// What is left of the system behind walls.
@@ -41,8 +51,7 @@ pub(crate) struct Reach {
     execute: Vec<PathBuf>,
     /// Ports.
     bind_tcp: Vec<u16>,
-    /// Ports too; `null`: any, as far as the role's system calls reach.
-    connect_tcp: Option<BTreeSet<u16>>,
+    connect_tcp: BTreeSet<u16>,
     signals_outside: bool,
     abstract_sockets_outside: bool,
     /// For people, as attestations have it.
@@ -50,21 +59,24 @@ pub(crate) struct Reach {
 }
 
 impl Walls {
-    /// The supervisor's: our own binary, and the loader that the kernel runs it with.
-    pub(crate) fn own_program() -> io::Result<Self> {
+    /// The supervisor's: our own binary, and the loader that the kernel runs it with. What it starts is behind them
+    /// too, so its ports are those of all roles (`ports`), and the nameserver's.
+    pub(crate) fn of_supervisor(ports: BTreeSet<u16>) -> io::Result<Self> {
         let own = PathBuf::from("/proc/self/exe");
         let loader = interpreter(&File::open(&own)?)?;
-        Ok(Self::Programs(
-            [Some(own), loader].into_iter().flatten().collect(),
-        ))
+        Ok(Self {
+            files: Files::Programs([Some(own), loader].into_iter().flatten().collect()),
+            ports: ports.into_iter().chain([NAMES]).collect(),
+        })
     }
 
     /// A keeper's: `files`, which its token's configuration names, and what we know that its module opens
-    /// again, by the token's maker and the module's environment. A module that is refused a file fails, and
-    /// the next keeper opens it before its walls are there.
+    /// again, by the token's maker and the module's environment; TCP connections to `ports`. A module that is
+    /// refused a file fails, and the next keeper opens it before its walls are there.
     pub(crate) fn of_token(
         maker: Maker,
         files: &[PathBuf],
+        ports: &BTreeSet<u16>,
         environment: impl Fn(&str) -> Option<PathBuf>,
     ) -> Self {
         let settings = match maker {
@@ -75,28 +87,36 @@ impl Walls {
             Maker::Other => environment(SETTINGS),
         };
         let known = settings.map_or_else(Vec::new, softhsm_folders);
-        Self::ReadOnly(known.into_iter().chain(files.iter().cloned()).collect())
+        Self {
+            files: Files::ReadOnly(known.into_iter().chain(files.iter().cloned()).collect()),
+            ports: ports.clone(),
+        }
+    }
+
+    /// The node's: no file at all, and TCP connections to `ports`.
+    pub(crate) fn of_node(ports: BTreeSet<u16>) -> Self {
+        Self {
+            files: Files::None,
+            ports,
+        }
     }
 
     /// What they leave, for programs.
     pub(crate) fn reach(&self) -> Reach {
         let everything = || vec![PathBuf::from("/")];
-        let (read, write, execute) = match self {
-            Self::Programs(programs) => (everything(), everything(), programs.clone()),
-            Self::ReadOnly(paths) => (paths.clone(), Vec::new(), Vec::new()),
-            Self::Ports(_) => (Vec::new(), Vec::new(), Vec::new()),
+        let (read, write, execute) = match &self.files {
+            Files::Programs(programs) => (everything(), everything(), programs.clone()),
+            Files::ReadOnly(paths) => (paths.clone(), Vec::new(), Vec::new()),
+            Files::None => (Vec::new(), Vec::new(), Vec::new()),
         };
         Reach {
             read,
             write,
             execute,
             bind_tcp: Vec::new(),
-            connect_tcp: match self {
-                Self::Ports(ports) => Some(ports.clone()),
-                Self::Programs(_) | Self::ReadOnly(_) => None,
-            },
+            connect_tcp: self.ports.clone(),
             signals_outside: false,
-            abstract_sockets_outside: matches!(self, Self::Programs(_)),
+            abstract_sockets_outside: false,
             summary: self.to_string(),
         }
     }
@@ -115,44 +135,30 @@ impl Walls {
     }
 
     fn restrict(&self) -> Result<RulesetStatus, Box<dyn std::error::Error + Send + Sync>> {
-        let files = match self {
+        let files = match &self.files {
             // Refer is refused when it is not spoken of.
-            Self::Programs(_) => {
+            Files::Programs(_) => {
                 AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::Refer
             }
             // An open device is a module's business; which may be opened is seccomp's and the system's.
-            Self::ReadOnly(_) => AccessFs::from_all(VERSION) & !AccessFs::IoctlDev,
-            Self::Ports(_) => AccessFs::from_all(VERSION),
-        };
-        let scopes = match self {
-            // systemd may want to be notified on an abstract socket.
-            Self::Programs(_) => Scope::Signal.into(),
-            Self::ReadOnly(_) | Self::Ports(_) => Scope::from_all(VERSION),
-        };
-        let ports = match self {
-            Self::Ports(ports) => Some(ports),
-            Self::Programs(_) | Self::ReadOnly(_) => None,
-        };
-        let network = match ports {
-            Some(_) => AccessNet::BindTcp | AccessNet::ConnectTcp,
-            // A module may have a daemon, and a resolver may ask over TCP.
-            None => AccessNet::BindTcp.into(),
+            Files::ReadOnly(_) => AccessFs::from_all(VERSION) & !AccessFs::IoctlDev,
+            Files::None => AccessFs::from_all(VERSION),
         };
         let mut rules = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(files)?
-            .handle_access(network)?
-            .scope(scopes)?
+            .handle_access(AccessNet::from_all(VERSION))?
+            .scope(Scope::from_all(VERSION))?
             .create()?;
-        let (paths, rights) = match self {
-            Self::Programs(programs) => (programs.as_slice(), AccessFs::Execute.into()),
-            Self::ReadOnly(paths) => (paths.as_slice(), AccessFs::ReadFile | AccessFs::ReadDir),
-            Self::Ports(_) => (&[][..], AccessFs::ReadFile.into()),
+        let (paths, rights) = match &self.files {
+            Files::Programs(programs) => (programs.as_slice(), AccessFs::Execute.into()),
+            Files::ReadOnly(paths) => (paths.as_slice(), AccessFs::ReadFile | AccessFs::ReadDir),
+            Files::None => (&[][..], AccessFs::ReadFile.into()),
         };
-        for port in ports.into_iter().flatten() {
+        for port in &self.ports {
             rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
-        if let Self::Programs(_) = self {
+        if let Files::Programs(_) = self.files {
             rules = rules.add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::Refer))?;
         }
         for path in paths {
@@ -178,30 +184,24 @@ impl fmt::Display for Walls {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        match self {
-            Self::Programs(programs) => {
+        match &self.files {
+            Files::Programs(programs) => {
                 write!(f, "runs only {}; makes no devices", list(programs))?
             }
-            Self::ReadOnly(paths) if paths.is_empty() => {
+            Files::ReadOnly(paths) if paths.is_empty() => {
                 f.write_str("opens no file and runs nothing")?
             }
-            Self::ReadOnly(paths) => {
+            Files::ReadOnly(paths) => {
                 write!(f, "reads only {}; writes and runs nothing", list(paths))?
             }
-            Self::Ports(ports) => {
-                let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-                let ports = match ports.as_slice() {
-                    [] => "no TCP port".to_owned(),
-                    some => format!("only TCP ports {}", some.join(", ")),
-                };
-                write!(f, "no files; connects to {ports}")?
-            }
+            Files::None => f.write_str("no files")?,
         }
-        f.write_str("; binds no TCP port; signals no process outside")?;
-        match self {
-            Self::Programs(_) => Ok(()),
-            Self::ReadOnly(_) | Self::Ports(_) => f.write_str("; no abstract sockets outside"),
+        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
+        match ports.as_slice() {
+            [] => f.write_str("; connects to no TCP port")?,
+            some => write!(f, "; connects to only TCP ports {}", some.join(", "))?,
         }
+        f.write_str("; binds no TCP port; signals no process outside; no abstract sockets outside")
     }
 }
 
@@ -279,16 +279,31 @@ fn interpreter(program: &File) -> io::Result<Option<PathBuf>> {
 mod tests {
     use super::*;
 
+    fn read_only(files: &[PathBuf]) -> Walls {
+        Walls {
+            files: Files::ReadOnly(files.to_vec()),
+            ports: BTreeSet::new(),
+        }
+    }
+
     #[test]
     fn the_loader_of_this_test_is_found() {
-        let own = Walls::own_program().unwrap();
-        let Walls::Programs(programs) = own else {
+        let own = Walls::of_supervisor(BTreeSet::new()).unwrap();
+        let Files::Programs(programs) = own.files else {
             panic!("not programs")
         };
         assert!(
             programs.iter().all(|program| program.exists()),
             "{programs:?}"
         );
+    }
+
+    #[test]
+    fn what_the_supervisor_starts_can_reach_its_ports_through_its_walls() {
+        let walls = Walls::of_supervisor(BTreeSet::from([7443])).unwrap();
+        assert_eq!(walls.reach().connect_tcp, BTreeSet::from([53, 7443]));
+        let text = walls.to_string();
+        assert!(text.contains("only TCP ports 53, 7443;"), "{text}");
     }
 
     #[test]
@@ -307,20 +322,30 @@ mod tests {
             ),
         )
         .unwrap();
-        let both = Walls::ReadOnly(vec![tokens, settings.clone()]);
+        let both = read_only(&[tokens, settings.clone()]);
+        let of_token =
+            |maker| Walls::of_token(maker, &[], &BTreeSet::new(), |_| Some(settings.clone()));
         for maker in [Maker::SoftHsm, Maker::Other] {
-            let walls = Walls::of_token(maker, &[], |_| Some(settings.clone()));
+            let walls = of_token(maker);
             assert_eq!(walls, both, "{maker:?}");
         }
-        let walls = Walls::of_token(Maker::Kryoptic, &[], |_| Some(settings.clone()));
-        assert_eq!(walls, Walls::ReadOnly(Vec::new()));
+        let walls = of_token(Maker::Kryoptic);
+        assert_eq!(walls, read_only(&[]));
     }
 
     #[test]
-    fn a_module_that_we_do_not_know_reads_what_is_named_for_its_token_and_nothing_else() {
-        let walls = |files: &[PathBuf]| Walls::of_token(Maker::Other, files, |_| None);
-        assert_eq!(walls(&[]), Walls::ReadOnly(Vec::new()));
+    fn a_module_that_we_do_not_know_reaches_what_is_named_for_its_token_and_nothing_else() {
+        let walls = |files: &[PathBuf], ports: &[u16]| {
+            let ports = ports.iter().copied().collect();
+            Walls::of_token(Maker::Other, files, &ports, |_| None)
+        };
+        assert_eq!(walls(&[], &[]), read_only(&[]));
+        assert!(walls(&[], &[]).reach().connect_tcp.is_empty());
         let named = [PathBuf::from("/opt/vendor")];
-        assert_eq!(walls(&named), Walls::ReadOnly(named.to_vec()));
+        assert_eq!(walls(&named, &[]), read_only(&named));
+        let reach = walls(&named, &[1792]).reach();
+        assert_eq!(reach.connect_tcp, BTreeSet::from([1792]));
+        let text = reach.summary;
+        assert!(text.contains("connects to only TCP ports 1792;"), "{text}");
     }
 }

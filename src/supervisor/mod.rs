@@ -29,6 +29,7 @@ mod systemd;
 mod turns;
 mod unlock;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -151,7 +152,12 @@ fn confine(config: &Config) -> Result<(sandbox::Confined, sandbox::Report), Vec<
     let OpenFiles {
         supervisor, most, ..
     } = OpenFiles::of(config);
-    sandbox::confine_supervisor(config.profile.as_ref(), &config.users(), (supervisor, most))
+    sandbox::confine_supervisor(
+        config.profile.as_ref(),
+        &config.users(),
+        (supervisor, most),
+        config.connects(),
+    )
 }
 
 /// Writes what of the confinement the configuration decides.
@@ -212,6 +218,8 @@ struct Supervisor {
     signals: Signals,
     /// How this process is confined.
     report: sandbox::Report,
+    /// The TCP ports that its walls leave for a node.
+    dials: BTreeSet<u16>,
     /// It is not what it must be.
     unsound: Option<Fault>,
     systemd: Systemd,
@@ -261,6 +269,7 @@ impl Supervisor {
                 interrupt: signal(SignalKind::interrupt())?,
                 hangup: signal(SignalKind::hangup())?,
             },
+            dials: config.dials(),
             config,
             report,
             unsound: None,

@@ -282,16 +282,17 @@ impl Supervisor {
         }
     }
 
-    /// A sealed node's ports stay as they are: a policy with others would list peers that it cannot dial.
+    /// A sealed node's ports stay as they are, and so do ours, which hold for the next node too: a policy with
+    /// others would list peers that it cannot dial.
     fn unreachable(&self, new: &Config) -> Option<Fault> {
-        self.node.pid()?;
+        let sealed = match self.node.pid() {
+            Some(_) => &self.node.dials,
+            None => &self.dials,
+        };
         let dials = new.dials();
-        let ports: Vec<_> = dials
-            .difference(&self.node.dials)
-            .map(u16::to_string)
-            .collect();
+        let ports: Vec<_> = dials.difference(sealed).map(u16::to_string).collect();
         let problem = format!(
-            "the sandbox of the running node does not let it connect to TCP port {}",
+            "the sandbox does not let the node connect to TCP port {}",
             ports.join(", ")
         );
         let mend = "restart the node; for peers to come, list their ports in dial_ports of [sandbox] beforehand";

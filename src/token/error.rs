@@ -300,13 +300,13 @@ impl TokenError {
                     "name the vendor's PKCS#11 library, built for this machine's architecture"
                 }
                 ModuleFault::Initialise(_) | ModuleFault::NoPinCalls(_) | ModuleFault::Other(_) => {
-                    "check the module's own configuration and log (SoftHSM: SOFTHSM2_CONF, and that its token folder can be read and written)"
+                    "check the module's own configuration and log (SoftHSM: SOFTHSM2_CONF, and that its token folder can be read and written; over TCP: `ports` in its [[token]] of a node)"
                 }
                 ModuleFault::InUse => "use the module once in a process",
             },
             Self::Name(..) => "mend the URI; see fastness token list",
             Self::TokenMissing { .. } => {
-                "see that it is connected, and compare with fastness token list: is it the right module, with its right configuration (SoftHSM: SOFTHSM2_CONF, in [token.environment] of a node)?"
+                "see that it is connected, and compare with fastness token list: is it the right module, with its right configuration (SoftHSM: SOFTHSM2_CONF, in [token.environment] of a node; over TCP: `ports` in its [[token]])?"
             }
             Self::TokenDoubled { .. } => "add `serial` to the URI",
             Self::CannotInitialise(_) => "see fastness token list",

@@ -7,6 +7,7 @@ pub mod fault;
 pub mod files;
 pub mod http2;
 pub mod intruder;
+pub mod kernel;
 pub mod learner;
 pub mod network;
 pub mod node;

@@ -18,6 +18,8 @@ const ANYWHERE: &[&str] = &[
     "io_uring_setup",
     "io_uring_enter",
     "io_uring_register",
+    // Files of no file system, which Landlock lets be programs.
+    "memfd_create",
     // The kernel's keys.
     "keyctl",
     "add_key",
@@ -66,8 +68,8 @@ const ANYWHERE: &[&str] = &[
     "pkey_mprotect",
 ];
 
-/// And for those that are sealed: processes, other users, sockets that listen, signals to others, memory
-/// without a file.
+/// And for those that are sealed: processes, other users, sockets that listen, signals to others, shared
+/// memory.
 const SEALED: &[&str] = &[
     "execve",
     "execveat",
@@ -87,7 +89,6 @@ const SEALED: &[&str] = &[
     "setfsuid",
     "setfsgid",
     "setgroups",
-    "memfd_create",
     "shmat",
     "listen",
     "bind",

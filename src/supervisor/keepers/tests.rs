@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -16,6 +16,7 @@ fn keeper() -> Keeper {
         probe_ms: 1000,
         keys: Vec::new(),
         files: Vec::new(),
+        ports: BTreeSet::new(),
         user: None,
         profile: None,
     };

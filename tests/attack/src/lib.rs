@@ -220,6 +220,8 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "connect to another TCP port over IPv6" => return connect_tcp(libc::AF_INET6, 9),
         "connect by sendto" => return fast_open(9),
         "fork" => return fork(),
+        "sendmsg with a descriptor" => return hand_on(),
+        "malloc trim" => return malloc_trim(),
         "silence channels" => return silence_channels(),
         "execve the loader" => {
             return execve(LOADER, &[c"x", c"/bin/sh", c"-c", ANOTHER_PROGRAM], None);
@@ -371,6 +373,69 @@ fn ask(path: &str) -> Result<i64, i32> {
         0 => Err(libc::ECONNRESET),
         length => Ok(length),
     }
+}
+
+/// Hands its standard input on: over it where it is a channel, as a keeper's and a node's is, or over a new one.
+fn hand_on() -> Result<i64, i32> {
+    match send_standard_input(0) {
+        Err(libc::ENOTSOCK) => {
+            let mut ends = [0_i32; 2];
+            let (family, stream) = (i64::from(libc::AF_UNIX), i64::from(libc::SOCK_STREAM));
+            let at = ends.as_mut_ptr() as i64;
+            call(libc::SYS_socketpair, [family, stream, 0, at, 0, 0])?;
+            send_standard_input(i64::from(ends[0]))
+        }
+        ended => ended,
+    }
+}
+
+/// One byte and a descriptor (unix(7), `SCM_RIGHTS`).
+fn send_standard_input(over: i64) -> Result<i64, i32> {
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        descriptor: i32,
+    }
+    let mut byte = *b"x";
+    let mut bytes = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    let mut control = Control {
+        header: libc::cmsghdr {
+            cmsg_len: size_of::<libc::cmsghdr>() + size_of::<i32>(),
+            cmsg_level: libc::SOL_SOCKET,
+            cmsg_type: libc::SCM_RIGHTS,
+        },
+        descriptor: 0,
+    };
+    let message = libc::msghdr {
+        msg_name: std::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: &raw mut bytes,
+        msg_iovlen: 1,
+        msg_control: (&raw mut control).cast(),
+        msg_controllen: size_of::<Control>(),
+        msg_flags: 0,
+    };
+    call(
+        libc::SYS_sendmsg,
+        [over, &raw const message as i64, 0, 0, 0, 0],
+    )
+}
+
+/// Takes far more memory than the allocator keeps, in blocks that it has in its arenas and in blocks that it maps,
+/// and has it give all of that back (malloc_trim(3)).
+fn malloc_trim() -> Result<i64, i32> {
+    let take = |blocks: usize, bytes: usize| -> Vec<Vec<u8>> {
+        (0..blocks).map(|_| vec![1; bytes]).collect()
+    };
+    for _ in 0..2 {
+        let taken = (take(2048, 16 << 10), take(8, 4 << 20));
+        drop(std::hint::black_box(taken));
+    }
+    // SAFETY: it touches nothing that is in use.
+    Ok(i64::from(unsafe { libc::malloc_trim(0) }))
 }
 
 /// Family and port of what the descriptor is bound to.
