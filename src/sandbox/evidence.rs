@@ -95,9 +95,9 @@ mod tests {
                 assert!(!untried.why.trim().is_empty(), "{name}: {untried:?}");
                 assert!(!untried.calls.is_empty(), "{name}: {untried:?}");
                 for call in &untried.calls {
-                    let mut rules = rules.iter().map(|(_, rule)| rule);
-                    let is_it = |rule: &&Rule| rule.syscall == *call && untried.is_about(rule);
-                    assert!(rules.any(|rule| is_it(rule)), "{name}: {call} {untried:?}");
+                    let is_it = |rule: &Rule| rule.syscall == *call && untried.is_about(rule);
+                    let found = rules.iter().any(|(_, rule)| is_it(rule));
+                    assert!(found, "{name}: {call} {untried:?}");
                 }
             }
         }
