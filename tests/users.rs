@@ -184,12 +184,22 @@ fn each_role_has_its_user_and_reads_nothing_of_the_others() {
     assert!(!a.log().contains("SIGSYS"), "{}", a.log());
 }
 
+/// Processes that would be stopped for ever if the test fails.
+struct Stopped([u32; 2]);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.into_iter().for_each(node::kill_if_there);
+    }
+}
+
 #[test]
 fn roles_of_other_users_end_with_their_supervisor() {
     as_root(WHY);
     let mesh = mesh_with_users();
     let mut a = mesh.start("a");
     let roles = ["keeper", "node"].map(|role| a.pid(role));
+    let _stopped = Stopped(roles);
     // What is stopped cannot end by itself when its channel does.
     for pid in roles {
         node::signal(pid, Signal::STOP);
