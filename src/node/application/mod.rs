@@ -115,7 +115,11 @@ impl Application {
                         Kind::P2pfl => Arc::new(Front::new(settings, limits)) as Arc<dyn Inspect>,
                     }),
                 },
-                Mode::Http => Spoken::Http {
+                Mode::Http if settings.http2 => Spoken::Http2 {
+                    upstream,
+                    pools: PerPeer::default(),
+                },
+                Mode::Http => Spoken::Http1 {
                     upstream,
                     webs: PerPeer::default(),
                     all: Arc::new(Semaphore::new(size(limits.connections))),
