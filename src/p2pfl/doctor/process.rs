@@ -1,6 +1,7 @@
 //! The processes of this host, as far as the doctor may see them: their sockets and their network namespaces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,8 +63,8 @@ impl Processes {
     fn take(&mut self, pid: u32) -> io::Result<()> {
         let folder = Path::new("/proc").join(pid.to_string());
         let name = network::name(&folder)?;
-        if !self.networks.contains_key(&name) {
-            self.networks.insert(name, Network::read(&folder)?);
+        if let Entry::Vacant(unseen) = self.networks.entry(name) {
+            unseen.insert(Network::read(&folder)?);
         }
         let descriptors = fs::read_dir(folder.join("fd"))?.flatten();
         let inodes: Vec<u64> = descriptors
