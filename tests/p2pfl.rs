@@ -2,7 +2,7 @@
 //! on hosts (network namespaces) of their own. `./tests/run p2pfl` runs these alone, with the long ones.
 
 mod doctor;
-mod fleet;
+pub mod fleet;
 mod mixed;
 mod own_network;
 mod to_token;

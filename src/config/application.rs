@@ -25,6 +25,9 @@ pub(super) struct ApplicationSpec {
     /// `grpc`, `http` or `tcp`.
     #[serde(default)]
     pub(super) mode: Mode,
+    /// Whether an application with `mode = "http"` speaks HTTP/2, and not HTTP/1.1.
+    #[serde(default)]
+    pub(super) http2: bool,
     /// What is known of the application.
     pub(super) kind: Option<Kind>,
     /// Where the application listens: peers' calls go there.
@@ -50,7 +53,7 @@ pub(crate) enum Mode {
     /// gRPC over HTTP/2.
     #[default]
     Grpc,
-    /// HTTP/1.1.
+    /// HTTP, of the version that [`Application::http2`] says.
     Http,
     /// Any bytes.
     Tcp,
@@ -68,6 +71,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Application {
     pub(crate) mode: Mode,
+    /// It speaks HTTP/2 from the first byte (RFC 9113 §3.3), and not HTTP/1.1.
+    pub(crate) http2: bool,
     pub(crate) kind: Option<Kind>,
     pub(crate) upstream: Option<Place>,
     /// Its user id.
@@ -258,10 +263,18 @@ pub(super) fn check(
             );
         }
     }
+    if spec.http2 && spec.mode != Mode::Http {
+        let mend = "leave http2 out: with mode = \"grpc\" HTTP/2 is spoken anyway";
+        fault(
+            None,
+            Fault::new("application.http2", "needs mode = \"http\"", mend),
+        );
+    }
     check_kind(&spec, &listed, &mut fault);
     let commands = spec.commands.into_iter();
     let application = Application {
         mode: spec.mode,
+        http2: spec.http2,
         kind: spec.kind,
         upstream,
         user: spec

@@ -59,7 +59,8 @@ pub struct Limits {
     pub stall_ms: u64,
     /// How long running calls may take to end after SIGTERM.
     pub drain_ms: u64,
-    /// How long dialling may take before the handshake.
+    /// How long dialling may take before the handshake, all addresses of a peer together, and how long a call of
+    /// the application waits for a connection, its handshake included.
     pub connect_ms: u64,
 }
 

@@ -41,6 +41,8 @@ struct DialState {
     failures: u32,
     not_before: Option<Instant>,
     last_error: String,
+    /// What the try under way waits for.
+    waits_for: String,
 }
 
 /// A connection that we made, until its peer has sent something: a server that refuses our certificate says
@@ -167,6 +169,10 @@ impl Tries {
         Some((left, state.last_error.clone()))
     }
 
+    fn waits_for(&self, what: String) {
+        self.state().waits_for = what;
+    }
+
     fn failed(&self, error: String) {
         tracing::warn!(peer = %self.peer, error, "dialling failed");
         let mut state = self.state();
@@ -224,6 +230,10 @@ impl Dial for Attempts {
             Ok(Box::new(stream) as Box<dyn ByteStream>)
         })
     }
+
+    fn waits_for(&self) -> String {
+        self.tries.state().waits_for.clone()
+    }
 }
 
 impl Attempts {
@@ -254,12 +264,15 @@ impl Attempts {
             peer.socket_addresses().collect()
         };
         let limits = &node.0.limits;
-        let mut left = Duration::from_millis(limits.connect_ms) + limits.handshake_deadline();
+        let patience = Duration::from_millis(limits.connect_ms);
+        let mut left = patience + limits.handshake_deadline();
+        // Whoever calls waits for no longer than for one address.
+        let patience = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut last = DialError::NoAddress;
         for (address, others) in addresses.iter().zip((1..=addresses.len()).rev()) {
             let began = Instant::now();
             let share = left / u32::try_from(others).unwrap_or(u32::MAX);
-            let dialling = connect_to(&node, peer, *address, inside);
+            let dialling = connect_to(&node, &self.tries, *address, patience, inside);
             match tokio::time::timeout(share, dialling).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) if error.is_ours() => return Err(error),
@@ -274,11 +287,12 @@ impl Attempts {
 
 async fn connect_to(
     node: &Node,
-    peer: &PeerId,
+    tries: &Tries,
     address: SocketAddr,
+    patience: Duration,
     inside: Inside,
 ) -> Result<Stream, DialError> {
-    let patience = Duration::from_millis(node.0.limits.connect_ms);
+    tries.waits_for(format!("a connection to {address}"));
     let tcp = tokio::time::timeout(patience, TcpStream::connect(address))
         .await
         .unwrap_or(Err(io::ErrorKind::TimedOut.into()));
@@ -292,15 +306,17 @@ async fn connect_to(
     // Without it a small frame waits for the acknowledgement of the one before: 40 ms a call.
     tcp.set_nodelay(true)
         .map_err(|error| DialError::Connect(address, error))?;
+    tries.waits_for(format!("the handshake with {address}"));
     let connection = node
         .0
         .handshakes
-        .dial(peer, address, tcp, inside)
+        .dial(&tries.peer, address, tcp, inside)
         .await
         .map_err(|error| {
             node.0.metrics.handshakes.count("client", error.code());
             DialError::Handshake(address, error)
         })?;
+    tries.waits_for(format!("HTTP/2 from {address}"));
     node.0.metrics.handshakes.count("client", "established");
     let facts = &connection.facts;
     tracing::info!(

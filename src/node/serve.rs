@@ -31,8 +31,13 @@ pub(super) enum Spoken {
         pools: PerPeer<Pool>,
         inspect: Option<Arc<dyn Inspect>>,
     },
+    /// HTTP/2, whatever it carries.
+    Http2 {
+        upstream: Upstream,
+        pools: PerPeer<Pool>,
+    },
     /// HTTP/1.1.
-    Http {
+    Http1 {
         upstream: Upstream,
         webs: PerPeer<Web>,
         /// Connections to the application, those for all peers together.
@@ -129,7 +134,8 @@ struct Route {
 /// Where its other calls go.
 enum Others {
     Grpc(Arc<Pool>, Option<Arc<dyn Inspect>>),
-    Http(Arc<Web>),
+    Http2(Arc<Pool>),
+    Http1(Arc<Web>),
     /// The application speaks neither.
     Nowhere,
     /// To the node itself too.
@@ -147,22 +153,29 @@ impl Route {
         let peer = &connection.facts().peer;
         let (id, label) = (peer.id().to_string(), peer.label().to_string());
         let caller = Caller::new(peer.name(), &id, &label)?;
+        let pool_to = |upstream: &Upstream| {
+            let upstream = upstream.clone();
+            || Pool::new(upstream, Other::Application, &node.0.proxy)
+        };
         let others = match application {
             Spoken::Grpc {
                 upstream,
                 pools,
                 inspect,
             } => {
-                let pool = || Pool::new(upstream.clone(), Other::Application, &node.0.proxy);
+                let pool = pool_to(upstream);
                 Others::Grpc(pools.of(peer.id(), pool), inspect.clone())
             }
-            Spoken::Http {
+            Spoken::Http2 { upstream, pools } => {
+                Others::Http2(pools.of(peer.id(), pool_to(upstream)))
+            }
+            Spoken::Http1 {
                 upstream,
                 webs,
                 all,
             } => {
                 let web = || Web::new(upstream.clone(), &node.0.proxy, Arc::clone(all));
-                Others::Http(webs.of(peer.id(), web))
+                Others::Http1(webs.of(peer.id(), web))
             }
             Spoken::Tcp(_) => Others::Nowhere,
             Spoken::Nothing => Others::Ours,
@@ -179,7 +192,7 @@ impl Route {
     fn target(&self, head: &mut Parts) -> Target {
         let path = match &self.others {
             // There may be a query beside it.
-            Others::Http(_) => head.uri.path(),
+            Others::Http1(_) | Others::Http2(_) => head.uri.path(),
             _ => methods::path(&head.uri),
         };
         if self.node.may_call(&self.connection, path).is_err() {
@@ -196,7 +209,11 @@ impl Route {
                 }
                 Err(refusal) => Target::Refuse(refusal),
             },
-            Others::Http(web) => {
+            Others::Http2(pool) => {
+                self.caller.stamp(&mut head.headers);
+                Target::Pool(Arc::clone(pool), None)
+            }
+            Others::Http1(web) => {
                 self.caller.stamp(&mut head.headers);
                 Target::Web(Arc::clone(web))
             }

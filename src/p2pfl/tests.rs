@@ -67,6 +67,7 @@ fn front(commands: &[(&str, &[&str])], weights_bytes: u64) -> Arc<dyn Inspect> {
     };
     let application = Application {
         mode: Mode::Grpc,
+        http2: false,
         kind: Some(Kind::P2pfl),
         upstream: None,
         user: 0,

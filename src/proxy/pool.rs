@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -32,6 +32,11 @@ pub(crate) type Dialling<'a> =
 pub(crate) trait Dial: Send + Sync {
     /// A new connection, at once or not at all: who waits before trying again says so in the error.
     fn dial(&self) -> Dialling<'_>;
+
+    /// What a dial that has not ended yet waits for.
+    fn waits_for(&self) -> String {
+        "the other side".to_owned()
+    }
 }
 
 /// Who is on the other side of a [`Pool`].
@@ -96,8 +101,24 @@ impl Pool {
                 drop(self.dialled());
                 Ok(ready)
             }
-            None => self.dialled().await,
+            None => self.dialled_soon().await,
         }
+    }
+
+    /// Waits for a new connection, to a peer no longer than a caller should: the dial goes on when the token or
+    /// the peer is slow, and another call may find what it comes to.
+    async fn dialled_soon(self: &Arc<Self>) -> Result<Ready, Refusal> {
+        let dial = self.dialled();
+        if self.other == Other::Application {
+            return dial.await;
+        }
+        let patience = Duration::from_millis(self.settings.limits().connect_ms);
+        timeout(patience, dial).await.unwrap_or_else(|_elapsed| {
+            let what = self.dial.waits_for();
+            Err(Refusal::unavailable(format!(
+                "no connection yet, after limits.connect_ms: waiting for {what}"
+            )))
+        })
     }
 
     /// The dial under way, or one that begins now.
@@ -157,7 +178,11 @@ impl Pool {
             return Refusal::unavailable(format!("the peer did not take the connection: {error}"));
         }
         if let Some(unlogged) = self.settings.lines.take(Instant::now()) {
-            tracing::warn!(%error, unlogged, "the application does not speak HTTP/2: see application.mode");
+            tracing::warn!(
+                %error,
+                unlogged,
+                "the application does not speak HTTP/2: see application.mode and application.http2"
+            );
         }
         Refusal::unavailable("the application behind this node does not speak HTTP/2")
     }

@@ -265,9 +265,13 @@ async fn an_old_connection_takes_no_new_call_and_ends_with_those_that_do_not() {
 
 /// A pool whose dials come out of the receiver.
 fn pool(limits: &Limits) -> (Arc<Pool>, mpsc::UnboundedReceiver<DuplexStream>) {
+    pool_to(Other::Application, limits)
+}
+
+fn pool_to(other: Other, limits: &Limits) -> (Arc<Pool>, mpsc::UnboundedReceiver<DuplexStream>) {
     let (dials, dialled) = mpsc::unbounded_channel();
     let settings = Arc::new(Settings::new(limits));
-    let pool = Pool::new(Pipes(dials), Other::Application, &settings);
+    let pool = Pool::new(Pipes(dials), other, &settings);
     (Arc::new(pool), dialled)
 }
 

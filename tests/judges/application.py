@@ -3,6 +3,7 @@
 It echoes what it gets, and says who the node told it the caller is. Runs until its input ends."""
 
 import hashlib
+import os
 import sys
 import threading
 from concurrent import futures
@@ -39,6 +40,7 @@ class Echo(grpc.GenericRpcHandler):
             "/test.Echo/Large": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(2 << 20)),
             "/test.Echo/Bulk": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(64 << 20)),
             "/test.Echo/Deaf": grpc.stream_unary_rpc_method_handler(self.deaf),
+            "/test.Echo/Flood": grpc.unary_stream_rpc_method_handler(self.flood),
             "/test.Echo/Hash": grpc.stream_unary_rpc_method_handler(self.hash),
             "/test.Echo/Wait": grpc.unary_unary_rpc_method_handler(self.wait),
             "/test.Echo/Fail": grpc.unary_unary_rpc_method_handler(self.fail),
@@ -58,6 +60,15 @@ class Echo(grpc.GenericRpcHandler):
 
     def deaf(self, _requests, context):
         self.until_over(context)
+
+    def flood(self, _request, context):
+        """As many bytes as go through one stream, and what they come to."""
+        whole, block = hashlib.sha256(), os.urandom(1 << 20)
+        for number in range(1024):
+            piece = number.to_bytes(8, "big") + block[8:]
+            whole.update(piece)
+            yield piece
+        context.set_trailing_metadata([("whole-bin", whole.digest())])
 
     def hash(self, requests, _context):
         whole = hashlib.sha256()

@@ -150,6 +150,18 @@ def gigabyte(channel):
     print("1 GiB arrived whole")
 
 
+def gigabyte_back(channel):
+    received = hashlib.sha256()
+    answers = channel.unary_stream("/test.Echo/Flood")(b"", timeout=600)
+    size = 0
+    for piece in answers:
+        received.update(piece)
+        size += len(piece)
+    assert size == 1 << 30
+    assert dict(answers.trailing_metadata())["whole-bin"] == received.digest()
+    print("1 GiB came back whole")
+
+
 def bulk(channel):
     blocks = [bytes([number % 251]) * (1 << 20) for number in range(64)]
     answers = channel.stream_stream("/test.Echo/Both")(iter(blocks), timeout=60)
@@ -178,5 +190,6 @@ ACTIONS = {
     "uploads": uploads,
     "take_back": take_back,
     "gigabyte": gigabyte,
+    "gigabyte_back": gigabyte_back,
 }
 main()

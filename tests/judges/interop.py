@@ -4,6 +4,9 @@
 each: its name and what was seen. A case that sees anything else than its description demands fails."""
 
 import asyncio
+import contextlib
+import gzip
+import os
 import sys
 import threading
 
@@ -13,11 +16,45 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 import interop_pb2 as pb
 import interop_pb2_grpc as stubs
 
+# Compressed messages reach us as they are, and show that they were flagged so.
+AS_SENT = [("grpc.per_message_decompression", 0)]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 ECHO_INITIAL = "x-grpc-test-echo-initial"
 ECHO_TRAILING = "x-grpc-test-echo-trailing-bin"
 LARGE_REQUEST, LARGE_RESPONSE = 271828, 314159
 SPECIAL = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
+
+
+def told(read):
+    """Reads a message as `read` does, and says whether it was compressed: no message of ours begins as gzip does
+    (RFC 1952 section 2.3.1)."""
+
+    def both(message):
+        compressed = message.startswith(b"\x1f\x8b")
+        return read(gzip.decompress(message) if compressed else message), compressed
+
+    return both
+
+
+class Telling(grpc.aio.ServerInterceptor):
+    """The methods that expect compression hear of it with every message."""
+
+    async def intercept_service(self, continuation, details):
+        method = await continuation(details)
+        if details.method.rpartition("/")[2] in ("UnaryCall", "StreamingInputCall"):
+            method = method._replace(request_deserializer=told(method.request_deserializer))
+        return method
+
+
+async def compress(context):
+    context.set_compression(grpc.Compression.Gzip)
+    # grpcio forgets it with metadata that it sends of its own accord.
+    await context.send_initial_metadata(())
+
+
+async def expect(request, compressed, context):
+    if request.HasField("expect_compressed") and request.expect_compressed.value != compressed:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"compressed: {compressed}")
 
 
 class Service(stubs.TestServiceServicer):
@@ -38,25 +75,32 @@ class Service(stubs.TestServiceServicer):
     async def EmptyCall(self, request, context):
         return pb.Empty()
 
-    async def UnaryCall(self, request, context):
+    async def UnaryCall(self, received, context):
+        request, compressed = received
+        await expect(request, compressed, context)
         await self.begin(request, context)
         if request.response_compressed.value:
-            context.set_compression(grpc.Compression.Gzip)
+            await compress(context)
         return pb.SimpleResponse(payload=pb.Payload(body=bytes(request.response_size)))
 
-    async def outputs(self, request):
+    async def outputs(self, request, context):
+        if any(wanted.compressed.value for wanted in request.response_parameters):
+            await compress(context)
         for wanted in request.response_parameters:
+            if not wanted.compressed.value:
+                context.disable_next_message_compression()
             await asyncio.sleep(wanted.interval_us / 1e6)
             yield pb.StreamingOutputCallResponse(payload=pb.Payload(body=bytes(wanted.size)))
 
     async def StreamingOutputCall(self, request, context):
         await self.begin(request, context)
-        async for output in self.outputs(request):
+        async for output in self.outputs(request, context):
             yield output
 
     async def StreamingInputCall(self, requests, context):
         total = 0
-        async for request in requests:
+        async for request, compressed in requests:
+            await expect(request, compressed, context)
             total += len(request.payload.body)
         return pb.StreamingInputCallResponse(aggregated_payload_size=total)
 
@@ -64,12 +108,12 @@ class Service(stubs.TestServiceServicer):
         await self.begin(None, context)
         async for request in requests:
             await self.fail(request, context)
-            async for output in self.outputs(request):
+            async for output in self.outputs(request, context):
                 yield output
 
 
 async def serve(place):
-    server = grpc.aio.server(options=UNLIMITED)
+    server = grpc.aio.server(options=UNLIMITED + AS_SENT, interceptors=[Telling()])
     stubs.add_TestServiceServicer_to_server(Service(), server)
     wellness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(wellness, server)
@@ -104,11 +148,30 @@ def wants(*sizes, interval=0):
     )
 
 
+class TellingChannel:
+    def __init__(self, channel):
+        self.channel = channel
+
+    def __getattr__(self, kind):
+        def method(name, request_serializer, response_deserializer, **options):
+            return getattr(self.channel, kind)(
+                name, request_serializer, told(response_deserializer), **options
+            )
+
+        return method
+
+
 class Cases:
     def __init__(self, place, channel):
         self.place = place
         self.stub = stubs.TestServiceStub(channel)
         self.channel = channel
+
+    @contextlib.contextmanager
+    def telling(self):
+        """A stub whose answers come with whether they were compressed."""
+        with grpc.insecure_channel(self.place, options=UNLIMITED + AS_SENT) as channel:
+            yield stubs.TestServiceStub(TellingChannel(channel))
 
     def empty_unary(self):
         return self.stub.EmptyCall(pb.Empty()) == pb.Empty()
@@ -117,12 +180,44 @@ class Cases:
         return size_of(self.stub.UnaryCall(large()))
 
     def client_compressed_unary(self):
-        return size_of(self.stub.UnaryCall(large(), compression=grpc.Compression.Gzip))
+        compressed, plain = large(), large()
+        compressed.expect_compressed.value = True
+        plain.expect_compressed.value = False
+        # The probe: a server that does not look would not refuse it.
+        seen = [failure(lambda: self.stub.UnaryCall(compressed))]
+        seen.append(size_of(self.stub.UnaryCall(compressed, compression=grpc.Compression.Gzip)))
+        return *seen, size_of(self.stub.UnaryCall(plain))
 
     def server_compressed_unary(self):
-        request = large()
-        request.response_compressed.value = True
-        return size_of(self.stub.UnaryCall(request))
+        seen = []
+        with self.telling() as stub:
+            for compressed in (True, False):
+                request = large()
+                request.response_compressed.value = compressed
+                answer, flag = stub.UnaryCall(request)
+                assert flag == compressed
+                seen.append((size_of(answer), flag))
+        return seen
+
+    def client_compressed_streaming(self):
+        compressed = pb.StreamingInputCallRequest(payload=payload(27182))
+        compressed.expect_compressed.value = True
+        seen = [failure(lambda: self.stub.StreamingInputCall(iter([compressed])))]
+        # grpcio has no word for one message of a call; what would only grow it sends as it is.
+        plain = pb.StreamingInputCallRequest(payload=pb.Payload(body=os.urandom(45904)))
+        plain.expect_compressed.value = False
+        requests = iter([compressed, plain])
+        answer = self.stub.StreamingInputCall(requests, compression=grpc.Compression.Gzip)
+        return *seen, answer.aggregated_payload_size
+
+    def server_compressed_streaming(self):
+        request = wants(31415, 92653)
+        request.response_parameters[0].compressed.value = True
+        request.response_parameters[1].compressed.value = False
+        with self.telling() as stub:
+            seen = [(size_of(answer), flag) for answer, flag in stub.StreamingOutputCall(request)]
+        assert [flag for _, flag in seen] == [True, False]
+        return seen
 
     def client_streaming(self):
         sizes = (27182, 8, 1828, 45904)
@@ -270,7 +365,7 @@ def call(place):
     with grpc.insecure_channel(place, options=UNLIMITED) as channel:
         cases = Cases(place, channel)
         for name, case in vars(Cases).items():
-            if not name.startswith("_") and name != "statuses":
+            if not name.startswith("_") and name not in ("statuses", "telling"):
                 print(name, repr(case(cases)), flush=True)
 
 

@@ -35,7 +35,11 @@ pub fn learner_at(index: usize) -> String {
 impl Fleet {
     /// Prepared hosts in the virtual plan; nothing runs yet.
     pub fn new(names: &[&str]) -> Self {
-        let network = Network::new(names);
+        Self::on(Network::new(names), names)
+    }
+
+    /// The same, on a network with hosts of these names.
+    pub fn on(network: Network, names: &[&str]) -> Self {
         let mut mesh = Mesh::new();
         for name in names {
             if !mesh.ports.contains_key(*name) {
@@ -146,13 +150,14 @@ impl Wire {
             "note-what-came",
             "numpy.core",
         ];
-        let script = python("wire.py");
-        let mut command = network.command("switch", script.get_program());
-        command
-            .args(script.get_args())
-            .args([NODES.to_string(), LEARNERS.to_string()])
-            .arg("--")
-            .args(words);
+        Self::on(network, &[NODES, LEARNERS], &words)
+    }
+
+    /// Watches the switch for these words, and for what is at other ports.
+    pub fn on(network: &Network, ports: &[u16], words: &[&str]) -> Self {
+        let mut script = python("wire.py");
+        script.args(ports.iter().map(u16::to_string));
+        let mut command = network.moved("switch", script.arg("--").args(words));
         let mut judge = Judge::start(&mut command);
         assert_eq!(judge.hear(), "watching");
         Self(judge)

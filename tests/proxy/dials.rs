@@ -1,5 +1,7 @@
 //! Dials of a node for its application: one that nobody waits for any more, and one that a peer refuses.
 
+use std::net::TcpListener;
+
 use super::{Mesh, call, joined, told};
 use crate::support::{FaultModule, Judge, Node, eventually, python, run};
 
@@ -30,6 +32,22 @@ fn calls_that_wait_less_long_than_the_token_takes_do_not_end_its_dial() {
         hasty().is_empty().then_some(())
     });
     assert_eq!(signatures(&a), 1);
+}
+
+#[test]
+fn a_peer_that_is_silent_is_told_of_before_its_handshake_has_had_its_time() {
+    let mesh = Mesh::new();
+    let silent = TcpListener::bind(("127.0.0.1", mesh.ports["a"])).expect("its port");
+    mesh.section("b", "[application]\negress = { a = \"unix:a.sock\" }\n");
+    let _b = mesh.start("b");
+    let at = silent.local_addr().expect("its address");
+    // The handshake has ten seconds, and so has a call of P2PFL.
+    let said = call(&mesh, "unary");
+    let why = format!("after limits.connect_ms: waiting for the handshake with {at}");
+    assert!(
+        said.starts_with("UNAVAILABLE") && said.contains(&why),
+        "{said}"
+    );
 }
 
 #[test]

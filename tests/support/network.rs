@@ -2,11 +2,15 @@
 //! (iproute2). Needs root.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::run;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::{Judge, run};
 
 /// Namespaces of ours begin so, followed by the test process's id.
 const PREFIX: &str = "fastness-";
@@ -15,6 +19,8 @@ const PREFIX: &str = "fastness-";
 pub struct Network {
     prefix: String,
     hosts: Vec<String>,
+    /// What keeps the processes' own namespace there.
+    apart: Option<Judge>,
 }
 
 impl Network {
@@ -30,6 +36,7 @@ impl Network {
                 NEXT.fetch_add(1, Ordering::Relaxed)
             ),
             hosts: Vec::new(),
+            apart: None,
         };
         network.add("switch");
         network.ip("switch", &["link", "add", "bridge", "type", "bridge"]);
@@ -53,6 +60,17 @@ impl Network {
             network.ip(host, &["link", "set", "eth0", "up"]);
         }
         network
+    }
+
+    /// From here on, processes on the hosts see nobody but each other: they are in a PID namespace of their own.
+    pub fn part(mut self) -> Self {
+        let mut command = self.command("switch", "unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+        command.args(["sh", "-c", "echo apart; exec cat"]);
+        let mut judge = Judge::start(&mut command);
+        assert_eq!(judge.hear(), "apart");
+        self.apart = Some(judge);
+        self
     }
 
     fn add(&mut self, host: &str) {
@@ -81,7 +99,48 @@ impl Network {
     /// What a command begins with to run on a host.
     pub fn on(&self, host: &str) -> Vec<String> {
         let namespace = format!("--net=/run/netns/{}", self.namespace(host));
-        vec!["nsenter".into(), namespace, "--".into()]
+        let Some(apart) = &self.apart else {
+            return vec!["nsenter".into(), namespace, "--".into()];
+        };
+        let own = |kind: &str, name: &str| format!("--{kind}=/proc/{}/ns/{name}", apart.pid());
+        // Another mount namespace has another working directory; and nsenter, which becomes the parent, does not
+        // end its child when it is killed.
+        let words = [
+            "sh",
+            "-c",
+            "exec nsenter --wdns=\"$PWD\" \"$@\"",
+            "sh",
+            &namespace,
+            &own("pid", "pid_for_children"),
+            &own("mount", "mnt"),
+            "--",
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+        ];
+        words.map(str::to_owned).into()
+    }
+
+    /// What `does` comes to on a host; what it opens stays there.
+    pub fn within<T: Send>(&self, host: &str, does: impl FnOnce() -> T + Send) -> T {
+        let namespace = Path::new("/run/netns").join(self.namespace(host));
+        let namespace = File::open(namespace).expect("it was made");
+        let moved = || {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), network).expect("we are root");
+            does()
+        };
+        std::thread::scope(|scope| scope.spawn(moved).join().expect("it ends"))
+    }
+
+    /// The same command on a host.
+    pub fn moved(&self, host: &str, command: &Command) -> Command {
+        let mut moved = self.command(host, command.get_program());
+        moved.args(command.get_args());
+        let set = command.get_envs();
+        moved.envs(set.filter_map(|(name, value)| Some((name, value?))));
+        moved
     }
 
     /// `program` on a host.

@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response, Version};
 
 use super::{counted, curl, joined, web};
 use crate::judges::python_peer;
-use crate::support::{Mesh, PATIENCE, free_port, run};
+use crate::support::{Mesh, PATIENCE, eventually, free_port, http2, id_of, run, said};
 
 fn at() -> String {
     format!("127.0.0.1:{}", free_port())
@@ -52,6 +53,68 @@ fn an_application_hears_one_host_which_is_that_of_the_target() {
     }
     counted(&b, "egress", "answered", 4);
     counted(&b, "egress", "refused", 3);
+}
+
+#[test]
+fn an_application_of_http_2_is_reached_with_http_1_and_http_2() {
+    let mut mesh = Mesh::new();
+    let peer = python_peer(&mut mesh, "python", None);
+    let application = http2::Application::start(|request| {
+        Response::builder()
+            .status(201)
+            .header("content-type", "text/plain")
+            .body(request.body().clone())
+            .unwrap()
+    });
+    let upstream = application.address.to_string();
+    let egress = at();
+    let mode = |more: &str| format!("[application]\nmode = \"http\"\n{more}\n");
+    mesh.section(
+        "a",
+        &mode(&format!("http2 = true\nupstream = {upstream:?}")),
+    );
+    mesh.section("b", &mode(&format!("egress = {{ a = {egress:?} }}")));
+    let (a, _b) = mesh.start_both();
+    let url = format!("http://{egress}/things?x=1");
+    let direct = format!("https://{}/things?x=1", a.address());
+    let file = |name: &str| peer.folder.join(name).display().to_string();
+    let (certificate, key) = (file("client.pem"), file("client.key"));
+    let identity = ["-k", "--cert", &certificate, "--key", &key];
+    let asks = ["-X", "PUT", "-d", "body", "-H", "x-fastness-peer-id: me"];
+    let through = [&asks[..], &[&url]].concat();
+    let directly = [&asks[..], &identity, &[&direct]].concat();
+    for (who, protocol, version, request) in [
+        ("b", "--http1.1", "1.1", &through),
+        ("b", "--http2-prior-knowledge", "2", &through),
+        ("python", "--http1.1", "1.1", &directly),
+        ("python", "--http2", "2", &directly),
+    ] {
+        let said = curl(&[&[protocol][..], request].concat());
+        assert_eq!(said, format!("body 201 HTTP/{version}"));
+        let heard = application.hear();
+        assert_eq!(
+            (heard.method(), heard.version()),
+            (&http::Method::PUT, Version::HTTP_2)
+        );
+        assert_eq!(heard.uri().path_and_query().unwrap(), "/things?x=1");
+        assert_eq!(heard.headers()["x-fastness-peer-id"], *id_of(who));
+        assert_eq!(heard.body(), &Bytes::from_static(b"body"));
+    }
+    drop(application);
+    let missing = "the application behind this node does not accept connections\n 503 HTTP/1.1";
+    eventually("the application is missing", || {
+        (curl(&["--http1.1", &url]) == missing).then_some(())
+    });
+
+    // With gRPC there is no choice.
+    let [http, grpc] = ["http", "grpc"].map(|mode| format!("mode = {mode:?}"));
+    mesh.edit("a/node.toml", &http, &grpc);
+    let output = mesh.check("a");
+    assert!(
+        said(&output).contains("application.http2"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 use super::super::Node;
+use super::room::Room;
 use crate::config::Mode;
 use crate::proxy::{Asked, ByteStream, Direction, Refusal, Session, Target, asked, clean, tunnel};
 use crate::telemetry::Lines;
@@ -22,8 +23,8 @@ pub(in crate::node) struct Door {
     pub(super) at: String,
     /// User id that may call; it is not known of a loopback address.
     pub(super) user: u32,
-    /// Connections at once: the kernel's queue holds more of them back.
-    pub(super) most: usize,
+    /// For connections at once: the kernel's queue holds more of them back.
+    pub(super) room: Room,
     /// Whom it stands for; an HTTP CONNECT proxy stands for all.
     pub(super) peer: Option<String>,
     pub(super) lines: Lines,
@@ -54,12 +55,12 @@ impl Door {
         tokio::pin!(drained);
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept(), if sessions.len() < self.most => accepted,
+                accepted = self.accept() => accepted,
                 Some(_) = sessions.join_next() => continue,
                 () = &mut drained => break,
             };
-            let stream = match accepted {
-                Ok(stream) => stream,
+            let (stream, held) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(at = self.at, %error, "cannot accept the application");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -69,6 +70,7 @@ impl Door {
             let (node, stopping) = (node.clone(), stopping.clone());
             let (at, peer, mode) = (self.at.clone(), self.peer.clone(), self.mode);
             sessions.spawn(async move {
+                let _held = held;
                 if let Err(error) = application_session(&node, mode, stream, peer, stopping).await
                     && let Some(unlogged) = node.0.refusal_lines.take(Instant::now())
                 {
@@ -84,7 +86,23 @@ impl Door {
         while sessions.join_next().await.is_some() {}
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn ByteStream>> {
+    /// The next connection of the application, once there is room for it.
+    async fn accept(&self) -> io::Result<(Box<dyn ByteStream>, OwnedSemaphorePermit)> {
+        let held = self.room.take(|| self.full()).await;
+        Ok((self.next().await?, held))
+    }
+
+    fn full(&self) {
+        if let Some(unlogged) = self.lines.take(Instant::now()) {
+            tracing::warn!(
+                at = self.at,
+                unlogged,
+                "the application has as many connections here as it may; more of them wait"
+            );
+        }
+    }
+
+    async fn next(&self) -> io::Result<Box<dyn ByteStream>> {
         match &self.listener {
             Listener::Tcp(listener) => {
                 let (tcp, _) = listener.accept().await?;

@@ -1,6 +1,7 @@
 //! The application beside us, joined to the network: peers' calls to it, and its calls to peers.
 
 mod door;
+mod room;
 
 use std::io;
 use std::net::TcpListener as StdTcpListener;
@@ -21,26 +22,31 @@ use crate::proxy::{Inspect, Other, Pool, Upstream, health};
 use crate::telemetry::Lines;
 use crate::tls::Inside;
 use door::{Door, Listener};
+use room::Room;
 
-/// Connections of the application to us, at once: so many for all places together, but a few for each.
+/// Connections of the application to us, at once: so many for all places together, of which each has a few that
+/// no other takes from it.
 const CONNECTIONS: usize = 1024;
-const LEAST_CONNECTIONS: usize = 4;
+const OWN_CONNECTIONS: usize = 2;
 
-/// Connections of the application at once to one of its `places`.
-fn per_place(places: usize) -> usize {
-    (CONNECTIONS / places.max(1)).max(LEAST_CONNECTIONS)
+/// Connections of the application at once that any of its `places` may have beside its own.
+fn shared(places: usize) -> usize {
+    CONNECTIONS.saturating_sub(places * OWN_CONNECTIONS)
 }
 
 /// Descriptors of the node for the calls of the application; a connection that carries any bytes has
 /// another to the peer.
 pub(crate) fn descriptors(settings: Option<&Settings>) -> usize {
     let Some(settings) = settings else { return 0 };
-    let places = settings.listens().count();
+    let places = match settings.listens().count() {
+        0 => return 0,
+        places => places,
+    };
     let each = match settings.mode {
         Mode::Tcp => 2,
         Mode::Grpc | Mode::Http => 1,
     };
-    places * per_place(places) * each
+    (shared(places) + places * OWN_CONNECTIONS) * each
 }
 
 /// Descriptors of a peer's connection: its own, and that to the application for its calls.
@@ -79,6 +85,7 @@ impl Application {
     ) -> io::Result<Self> {
         let peers = settings.egress.iter().map(|egress| &egress.peer);
         let peers = peers.map(|peer| Some(peer.clone())).chain([None]);
+        let shared = Arc::new(Semaphore::new(shared(settings.listens().count())));
         let doors = sockets
             .into_iter()
             .zip(settings.listens().zip(peers))
@@ -95,7 +102,7 @@ impl Application {
                     mode: settings.mode,
                     at: at.to_string(),
                     user: settings.user,
-                    most: per_place(settings.listens().count()),
+                    room: Room::new(OWN_CONNECTIONS, &shared),
                     peer,
                     lines: Lines::default(),
                 })
@@ -115,7 +122,11 @@ impl Application {
                         Kind::P2pfl => Arc::new(Front::new(settings, limits)) as Arc<dyn Inspect>,
                     }),
                 },
-                Mode::Http => Spoken::Http {
+                Mode::Http if settings.http2 => Spoken::Http2 {
+                    upstream,
+                    pools: PerPeer::default(),
+                },
+                Mode::Http => Spoken::Http1 {
                     upstream,
                     webs: PerPeer::default(),
                     all: Arc::new(Semaphore::new(size(limits.connections))),

@@ -2,6 +2,8 @@
 //! are not read, only looked at.
 
 mod listening;
+mod network;
+mod process;
 mod settings;
 
 use std::io;

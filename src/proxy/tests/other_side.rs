@@ -1,7 +1,29 @@
 //! Other sides that take no call.
 
-use super::{call, caller, proxied, status};
+use tokio::io::AsyncWriteExt;
+
+use super::{Other, SETTINGS, call, caller, frame, pool_to, proxied, status};
 use crate::config::Limits;
+
+#[tokio::test]
+async fn a_call_does_not_wait_for_a_slow_peer_whose_dial_goes_on() {
+    let limits = Limits {
+        connect_ms: 50,
+        ..Limits::default()
+    };
+    let (pool, mut dialled) = pool_to(Other::Peer, &limits);
+    for _ in 0..3 {
+        let refusal = pool.ready().await.err().unwrap();
+        assert_eq!(
+            refusal.message,
+            "no connection yet, after limits.connect_ms: waiting for the other side"
+        );
+    }
+    let mut other = dialled.recv().await.unwrap();
+    other.write_all(&frame(SETTINGS, 0, b"")).await.unwrap();
+    while pool.ready().await.is_err() {}
+    assert!(dialled.try_recv().is_err(), "one dial for all");
+}
 
 #[tokio::test]
 async fn a_call_that_cannot_begin_ends_with_the_reason_and_is_in_nobodys_way() {
