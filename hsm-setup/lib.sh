@@ -1,6 +1,8 @@
-# Shared by the scripts of this folder and by tests/run. Sourced, never run.
+# Shared by the scripts of this folder, by tests/run and by benches/run. Sourced, never run.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Where nginx and others are; on Debian only root has it in PATH.
+export PATH=$PATH:/usr/sbin
 
 say()  { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }

@@ -633,6 +633,24 @@ fn a_key_that_is_not_its_certificates_is_refused() {
 }
 
 #[test]
+fn a_key_whose_signature_its_certificate_does_not_verify_is_refused() {
+    let mesh = Mesh::new();
+    let fault = FaultModule::before(&mesh);
+    assert_eq!(mesh.check("a").status.code(), Some(0));
+    fault.order("corrupt C_Sign");
+    says(
+        &mesh,
+        3,
+        &[
+            "token[0].server.key",
+            "token[0].client.key",
+            "does not belong to its certificate: the signature does not verify",
+        ],
+    );
+    assert!(fault.counts().of("C_Sign", "corrupted") >= 2);
+}
+
+#[test]
 fn one_key_for_both_roles_is_refused() {
     let mesh = Mesh::new();
     let ca = FileCa::new("Second root");

@@ -17,6 +17,8 @@ fn every_line_of_the_demo_is_as_expected_and_a_second_run_starts_clean() {
     };
     let said = run(&mut demo());
     assert!(said.contains("all 18 lines as expected"), "{said}");
+    let ends = said.matches("exit 0, 0 of 3 processes left").count();
+    assert_eq!(ends, 2, "{said}");
     let said = run(demo().arg("--keep"));
     assert!(said.contains("still running"), "{said}");
     // The third run ends what the second left.
@@ -26,6 +28,45 @@ fn every_line_of_the_demo_is_as_expected_and_a_second_run_starts_clean() {
         "{said}"
     );
     assert!(said.contains("all 18 lines as expected"), "{said}");
+}
+
+#[test]
+fn one_line_that_is_not_as_expected_fails_the_demo() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let altered = folder.path().join("altered");
+    let script = format!(
+        "#!/bin/bash
+set -o pipefail
+case \"$1 $2\" in\n\
+         'ping b') {FASTNESS:?} \"$@\" | sed 's/\"bytes_received\":67108864/\"bytes_received\":67108863/' ;;\n\
+         *) exec {FASTNESS:?} \"$@\" ;;\nesac\n"
+    );
+    std::fs::write(&altered, script).expect("a script");
+    std::fs::set_permissions(&altered, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    let output = Command::new(root().join("hsm-setup/demo"))
+        .arg("--binary")
+        .arg(&altered)
+        .arg("--folder")
+        .arg(folder.path().join("mesh"))
+        .output()
+        .expect("bash");
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let failed: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("FAILED"))
+        .collect();
+    assert_eq!(failed.len(), 1, "{said}");
+    for word in [
+        "node-a calls node-b: 64 MiB each way",
+        "67108864 and 67108863 bytes",
+    ] {
+        assert!(failed[0].contains(word), "{said}");
+    }
+    assert!(
+        said.contains("1 of 18 lines were not as expected"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -48,8 +89,13 @@ fn a_kernel_that_cannot_confine_is_named_before_anything_is_installed() {
     std::fs::write(&old, "#!/bin/sh\necho 6.1.0-40-amd64\n").expect("a script");
     std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).expect("its mode");
     let path = std::env::var("PATH").expect("a path");
-    for script in ["hsm-setup/demo", "tests/run"] {
+    for (script, arguments) in [
+        ("hsm-setup/demo", &[][..]),
+        ("tests/run", &[]),
+        ("benches/run", &["handshakes"]),
+    ] {
         let output = Command::new(root().join(script))
+            .args(arguments)
             .env("PATH", format!("{}:{path}", folder.path().display()))
             .output()
             .expect("bash");

@@ -13,6 +13,29 @@ use crate::support::rehearsal::{Rehearsal, is_ready, restarts, restarts_of};
 use crate::support::{FASTNESS, Mesh, Node, Options, eventually, id_of, run};
 
 #[test]
+fn a_handshake_opens_no_session_and_looks_for_no_key() {
+    let rehearsal = Rehearsal::probed_each(3_600_000);
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let before = rehearsal.fault.counts();
+    for _ in 0..40 {
+        rehearsal.shaker.shake().expect("a handshake");
+    }
+    let after = rehearsal.fault.counts();
+    assert!(after.signatures() >= before.signatures() + 40);
+    for call in [
+        "C_OpenSession",
+        "C_FindObjectsInit",
+        "C_FindObjects",
+        "C_Login",
+    ] {
+        assert!(before.calls(call) > 0, "{call} at the start");
+        assert_eq!(after.calls(call), before.calls(call), "{call}");
+    }
+    assert_eq!(restarts(&a), 0);
+}
+
+#[test]
 fn a_refused_pin_latches_and_unlock_heals_it() {
     let rehearsal = Rehearsal::new();
     let (a, b) = rehearsal.start();

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::support::files::write_private;
+use crate::support::http2;
 use crate::support::{Judge, Mesh, Node, free_port, id_of, json, peer, python, run, said};
 
 /// A peer whose keys are in files, certified by the mesh's own authority.
@@ -367,16 +368,15 @@ fn no_file_of_a_node_but_the_token_holds_anything_private() {
     write_private(&mesh.path("done"), "");
 }
 
+/// What a node has to tell a peer that it meets, and ends a silent one soon.
+const TOLD: &str = "[limits]\nkeepalive_ms = 1000\nstreams = 7\nheader_list_bytes = 5000\n\
+                    stream_window_bytes = 70000\nconnection_window_bytes = 1000000";
+
 #[test]
 fn a_silent_peer_is_dropped_and_has_been_told_every_limit() {
     let mut mesh = Mesh::new();
     let peer = python_peer(&mut mesh, "python", None);
-    mesh.edit(
-        "a/node.toml",
-        "[limits]",
-        "[limits]\nkeepalive_ms = 1000\nstreams = 7\nheader_list_bytes = 5000\n\
-         stream_window_bytes = 70000\nconnection_window_bytes = 1000000",
-    );
+    mesh.edit("a/node.toml", "[limits]", TOLD);
     let a = mesh.start("a");
     let said = run(python("settings.py")
         .args([a.address().ip().to_string(), a.address().port().to_string()])
@@ -396,4 +396,52 @@ fn a_silent_peer_is_dropped_and_has_been_told_every_limit() {
         assert_eq!(said[limit], value, "{limit} in {said}");
     }
     assert_eq!(a.status()["connections"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_silent_peer_that_is_dialled_is_dropped_and_has_been_told_every_limit() {
+    let mut mesh = Mesh::new();
+    let port = free_port();
+    let peer = python_peer(&mut mesh, "python", Some(port));
+    mesh.edit("a/node.toml", "[limits]", TOLD);
+    mesh.section(
+        "a",
+        "[application]\negress = { python = \"unix:python.sock\" }\n",
+    );
+    let mut server = Judge::start(
+        python("settings.py")
+            .args(["127.0.0.1", &port.to_string()])
+            .args(["server.pem", "server.key"].map(|file| peer.folder.join(file)))
+            .arg(mesh.path("ca/authority/ca.pem")),
+    );
+    assert_eq!(server.hear(), "listening");
+    let a = mesh.start("a");
+    // Calls of the node itself, and calls that it passes on.
+    let own: &dyn Fn() = &|| {
+        let output = a.ask(&["ping", "python"]).expect_err("nobody answers");
+        assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    };
+    let passed_on: &dyn Fn() = &|| {
+        let call = http::Request::post("http://python/greeter.v1.Greeter/Greet")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        let call = call
+            .body(bytes::Bytes::from_static(&[0; 5]))
+            .expect("a call");
+        let answer = http2::ask(&mesh.path("a/python.sock"), call);
+        assert_eq!(answer.headers()["grpc-status"], "14", "{answer:?}");
+    };
+    for call in [own, passed_on] {
+        call();
+        let said = json(&server.hear());
+        for (limit, value) in [
+            ("push", 0),
+            ("header_list", 5000),
+            ("stream_window", 70_000),
+            ("connection_window", 1_000_000),
+            ("frame", 256 << 10),
+        ] {
+            assert_eq!(said[limit], value, "{limit} in {said}");
+        }
+    }
 }

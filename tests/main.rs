@@ -21,6 +21,7 @@ mod authority; // Whom the authority certifies, and whose folder it goes by.
 mod bad_input; // Every fault is named with its place and its mend.
 mod channels; // What a role does to the channels ends with it.
 mod confinement; // Every process is confined, and the mesh does its work so.
+mod crates; // deny.toml, without cargo-deny.
 mod demo; // hsm-setup/demo, as a newcomer runs it.
 mod failover; // Two tokens with the same keys.
 mod fifos; // A FIFO in the place of a file.
@@ -47,6 +48,7 @@ mod readiness; // What load balancers and systemd see of it.
 mod refusals; // Whom a node refuses, and what it tells them.
 mod reload; // In turn, none lost, and nobody waits for it.
 mod rooms; // The source keeps to the design; samples and manual are true.
+mod scripts; // What they install, and where they cannot.
 mod shown; // What roles may do, shown without PINs.
 mod soak; // Faults in any order leave nothing behind.
 mod streams; // Nobody hears what a command says.

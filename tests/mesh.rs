@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::support::{
-    FASTNESS, Judge, Mesh, PATIENCE, eventually, free_port, id_of, json, node, run, said,
+    FASTNESS, Judge, Mesh, Options, PATIENCE, eventually, free_port, id_of, json, node, run, said,
 };
 
 const KILL: Signal = Signal::KILL;
@@ -410,4 +410,37 @@ fn a_stopped_keeper_is_killed_and_replaced_when_it_hangs() {
     assert!(PATIENCE.as_secs() > 10);
     node::signal(old, Signal::CONT);
     a.ping("b");
+}
+
+#[test]
+fn a_node_that_starts_at_a_low_priority_lowers_that_of_handshakes_alone() {
+    /// Name and nice(2) of each thread (proc_pid_stat(5)).
+    fn threads(pid: u32) -> Vec<(String, i32)> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+        tasks
+            .map(|task| {
+                let stat = task.expect("a task").path().join("stat");
+                let stat = std::fs::read_to_string(stat).expect("it runs");
+                let (name, rest) = stat.rsplit_once(") ").expect("a name");
+                let nice = rest.split(' ').nth(16).expect("a field");
+                let name = name.split_once('(').expect("a name").1;
+                (name.to_owned(), nice.parse().expect("a number"))
+            })
+            .collect()
+    }
+    let mesh = Mesh::new();
+    let options = Options {
+        through: ["nice", "-n", "15"].map(str::to_owned).into(),
+        ..Options::default()
+    };
+    let a = mesh.start_with("a", options);
+    mesh.start("b").ping("a");
+    let (lane, serving): (Vec<_>, Vec<_>) = threads(a.pid("node"))
+        .into_iter()
+        .partition(|(name, _)| name.starts_with("lane-"));
+    assert!(lane.len() > 1 && serving.len() > 1, "{lane:?} {serving:?}");
+    // The lowest there is, and what it was started at.
+    assert!(lane.iter().all(|(_, nice)| *nice == 19), "{lane:?}");
+    assert!(serving.iter().all(|(_, nice)| *nice >= 15), "{serving:?}");
+    assert!(serving.iter().any(|(_, nice)| *nice < 19), "{serving:?}");
 }

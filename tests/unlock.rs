@@ -1,5 +1,9 @@
 //! A PIN that cannot be taken again: the replacement waits sealed and says so, and an operator feeds it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use rustix::process::Signal;
 
 use crate::support::node::signal;
@@ -230,4 +234,53 @@ fn a_node_that_is_stopping_unlocks_nothing() {
     a.wait_log("draining");
     is_refused(&a, &[], 4, "the node is stopping");
     assert_eq!(logins(), before);
+}
+
+#[test]
+fn a_pin_in_a_systemd_credential_starts_a_node_and_its_next_keeper() {
+    let mesh = Mesh::new();
+    mesh.edit("a/node.toml", "file:token/pin", "credential:user-pin");
+    // As systemd makes it: readable by the group, which may be the unit's.
+    std::fs::create_dir(mesh.path("credentials")).expect("a folder");
+    let credential = mesh.write("credentials/user-pin", &mesh.tokens("a").pin());
+    let mode = |mode| {
+        std::fs::set_permissions(&credential, Permissions::from_mode(mode)).expect("its mode");
+    };
+    mode(0o440);
+    let folder = mesh.path("credentials").display().to_string();
+    let check = || {
+        let mut command = Command::new(FASTNESS);
+        command
+            .args(["check", "--config"])
+            .arg(mesh.path("a/node.toml"))
+            .env("CREDENTIALS_DIRECTORY", &folder);
+        command.output().expect("the binary runs")
+    };
+    assert!(check().status.success(), "{}", said(&check()));
+    let a = mesh.start_with(
+        "a",
+        Options {
+            environment: vec![("CREDENTIALS_DIRECTORY".to_owned(), folder.clone())],
+            ..Options::default()
+        },
+    );
+    let b = mesh.start("b");
+    b.ping("a");
+    let old = a.pid("keeper");
+    signal(old, Signal::KILL);
+    a.wait_replaced("keeper", old);
+    a.ping("b");
+    drop(a);
+
+    mode(0o444);
+    let output = check();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("0444"), "{}", said(&output));
+    let output = mesh.check("a");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(
+        said(&output).contains("CREDENTIALS_DIRECTORY is not set"),
+        "{}",
+        said(&output)
+    );
 }

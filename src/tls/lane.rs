@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 use crate::admission::{Class, Hopeless, Number, Queue, Ticket, Turn};
 use crate::telemetry::metrics::Histogram;
 
-/// nice(2) of the lane's threads: established calls come first on a busy machine.
-const NICE: i32 = 10;
+/// So much higher is nice(2) of the lane's threads: established calls come first on a busy machine.
+const NICER: i32 = 10;
 
 /// The threads of handshakes. Dropping it ends them after the work that is queued.
 pub struct Lane {
@@ -83,10 +83,11 @@ impl Lane {
                 .name(format!("lane-{number}"))
                 .spawn(move || {
                     // On Linux the priority belongs to the calling thread (setpriority(2), "C library/
-                    // kernel differences").
-                    let lowered = rustix::process::setpriority_process(None, NICE);
+                    // kernel differences"). Never raised, which is not allowed: whoever started us may
+                    // have lowered it.
+                    let lowered = rustix::process::nice(NICER);
                     let failed = lowered.is_err();
-                    let heard = started.send(lowered.map_err(io::Error::from));
+                    let heard = started.send(lowered.map(drop).map_err(io::Error::from));
                     drop(started);
                     if !failed && heard.is_ok() {
                         shared.work();
