@@ -1,5 +1,6 @@
 //! Sessions over pipes, between callers and applications that do what no library lets them do.
 
+mod forged;
 mod header_lists;
 mod other_side;
 mod ours;
