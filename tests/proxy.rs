@@ -340,6 +340,17 @@ pub fn peak(node: &Node) -> u64 {
     status_of(node, "VmHWM:")
 }
 
+/// CPU time of the node's process, clock ticks (proc(5), `utime` and `stime` of `/proc/PID/stat`).
+fn cpu(node: &Node) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid("node")));
+    let stat = stat.expect("it runs");
+    let (_, behind_name) = stat.rsplit_once(')').expect("Linux says so");
+    let times = behind_name.split_whitespace().skip(11).take(2);
+    times
+        .map(|ticks| ticks.parse::<u64>().expect("a number"))
+        .sum()
+}
+
 fn status_of(node: &Node, key: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid("node")));
     let status = status.expect("it runs");

@@ -13,10 +13,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::live::{PeerConnection, Stream};
 use super::{Inner, Node};
-use crate::config::size32;
+use crate::config::{Limits, size32};
 use crate::fault::chain;
 use crate::policy::PeerId;
-use crate::proxy::{ByteStream, Dial, Dialling, Other, Pool};
+use crate::proxy::{ByteStream, Dial, Dialling, LATE, Other, Pool, remembered};
 use crate::tls::{self, HandshakeError, Inside};
 
 /// Dials one peer.
@@ -90,19 +90,25 @@ impl DialError {
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
+/// What our own calls go through.
+fn endpoint(limits: &Limits) -> Endpoint {
+    let keepalive = Duration::from_millis(limits.keepalive_ms);
+    // The authority is never looked up: where to go is the policy's word.
+    Endpoint::from_static("http://peer.invalid")
+        .initial_stream_window_size(size32(limits.stream_window_bytes))
+        .initial_connection_window_size(size32(limits.connection_window_bytes))
+        .max_frame_size(size32(limits.frame_bytes))
+        .http2_max_header_list_size(size32(limits.header_list_bytes))
+        .http2_max_concurrent_reset_streams(remembered())
+        .http2_reset_stream_duration(LATE)
+        .http2_max_local_error_reset_streams(remembered())
+        .http2_keep_alive_interval(keepalive)
+        .keep_alive_timeout(keepalive)
+        .keep_alive_while_idle(true)
+}
+
 impl Dialer {
     pub(super) fn new(peer: PeerId, node: &Node) -> Arc<Self> {
-        let limits = &node.0.limits;
-        let keepalive = Duration::from_millis(limits.keepalive_ms);
-        // The authority is never looked up: where to go is the policy's word.
-        let endpoint = Endpoint::from_static("http://peer.invalid")
-            .initial_stream_window_size(size32(limits.stream_window_bytes))
-            .initial_connection_window_size(size32(limits.connection_window_bytes))
-            .max_frame_size(size32(limits.frame_bytes))
-            .http2_max_header_list_size(size32(limits.header_list_bytes))
-            .http2_keep_alive_interval(keepalive)
-            .keep_alive_timeout(keepalive)
-            .keep_alive_while_idle(true);
         let attempts = Attempts {
             node: Arc::downgrade(&node.0),
             tries: Tries {
@@ -126,7 +132,7 @@ impl Dialer {
             pool: Arc::new(pool),
             attempts,
             under,
-            channel: endpoint.connect_with_connector_lazy(connector),
+            channel: endpoint(&node.0.limits).connect_with_connector_lazy(connector),
         })
     }
 
@@ -353,43 +359,4 @@ fn random_share() -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_to_a_bound_and_are_spread_over_half_of_it() {
-        let milliseconds = |failures, share| wait_after(failures, share).as_millis();
-        let longest: Vec<_> = (0..8).map(|n| milliseconds(n, u8::MAX)).collect();
-        assert_eq!(longest, [100, 200, 400, 800, 1600, 3000, 3000, 3000]);
-        for failures in [0, 3, 7, 1000, u32::MAX] {
-            let spread: Vec<_> = [0, 64, 128, u8::MAX]
-                .map(|share| milliseconds(failures, share))
-                .into();
-            assert!(spread.is_sorted_by(|one, next| one < next), "{spread:?}");
-            assert_eq!(spread[0], spread[3] / 2);
-        }
-    }
-
-    #[test]
-    fn only_an_alert_says_that_a_peer_wants_no_bytes() {
-        let failures = |inside, error: io::Error| {
-            let tries = Tries {
-                peer: "spiffe://test/a".parse().unwrap(),
-                state: Arc::default(),
-            };
-            let trial = Trial {
-                tries: tries.clone(),
-                inside,
-            };
-            assert!(trial.is_over(&Poll::Ready(Err(error)), false));
-            tries.state().failures
-        };
-        for inside in [Inside::Bytes, Inside::H2] {
-            assert_eq!(failures(inside, tls::an_alert()), 1);
-        }
-        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset] {
-            assert_eq!(failures(Inside::Bytes, kind.into()), 0);
-            assert_eq!(failures(Inside::H2, kind.into()), 1);
-        }
-    }
-}
+mod tests;

@@ -1,12 +1,14 @@
 //! The frames that one side of an HTTP/2 connection sends, counted as they come: what costs it little and us
-//! more (SETTINGS, PING, PRIORITY and unknown ones, resets; RFC 9113 §10.5) ends the connection when there is
-//! too much of it. What goes on for calls pays for such frames. Header bombs, floods of CONTINUATION and of
+//! more (SETTINGS, PING, PRIORITY and unknown ones, resets, WINDOW_UPDATE; RFC 9113 §10.5) ends the connection when
+//! there is too much of it. What goes on for calls pays for such frames. Header bombs, floods of CONTINUATION and of
 //! empty DATA frames are bounded by h2 itself.
 
 mod bucket;
+#[cfg(test)]
+mod tests;
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::authority::Mender;
 use bucket::Bucket;
@@ -22,6 +24,8 @@ const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 const RST_STREAM: u8 = 0x3;
 const SETTINGS: u8 = 0x4;
+const GOAWAY: u8 = 0x7;
+const WINDOW_UPDATE: u8 = 0x8;
 const DATA: u8 = 0x0;
 /// A frame that does nothing for a call.
 const IDLE_FRAME: u32 = 10;
@@ -29,6 +33,22 @@ const IDLE_FRAME: u32 = 10;
 /// it: many calls may well run into their deadlines at once.
 const RESET: u32 = 2;
 const CALL: u32 = 1;
+/// WINDOW_UPDATE frames that are owed for a call that begins, and for each ten bytes that were sent, the shortest DATA
+/// frame: one for the stream and one for the connection.
+const UPDATES: u32 = 2;
+const SHORTEST: usize = 10;
+/// And those that may come unasked, at first and however much was sent before.
+const UNASKED: u32 = 10_000;
+const MOST_OWED: u32 = 1_000_000;
+
+/// Frames of a call may still come for so long after it was ended: they were on the way. h2 remembers such calls
+/// meanwhile, and holds what comes for one that it has forgotten against the other side.
+pub(crate) const LATE: Duration = Duration::from_secs(10);
+
+/// How many calls h2 remembers so, each in half a KiB: as many as may be taken back in that time.
+pub(crate) fn remembered() -> usize {
+    usize::try_from(bucket::most(LATE) / u128::from(RESET - CALL)).unwrap_or(usize::MAX)
+}
 
 /// Where in the stream of frames we are, and what they have cost.
 #[derive(Debug)]
@@ -43,6 +63,8 @@ pub(super) struct Frames {
     padding: usize,
     idle: Bucket,
     resets: Bucket,
+    /// WINDOW_UPDATE frames that may still come.
+    updates: u32,
     /// Whether the first frame is still to come, which a server must begin with.
     opening: bool,
     /// Whether they cost nothing.
@@ -74,6 +96,7 @@ impl Frames {
             padding: 0,
             idle: Bucket::new(now),
             resets: Bucket::new(now),
+            updates: UNASKED,
             opening: skip == 0,
             trusted: false,
             list: 0,
@@ -196,6 +219,7 @@ impl Frames {
             HEADERS => {
                 self.resets.earn(CALL);
                 self.idle.earn(IDLE_FRAME);
+                self.owe(1);
                 self.list = 0;
                 self.lengthen(length)
             }
@@ -204,9 +228,13 @@ impl Frames {
                 self.idle.earn(IDLE_FRAME);
                 Ok(())
             }
-            // GOAWAY and WINDOW_UPDATE come as they need.
-            DATA | 0x7 | 0x8 => Ok(()),
+            DATA | GOAWAY => Ok(()),
             _ if self.trusted => Ok(()),
+            WINDOW_UPDATE => {
+                let left = self.updates.checked_sub(1);
+                self.updates = left.ok_or_else(|| broken("a flood of WINDOW_UPDATE frames"))?;
+                Ok(())
+            }
             RST_STREAM => self.resets.charge(RESET, Instant::now()),
             // SETTINGS, PING, PRIORITY and unknown ones.
             _ => self.idle.charge(IDLE_FRAME, Instant::now()),
@@ -229,159 +257,18 @@ impl Frames {
     /// answer to a PING, of 17 bytes, does not pay for it.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.idle.earn(u32::try_from(bytes / 2).unwrap_or(u32::MAX));
+        self.owe(bytes / SHORTEST);
+    }
+
+    /// So many times [`UPDATES`] more may come.
+    fn owe(&mut self, times: usize) {
+        let more = u32::try_from(times).unwrap_or(u32::MAX);
+        let updates = self.updates.saturating_add(more.saturating_mul(UPDATES));
+        self.updates = updates.min(MOST_OWED);
     }
 }
 
 /// What ends a connection, in words that its calls may hear.
 fn broken(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    /// Behind the preface.
-    fn begun() -> Frames {
-        let mut frames = Frames::new(PREFACE, Instant::now());
-        frames.take(&mut [0; PREFACE]).unwrap();
-        frames
-    }
-
-    fn frame(kind: u8, length: u8) -> Vec<u8> {
-        let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 0];
-        frame.resize(FRAME_HEAD + usize::from(length), 0xff);
-        frame
-    }
-
-    #[test]
-    fn a_flood_ends_the_connection_however_it_is_cut() {
-        for kind in [0x2, 0x4, 0x6, 0xfa] {
-            for cut in [1, 7, 1000] {
-                let mut frames = Frames::new(PREFACE, Instant::now());
-                frames.idle.refilled += Duration::from_secs(3600);
-                let mut flood: Vec<u8> = [vec![0; PREFACE], frame(kind, 8).repeat(1001)].concat();
-                let passed = flood
-                    .chunks_mut(cut)
-                    .map(|piece| frames.take(piece))
-                    .take_while(Result::is_ok)
-                    .count();
-                // The whole head of the last frame, and not one byte before.
-                assert_eq!(passed, (PREFACE + 1000 * 17 + 8) / cut, "{kind} {cut}");
-            }
-        }
-    }
-
-    /// Far in the future: nothing is forgiven for the time that the test takes.
-    fn unforgiving() -> Frames {
-        let mut frames = begun();
-        frames.idle.refilled += Duration::from_secs(3600);
-        frames.resets.refilled += Duration::from_secs(3600);
-        frames
-    }
-
-    #[test]
-    fn a_header_block_has_an_end_and_frames_of_who_is_trusted_cost_nothing() {
-        let mut frames = begun();
-        frames.bound(600);
-        frames.trust();
-        let whole = [frame(HEADERS, 200), frame(CONTINUATION, 200).repeat(2)].concat();
-        for _ in 0..2000 {
-            frames.take(&mut frame(0x6, 8).repeat(10)).unwrap();
-            frames.take(&mut whole.clone()).unwrap();
-        }
-        let error = frames.take(&mut frame(CONTINUATION, 1)).unwrap_err();
-        assert!(error.to_string().contains("limits.header_list_bytes"));
-    }
-
-    #[test]
-    fn calls_are_never_a_flood() {
-        let mut frames = unforgiving();
-        for kind in [0x0, 0x1, 0x8, 0x9] {
-            frames.take(&mut frame(kind, 200).repeat(9000)).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_ping_a_round_trip_is_no_flood_whoever_sends_the_data() {
-        let (ping, ack) = (frame(0x6, 8), 17);
-        let mut frames = unforgiving();
-        for _ in 0..20_000 {
-            frames
-                .take(&mut [frame(DATA, 1), ping.clone()].concat())
-                .unwrap();
-            frames.sent(ack);
-        }
-        let mut frames = unforgiving();
-        for _ in 0..20_000 {
-            // The shortest message of gRPC in a frame.
-            frames.sent(ack + FRAME_HEAD + 5);
-            frames.take(&mut ping.clone()).unwrap();
-        }
-        // The answers to PINGs alone do not pay for them, nor do empty frames.
-        let mut frames = unforgiving();
-        let flood = [ping.clone(), frame(DATA, 0)].concat();
-        let passed = (0..20_000).take_while(|_| {
-            frames.sent(ack);
-            frames.take(&mut flood.clone()).is_ok()
-        });
-        assert!(passed.count() < 6_000);
-    }
-
-    #[test]
-    fn calls_that_are_taken_back_are_a_flood_when_hardly_any_other_comes() {
-        let call = |reset: bool| match reset {
-            true => [frame(HEADERS, 30), frame(DATA, 9), frame(RST_STREAM, 4)].concat(),
-            false => [frame(HEADERS, 30), frame(DATA, 9)].concat(),
-        };
-        let calls = |one_in: usize| {
-            let mut frames = unforgiving();
-            let calls = (0..50_000).map(|number| call(number % one_in == 0));
-            let all = calls.map(|mut call| frames.take(&mut call));
-            all.take_while(Result::is_ok).count()
-        };
-        assert_eq!(calls(2), 50_000);
-        assert!(calls(1) <= 10_000);
-    }
-
-    #[test]
-    fn authorities_are_mended_behind_padding_and_priority() {
-        let block = [&[0x41, 3][..], b"a/b"].concat();
-        let headers = |flags: u8, payload: &[u8]| {
-            let length = u8::try_from(payload.len()).unwrap();
-            [&[0, 0, length, HEADERS, flags, 0, 0, 0, 1][..], payload].concat()
-        };
-        let plain = headers(0, &block);
-        let both = headers(
-            PADDED | PRIORITY,
-            &[&[4][..], &[0x41, 1, 0x41, 1, b'/'], &block, b"////"].concat(),
-        );
-        let cut_in_two = [headers(0, &block[..3]), {
-            let mut rest = headers(0, &block[3..]);
-            rest[3] = CONTINUATION;
-            rest
-        }]
-        .concat();
-        for sent in [plain, both, cut_in_two] {
-            let mut expected = sent.clone();
-            let slash = sent.windows(2).rposition(|pair| pair == b"a/");
-            let slash = slash.unwrap_or(sent.len() - 3 - FRAME_HEAD - 2);
-            let at = expected
-                .iter()
-                .enumerate()
-                .position(|(at, byte)| *byte == b'/' && at > slash)
-                .unwrap();
-            expected[at] = b'-';
-            for cut in [1, 4, 1000] {
-                let mut frames = begun();
-                frames.mend();
-                let mut got = sent.clone();
-                for piece in got.chunks_mut(cut) {
-                    frames.take(piece).unwrap();
-                }
-                assert_eq!(got, expected);
-            }
-        }
-    }
 }

@@ -25,7 +25,7 @@ mod pump;
 mod refusal;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod translate;
 pub(crate) mod tunnel;
 mod untaken;
@@ -33,6 +33,7 @@ mod upstream;
 mod web;
 
 pub(crate) use connect::{Asked, asked};
+pub(crate) use frames::{LATE, remembered};
 pub(crate) use head::{Caller, clean};
 pub(crate) use inspect::{Inspect, Look};
 pub(crate) use pool::{ByteStream, Dial, Dialling, Other, Pool};

@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use super::bounded::Counted;
 use super::budget::Budget;
 use super::exchange::{Outcome, exchange};
+use super::frames::{LATE, remembered};
 use super::gathered::Gathered;
 use super::header_lists::HeaderLists;
 use super::hygiene::{Watched, silence};
@@ -27,9 +28,6 @@ use crate::config::{Limits, size, size32};
 use crate::telemetry::Lines;
 use crate::telemetry::metrics::Tally;
 
-/// A stream that the other side opens and resets costs us work; after so many waiting resets the
-/// connection is closed (CVE-2023-44487, rapid reset).
-const PENDING_RESETS: usize = 20;
 /// What small frames of data may cost beyond their bytes while nobody has looked at them, in windows: h2
 /// counts each as 256 bytes. It is no more than a moment, as [`super::pump`] puts them together, and many
 /// come in one: with h2's own half of a window it ended honest connections.
@@ -71,7 +69,11 @@ impl Settings {
             .max_frame_size(size32(limits.frame_bytes))
             .max_header_list_size(lists.decoded())
             .data_frame_budget(small_frames)
-            .max_pending_accept_reset_streams(PENDING_RESETS);
+            .max_concurrent_reset_streams(remembered())
+            .reset_stream_duration(LATE)
+            // Whoever has begun as many calls as it may can take all of them back before we look at one. How often
+            // it may (CVE-2023-44487, rapid reset) is for `Frames` to say.
+            .max_pending_accept_reset_streams(size(limits.streams));
         let mut client = h2::client::Builder::new();
         client
             .initial_window_size(size32(limits.stream_window_bytes))
@@ -79,6 +81,10 @@ impl Settings {
             .max_frame_size(size32(limits.frame_bytes))
             .max_header_list_size(lists.decoded())
             .data_frame_budget(small_frames)
+            .max_concurrent_reset_streams(remembered())
+            .reset_stream_duration(LATE)
+            // It is shared, and many of our own callers may take back more in that time, beside calls that end well.
+            .max_local_error_reset_streams(Some(remembered()))
             .enable_push(false);
         Self {
             server,

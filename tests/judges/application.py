@@ -36,6 +36,7 @@ class Echo(grpc.GenericRpcHandler):
             "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
             "/test.Echo/Gzip": grpc.unary_unary_rpc_method_handler(self.gzip),
             "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
+            "/test.Echo/Endless": grpc.unary_stream_rpc_method_handler(self.endless),
             "/test.Echo/Much": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(60_000)),
             "/test.Echo/Large": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(2 << 20)),
             "/test.Echo/Bulk": grpc.unary_unary_rpc_method_handler(lambda *_: bytes(64 << 20)),
@@ -57,6 +58,10 @@ class Echo(grpc.GenericRpcHandler):
 
     def both(self, requests, context):
         yield from requests
+
+    def endless(self, _request, context):
+        while context.is_active():
+            yield bytes(16_000)
 
     def deaf(self, _requests, context):
         self.until_over(context)

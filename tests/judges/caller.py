@@ -102,6 +102,37 @@ def twice(channel):
     unary(channel)
 
 
+def restless(channel):
+    """Calls that are taken back, in the middle of their answers and before; a call of another connection beside."""
+
+    def requests():
+        yield b"before"
+        over.wait()
+        yield b"behind"
+
+    over = threading.Event()
+    with opened(sys.argv[1], [("grpc.use_local_subchannel_pool", 1)]) as other:
+        answers = other.stream_stream("/test.Echo/Both")(requests(), timeout=600)
+        assert next(answers) == b"before"
+        endless = channel.unary_stream("/test.Echo/Endless")
+        try:
+            for _ in range(30):
+                begun = [endless(b"") for _ in range(50)]
+                for call in begun:
+                    next(call)
+                for call in begun:
+                    call.cancel()
+            for _ in range(5):
+                begun = [endless(b"") for _ in range(400)]
+                time.sleep(0.02)
+                for call in begun:
+                    call.cancel()
+        finally:
+            over.set()
+        assert list(answers) == [b"behind"]
+    print("not disturbed")
+
+
 def take_back(channel):
     call = channel.unary_unary("/test.Echo/Wait").future(b"", timeout=30)
     sys.stdin.readline()
@@ -189,6 +220,7 @@ ACTIONS = {
     "message": message,
     "uploads": uploads,
     "take_back": take_back,
+    "restless": restless,
     "gigabyte": gigabyte,
     "gigabyte_back": gigabyte_back,
 }

@@ -11,7 +11,7 @@ import time
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
 END_STREAM, END_HEADERS = 1, 4
-FRAMES = 200_000
+FRAMES = 5_000_000
 PATH = (sys.argv[6:] or ["/test.Echo/Both"])[0].encode()
 
 
@@ -98,6 +98,19 @@ def priorities(peer):
         yield frame(PRIORITY, 0, 1, b"\0\0\0\0\0")
 
 
+def window_updates(peer):
+    for _ in range(FRAMES):
+        yield frame(WINDOW_UPDATE, payload=struct.pack(">I", 1))
+
+
+def broken_calls(peer):
+    """More than was announced, so that the node itself takes each back."""
+    for number in range(FRAMES):
+        stream = 2 * number + 1
+        yield frame(HEADERS, END_HEADERS, stream, request() + literal(b"content-length", b"0"))
+        yield frame(DATA, 0, stream, b"more")
+
+
 def unknown(peer):
     for _ in range(FRAMES):
         yield frame(0xBE, 0, 0, b"?")
@@ -154,6 +167,23 @@ def pings_with_data(peer):
     return "closed"
 
 
+def calls(peer):
+    """No flood: a thousand calls, a few at a time."""
+    reader = peer.stream.makefile("rb")
+    if len(peer.heard) == 9:
+        reader.read(int.from_bytes(peer.heard[:3], "big"))
+    answered = 0
+    for batch in range(100):
+        streams = [2 * number + 1 for number in range(10 * batch, 10 * batch + 10)]
+        for stream in streams:
+            head = frame(HEADERS, END_HEADERS, stream, request())
+            peer.stream.sendall(head + frame(DATA, END_STREAM, stream, bytes(5)))
+        while answered < 10 * batch + 10 and (head := reader.read(9)):
+            reader.read(int.from_bytes(head[:3], "big"))
+            answered += head[3] == HEADERS and head[4] & END_STREAM
+    return f"{answered} answered"
+
+
 def connections(arguments):
     """How many of them are let in at once."""
     open_ones = []
@@ -176,8 +206,8 @@ def main():
     windows = {"no_window": 0, "unread": 0, "pings_with_data": 1 << 30}
     window = struct.pack(">HI", 4, windows[action]) if action in windows else b""
     peer = Peer(*arguments, window)
-    if action == "pings_with_data":
-        print(pings_with_data(peer))
+    if action in ("pings_with_data", "calls"):
+        print(globals()[action](peer))
         return
     ended = peer.flood(globals()[action](peer))
     if action == "no_window":

@@ -2,22 +2,27 @@
 
 use std::process::Command;
 
-use super::{application, call, joined, memory, told};
+use super::{application, call, cpu, joined, memory, told};
 use crate::judges::python_peer;
 use crate::support::{Judge, Mesh, Node, python, run};
 
 /// What [`flooder`] can send too much of.
-const FLOODS: [&str; 9] = [
+const FLOODS: [&str; 11] = [
     "rapid_reset",
     "continuations",
     "empty_continuations",
     "settings",
     "pings",
     "priorities",
+    "window_updates",
+    "broken_calls",
     "unknown",
     "empty_data",
     "header_bomb",
 ];
+/// What each of them may cost, in thousands of calls: far less than its five million frames if all of them were read,
+/// the cheapest of which cost as much as seventeen.
+const MOST_CPU: u64 = 4;
 
 #[test]
 fn floods_end_the_connection_and_nobody_else_notices() {
@@ -27,9 +32,13 @@ fn floods_end_the_connection_and_nobody_else_notices() {
     let (a, _b) = joined(&mesh);
     assert_eq!(call(&mesh, "unary"), told());
     let before = memory(&a);
+    let calls = cost_of_calls(&a, || flooder(&a, &peer.folder, "calls"));
     for flood in FLOODS {
+        let began = cpu(&a);
         let ended = run(&mut flooder(&a, &peer.folder, flood));
         assert_eq!(ended, "closed\n", "{flood}");
+        let spent = cpu(&a) - began;
+        assert!(spent < MOST_CPU * calls, "{flood}: {spent} of {calls}");
         assert_eq!(call(&mesh, "unary"), told(), "after {flood}");
     }
     let grown = memory(&a).saturating_sub(before);
@@ -69,10 +78,18 @@ fn floods_end_the_connection_to_a_node_without_an_application_too() {
     let (a, b) = mesh.start_both();
     b.ping("a");
     let before = memory(&a);
-    for flood in FLOODS {
+    let says = |flood| {
         let mut flooder = flooder(&a, &peer.folder, flood);
-        let ended = run(flooder.arg("/fastness.peer.v1.Peer/Ping"));
+        flooder.arg("/fastness.peer.v1.Peer/Ping");
+        flooder
+    };
+    let calls = cost_of_calls(&a, || says("calls"));
+    for flood in FLOODS {
+        let began = cpu(&a);
+        let ended = run(&mut says(flood));
         assert_eq!(ended, "closed\n", "{flood}");
+        let spent = cpu(&a) - began;
+        assert!(spent < MOST_CPU * calls, "{flood}: {spent} of {calls}");
         let pinged = b.ask(&["ping", "a"]);
         assert!(pinged.is_ok(), "after {flood}");
     }
@@ -81,6 +98,13 @@ fn floods_end_the_connection_to_a_node_without_an_application_too() {
     let dials = b.log().matches("we dialled").count();
     assert_eq!(dials, 1, "the other peer has the same connection");
     assert_eq!(a.status()["processes"][2]["restarts"], 0);
+}
+
+/// CPU time of a thousand calls, clock ticks.
+fn cost_of_calls(node: &Node, mut calls: impl FnMut() -> Command) -> u64 {
+    let began = cpu(node);
+    assert_eq!(run(&mut calls()), "1000 answered\n");
+    cpu(node) - began
 }
 
 /// A listed peer that went bad, in the way that `flood` names.

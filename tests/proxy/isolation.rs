@@ -26,6 +26,15 @@ fn answers_and_uploads_that_nobody_reads_are_in_nobodys_way() {
 }
 
 #[test]
+fn calls_that_are_taken_back_cost_nobody_else_theirs() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    let (_a, b) = joined(&mesh);
+    assert_eq!(call(&mesh, "restless"), "not disturbed\n");
+    assert_eq!(b.log().matches("we dialled").count(), 1);
+}
+
+#[test]
 fn a_ping_for_each_piece_of_an_answer_is_no_flood() {
     let mut mesh = Mesh::new();
     let _application = application(&mesh);

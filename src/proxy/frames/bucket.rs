@@ -8,6 +8,11 @@ const BURST: u32 = 10_000;
 /// And then one more in this time.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// The most that they may cost in `time`.
+pub(super) fn most(time: Duration) -> u128 {
+    u128::from(BURST) + time.as_millis() / PAUSE.as_millis()
+}
+
 /// What frames of one kind have cost.
 #[derive(Debug)]
 pub(super) struct Bucket {

@@ -15,13 +15,13 @@ use crate::config::{Limits, Place};
 use crate::proxy::{Direction, Refusal, Session, Settings, Target, Upstream, Web};
 
 /// A session between a caller of HTTP/2 and such an application.
-struct Translated {
+pub(super) struct Translated {
     settings: Arc<Settings>,
-    application: TcpListener,
+    pub(super) application: TcpListener,
     _stop: watch::Sender<bool>,
 }
 
-async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
+pub(super) async fn translated(limits: &Limits) -> (DuplexStream, Translated) {
     let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = Place::Tcp(application.local_addr().unwrap());
     let (caller, settings, stop) = before(place, limits);
