@@ -12,6 +12,7 @@ mod queue;
 mod sources;
 
 pub use gate::{Entry, Gate, GateLimits, GateSizes, Turned};
+pub use queue::Width;
 pub(crate) use queue::{Hopeless, Number, Queue, Step, Ticket, Turn};
 
 /// Whose handshake it is.
