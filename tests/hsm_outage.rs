@@ -361,32 +361,52 @@ fn a_deleted_key_is_reported_by_name() {
     assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
 }
 
-/// Shakes hands from four threads while `meanwhile` runs; how many succeeded and failed.
+/// What is the case while a handshake is under way.
+const WELL: u32 = 0;
+const OUTAGE: u32 = 1;
+const RECOVERED: u32 = 2;
+
+/// Shakes hands 200 times a second, or as often as this machine can, while `meanwhile` runs and makes an
+/// outage that is over at its end; how many succeeded and failed. Only handshakes that the outage met may
+/// fail.
 fn under_load(rehearsal: &Rehearsal, meanwhile: impl FnOnce()) -> (u32, u32) {
     let stop = AtomicBool::new(false);
+    let (next, now) = (AtomicU32::new(0), AtomicU32::new(WELL));
     let (done, failed) = (AtomicU32::new(0), AtomicU32::new(0));
+    let began = std::time::Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        let loads: Vec<_> = std::iter::repeat_with(|| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let count = if rehearsal.shaker.shake().is_ok() {
-                        &done
-                    } else {
-                        &failed
+                    let due = next.fetch_add(1, Ordering::Relaxed) * Duration::from_millis(5);
+                    std::thread::sleep(due.saturating_sub(began.elapsed()));
+                    let before = now.load(Ordering::SeqCst);
+                    match rehearsal.shaker.shake() {
+                        Ok(_) => done.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => {
+                            let after = now.load(Ordering::SeqCst);
+                            let met = before <= OUTAGE && after >= OUTAGE;
+                            assert!(met, "{before} to {after}: {error}");
+                            failed.fetch_add(1, Ordering::Relaxed)
+                        }
                     };
-                    count.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(20));
                 }
+            })
+        })
+        .take(8)
+        .collect();
+        let twenty_more = || {
+            let before = done.load(Ordering::Relaxed);
+            eventually("handshakes go on", || {
+                let failed = loads.iter().any(|load| load.is_finished());
+                (failed || done.load(Ordering::Relaxed) >= before + 20).then_some(())
             });
-        }
-        eventually("handshakes are under way", || {
-            (done.load(Ordering::Relaxed) >= 20).then_some(())
-        });
+        };
+        twenty_more();
+        now.store(OUTAGE, Ordering::SeqCst);
         meanwhile();
-        let before = done.load(Ordering::Relaxed);
-        eventually("handshakes go on", || {
-            (done.load(Ordering::Relaxed) >= before + 20).then_some(())
-        });
+        now.store(RECOVERED, Ordering::SeqCst);
+        twenty_more();
         stop.store(true, Ordering::Relaxed);
     });
     (done.into_inner(), failed.into_inner())
@@ -411,6 +431,8 @@ fn processes_that_die_or_stop_under_load_are_replaced_and_handshakes_go_on() {
                 let old = a.pid(role);
                 signal(old, how);
                 a.wait_replaced(role, old);
+                rehearsal.recovered();
+                eventually("ready again", || is_ready(&a));
                 let pong = stream.join().unwrap();
                 if role == "keeper" {
                     let pong =

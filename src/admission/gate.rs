@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as Turns, Notify};
+use tokio::time::{timeout, timeout_at};
 
-use super::Class;
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Rate};
 use super::sources::{Source, Sources};
+use super::{Class, Turned};
 
 /// Bounds of a [`Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -18,41 +19,24 @@ pub struct GateLimits {
     pub pending: usize,
     /// Half-open connections at once from one stranger's address (IPv6: from one /64).
     pub source_pending: u32,
-    /// Signatures a second for one stranger's address.
+    /// Signatures a second for one stranger's address, and for one listed address those that end as no
+    /// peer's.
     pub source_signatures: u32,
     /// Signatures a second for all strangers together; 0: only listed addresses are answered.
     pub stranger_signatures: u32,
+    /// Threads of the lane.
+    pub lane_threads: u32,
 }
 
-/// Why a connection goes no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Turned {
-    /// As many handshakes are under way as may be.
-    #[error("too many handshakes are under way")]
-    Busy,
-    /// This stranger's address holds its share of half-open connections.
-    #[error("too many half-open connections from this address")]
-    SourceBusy,
-    /// This stranger's address has had its signatures of this second.
-    #[error("too many handshakes a second from this address")]
-    SourceRate,
-    /// All strangers together have had their signatures of this second.
-    #[error("too many handshakes a second from strangers")]
-    StrangerRate,
-    /// Somebody else needed the place of a connection that had said nothing.
-    #[error("its place was needed")]
-    Displaced,
-}
-
-impl Turned {
-    /// The name for logs and metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Busy => "handshakes-busy",
-            Self::SourceBusy => "source-busy",
-            Self::SourceRate => "source-rate",
-            Self::StrangerRate => "stranger-rate",
-            Self::Displaced => "displaced",
+impl GateLimits {
+    /// Signatures for a listed address that do not end as a peer's. The rate is that of a stranger's
+    /// address, one at the least. Whose a handshake is, is known when it ends, so as many more may be under
+    /// way at once as keep the lane busy.
+    fn unproven(&self) -> Rate {
+        let rate = self.source_signatures.min(self.stranger_signatures).max(1);
+        Rate {
+            a_second: rate,
+            at_once: rate.saturating_add(self.lane_threads),
         }
     }
 }
@@ -69,16 +53,31 @@ struct Inside {
     next: u64,
     listed: Crowd,
     strangers: Crowd,
-    /// How many connections each listed address holds.
-    held: HashMap<IpAddr, usize>,
+    addresses: HashMap<IpAddr, Address>,
     sources: Sources,
     stranger_signatures: Bucket,
+}
+
+/// What a listed address has.
+#[derive(Debug)]
+struct Address {
+    /// Connections inside.
+    held: usize,
+    unproven: Bucket,
+    line: Arc<Line>,
+}
+
+/// Where those from a listed address wait whose signature it may not have yet, first come, first served.
+#[derive(Debug, Default)]
+struct Line {
+    turns: Turns<()>,
+    given_back: Notify,
 }
 
 /// The connections of one kind, the oldest first.
 #[derive(Debug, Default)]
 struct Crowd {
-    /// Without a ClientHello yet.
+    /// Without a ClientHello yet, or with one that stands in its [`Line`].
     silent: BTreeMap<u64, Place>,
     heard: BTreeMap<u64, Place>,
 }
@@ -96,7 +95,16 @@ pub struct Entry {
     number: u64,
     address: IpAddr,
     class: Class,
+    /// That of its listed address.
+    line: Option<Arc<Line>>,
     displaced: Arc<Notify>,
+}
+
+/// What became of a wish for a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spent {
+    Now,
+    NotBefore(Duration),
 }
 
 /// How many there are now.
@@ -119,7 +127,7 @@ impl Gate {
                 next: 0,
                 listed: Crowd::default(),
                 strangers: Crowd::default(),
-                held: HashMap::new(),
+                addresses: HashMap::new(),
                 sources: Sources::default(),
                 stranger_signatures: Bucket::full(now),
             }),
@@ -129,9 +137,9 @@ impl Gate {
     /// Lets in a connection from `address`, which the policy lists or not.
     ///
     /// When it is full, a listed address takes the place of the oldest stranger, or of the oldest
-    /// silent connection of its own or of a listed address that holds more; a stranger takes the place
-    /// of the oldest silent stranger. Silent is what has sent no whole ClientHello yet: what has, has
-    /// cost us something already.
+    /// silent connection of its own or of a listed address that holds more, or at last of any of such
+    /// an address; a stranger takes the place of the oldest silent stranger. Silent is what has cost us
+    /// nothing yet.
     ///
     /// # Errors
     /// [`Turned`] when it must be closed.
@@ -144,11 +152,14 @@ impl Gate {
         let address = address.to_canonical();
         let mut inside = self.inside();
         let full = inside.listed.len() + inside.strangers.len() >= self.limits.pending;
+        let mut line = None;
         if listed {
             if full && !inside.displace_stranger(true) && !inside.displace_listed(address) {
                 return Err(Turned::Busy);
             }
-            *inside.held.entry(address).or_default() += 1;
+            let address = inside.address(address, now);
+            address.held += 1;
+            line = Some(Arc::clone(&address.line));
         } else {
             let source = Source::of(address);
             if !inside
@@ -182,6 +193,7 @@ impl Gate {
             number,
             address,
             class,
+            line,
             displaced,
         })
     }
@@ -215,6 +227,19 @@ impl Inside {
         }
     }
 
+    /// What is known of a listed address; of those that have nothing, nothing is kept.
+    fn address(&mut self, address: IpAddr, now: Instant) -> &mut Address {
+        if !self.addresses.contains_key(&address) {
+            self.addresses
+                .retain(|_, known| known.held > 0 || !known.unproven.is_full(now));
+        }
+        self.addresses.entry(address).or_insert_with(|| Address {
+            held: 0,
+            unproven: Bucket::full(now),
+            line: Arc::default(),
+        })
+    }
+
     /// Sends the oldest silent stranger away, or, with `anyone`, the oldest one at all.
     fn displace_stranger(&mut self, anyone: bool) -> bool {
         let found = match self.strangers.silent.pop_first() {
@@ -230,19 +255,21 @@ impl Inside {
     }
 
     /// Sends the oldest silent connection away that is `newcomer`'s own, or whose address holds more than
-    /// `newcomer` would. Who means to speak has done so before most of those who do not have gone.
+    /// `newcomer` would; when there is none, the oldest of such an address. Who means to speak has done so
+    /// before most of those who do not have gone.
     fn displace_listed(&mut self, newcomer: IpAddr) -> bool {
-        let held = |address| self.held.get(&address).copied().unwrap_or_default();
+        let held = |address| self.addresses.get(&address).map_or(0, |known| known.held);
         let more = held(newcomer) + 1;
-        let found = self
-            .listed
-            .silent
+        let holds_more = |place: &Place| held(place.address) > more;
+        let Crowd { silent, heard } = &self.listed;
+        let found = silent
             .iter()
-            .find(|(_, place)| place.address == newcomer || held(place.address) > more);
+            .find(|(_, place)| place.address == newcomer || holds_more(place))
+            .or_else(|| heard.iter().find(|(_, place)| holds_more(place)));
         let Some(number) = found.map(|(number, _)| *number) else {
             return false;
         };
-        let Some(place) = self.listed.silent.remove(&number) else {
+        let Some(place) = self.listed.remove(number) else {
             return false;
         };
         self.left(Class::Listed, place.address);
@@ -255,11 +282,8 @@ impl Inside {
         if class == Class::Stranger {
             return self.sources.leave(Source::of(address));
         }
-        if let Some(held) = self.held.get_mut(&address) {
-            *held -= 1;
-            if *held == 0 {
-                self.held.remove(&address);
-            }
+        if let Some(known) = self.addresses.get_mut(&address) {
+            known.held -= 1;
         }
     }
 }
@@ -267,6 +291,12 @@ impl Inside {
 impl Crowd {
     fn len(&self) -> usize {
         self.silent.len() + self.heard.len()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Place> {
+        self.silent
+            .remove(&number)
+            .or_else(|| self.heard.remove(&number))
     }
 }
 
@@ -276,33 +306,65 @@ impl Entry {
         self.class
     }
 
-    /// Its ClientHello is here, and the answer costs a signature.
+    /// Its ClientHello is here, and the answer costs a signature. From a listed address it waits for that
+    /// until `until`: a peer and somebody else there cannot be told apart yet, and each has its turn.
     ///
     /// # Errors
     /// [`Turned`] when this address, or all strangers together, have had theirs.
-    pub fn heard(&self, now: Instant) -> Result<(), Turned> {
-        let mut inside = self.gate.inside();
-        let crowd = inside.crowd(self.class);
-        // Displaced in this moment: its place is another's already.
-        let place = crowd.silent.remove(&self.number).ok_or(Turned::Displaced)?;
-        crowd.heard.insert(self.number, place);
-        if self.class != Class::Stranger {
-            return Ok(());
+    pub async fn heard(&self, until: Instant) -> Result<(), Turned> {
+        let turn = timeout_at(until.into(), self.turn()).await;
+        turn.unwrap_or(Err(Turned::SourceRate))
+    }
+
+    async fn turn(&self) -> Result<(), Turned> {
+        let Some(line) = &self.line else {
+            return self.spend(Instant::now()).map(drop);
+        };
+        let _first = line.turns.lock().await;
+        while let Spent::NotBefore(wait) = self.spend(Instant::now())? {
+            // Either is a reason to look again.
+            let _ = timeout(wait, line.given_back.notified()).await;
         }
+        Ok(())
+    }
+
+    fn spend(&self, now: Instant) -> Result<Spent, Turned> {
         let limits = &self.gate.limits;
-        if !inside
-            .sources
-            .spend(Source::of(self.address), limits.source_signatures, now)
-        {
-            return Err(Turned::SourceRate);
+        let mut inside = self.gate.inside();
+        // Displaced in this moment: its place is another's already.
+        if !inside.crowd(self.class).silent.contains_key(&self.number) {
+            return Err(Turned::Displaced);
         }
-        match inside
-            .stranger_signatures
-            .take(limits.stranger_signatures, now)
-        {
-            true => Ok(()),
-            false => Err(Turned::StrangerRate),
+        if self.class == Class::Stranger {
+            let (source, rate) = (Source::of(self.address), limits.source_signatures);
+            if !inside.sources.spend(source, rate, now) {
+                return Err(Turned::SourceRate);
+            }
+            let rate = Rate::of(limits.stranger_signatures);
+            let spent = inside.stranger_signatures.take(rate, now);
+            spent.or(Err(Turned::StrangerRate))?;
+        } else {
+            let known = inside.address(self.address, now);
+            if let Err(wait) = known.unproven.take(limits.unproven(), now) {
+                return Ok(Spent::NotBefore(wait));
+            }
         }
+        let crowd = inside.crowd(self.class);
+        let place = crowd.silent.remove(&self.number);
+        crowd.heard.extend(place.map(|place| (self.number, place)));
+        Ok(Spent::Now)
+    }
+
+    /// No signature was made after all, or it was a listed peer's: its address may have it again. What
+    /// strangers had they have had.
+    pub fn give_back(&self) {
+        let Some(line) = &self.line else { return };
+        let mut inside = self.gate.inside();
+        if let Some(known) = inside.addresses.get_mut(&self.address) {
+            known.unproven.put(self.gate.limits.unproven());
+        }
+        drop(inside);
+        line.given_back.notify_one();
     }
 
     /// Ends when somebody else needs the place.
@@ -315,12 +377,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut inside = self.gate.inside();
         let crowd = inside.crowd(self.class);
-        let here = crowd
-            .silent
-            .remove(&self.number)
-            .or_else(|| crowd.heard.remove(&self.number));
         // Who was displaced is out of it already.
-        if here.is_some() {
+        if crowd.remove(self.number).is_some() {
             inside.left(self.class, self.address);
         }
     }

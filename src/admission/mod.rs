@@ -1,18 +1,21 @@
 //! Who may wait for a handshake, who goes first, and who is refused before it costs anything.
 //!
-//! Pure decisions with the time passed in. Three classes share a node: its own dials, those who come
-//! from an address that the peer policy lists, and strangers. A stranger never takes what one of the
-//! others needs: not its place among the half-open connections, not its turn at the token, not its
-//! descriptor. An address proves nothing about identity, which TLS decides later; it only says whose
-//! haste comes first.
+//! Pure decisions with the time passed in; only [`Entry::heard`] waits. Three classes share a node: its
+//! own dials, those who come from an address that the peer policy lists, and strangers. A stranger never
+//! takes what one of the others needs: not its place among the half-open connections, not its turn at the
+//! token, not its descriptor. An address proves nothing about identity, which TLS decides later; it only
+//! says whose haste comes first. What is spent on a listed address for nobody is counted.
 
 mod bucket;
 mod gate;
 mod queue;
 mod sources;
+mod turned;
 
-pub use gate::{Entry, Gate, GateLimits, GateSizes, Turned};
+pub use gate::{Entry, Gate, GateLimits, GateSizes};
+pub use queue::Width;
 pub(crate) use queue::{Hopeless, Number, Queue, Step, Ticket, Turn};
+pub use turned::Turned;
 
 /// Whose handshake it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -22,10 +22,19 @@ const STRIDE: [u64; 3] = [1, 1, 4];
 /// share (RFC 8446 §4.1.4) needs so many after the first.
 const BEGUN: u32 = 2;
 
+/// How much is done at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Width {
+    /// Threads, at least one.
+    pub threads: usize,
+    /// Sessions of the token that has the fewest: it may be the only one that signs.
+    pub sessions: usize,
+}
+
 /// Work of type `T` that waits, and how much of it runs.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
-    threads: usize,
+    width: Width,
     next: u64,
     classes: [Waiting<T>; 3],
     /// The pass of the last turn.
@@ -132,8 +141,8 @@ pub(crate) enum Hopeless {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue before `threads` threads, at least one.
-    pub(crate) fn new(threads: usize) -> Self {
+    /// An empty queue before so many threads.
+    pub(crate) fn new(width: Width) -> Self {
         let waiting = || Waiting {
             jobs: BTreeMap::new(),
             pass: 0,
@@ -143,7 +152,7 @@ impl<T> Queue<T> {
             sources: HashMap::new(),
         };
         Self {
-            threads: threads.max(1),
+            width,
             next: 0,
             classes: [waiting(), waiting(), waiting()],
             clock: 0,
@@ -250,13 +259,15 @@ impl<T> Queue<T> {
         self.classes[class.index()].running
     }
 
-    /// Threads that `class` may have at once. A quarter, rounded up, is out of the strangers' reach;
-    /// where there is only one thread they share it by turns.
+    /// Threads that `class` may have at once. A quarter of a token's sessions, rounded up, is out of the
+    /// strangers' reach; where there is only one they share it by turns.
     fn threads_for(&self, class: Class) -> usize {
-        match class {
-            Class::Own | Class::Listed => self.threads,
-            Class::Stranger => (self.threads - self.threads.div_ceil(4)).max(1),
-        }
+        let Width { threads, sessions } = self.width;
+        let most = match class {
+            Class::Own | Class::Listed => threads,
+            Class::Stranger => threads.min(sessions - sessions.div_ceil(4)),
+        };
+        most.max(1)
     }
 
     /// How long until the new job `new` would be done: the rounds before it, each as long as

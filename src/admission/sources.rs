@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Rate};
 
 /// Most addresses remembered at once: about a megabyte.
 const MOST: usize = 10_000;
@@ -68,7 +68,7 @@ impl Sources {
     pub(super) fn spend(&mut self, source: Source, rate: u32, now: Instant) -> bool {
         self.known
             .get_mut(&source)
-            .is_some_and(|taken| taken.signatures.take(rate, now))
+            .is_some_and(|taken| taken.signatures.take(Rate::of(rate), now).is_ok())
     }
 
     pub(super) fn leave(&mut self, source: Source) {

@@ -17,10 +17,13 @@ pub struct Limits {
     pub pending_handshakes: u64,
     /// Incoming handshakes under way at once from one stranger's address (IPv6: from one /64).
     pub source_pending: u64,
-    /// Signatures a second for one stranger's address, and at most so many at once.
+    /// Signatures a second for one stranger's address, and at most so many at once. For an address of a
+    /// listed peer only those count whose handshakes do not end as a listed peer's, and it has one more
+    /// at once for each thread of the lane; beyond, handshakes wait for their turn.
     pub source_signatures_per_second: u64,
-    /// Signatures a second for all strangers together, and at most so many at once. A TLS server
-    /// signs before it knows who asks (RFC 8446 §4.4.3); with 0 only listed addresses are answered.
+    /// Signatures a second for all strangers together, and at most so many at once; no address has a
+    /// higher rate. A TLS server signs before it knows who asks (RFC 8446 §4.4.3); with 0 only listed
+    /// addresses are answered, and the rate of each is one.
     pub stranger_signatures_per_second: u64,
     /// Established connections at once, all peers together. Fewer when the limit of open files
     /// leaves less beside `pending_handshakes` and 128 descriptors for the rest.

@@ -93,6 +93,7 @@ impl Node {
         also: Option<Inside>,
     ) -> Result<Self, GenerationError> {
         let (generations, newest) = watch::channel(Arc::new(first));
+        let lane_threads = u32::try_from(lane.threads()).unwrap_or(u32::MAX);
         let handshakes = Handshakes::new(Arc::new(lane), newest, limits.handshake_deadline())?;
         let handshakes = handshakes.speaking(also);
         let gate = GateLimits {
@@ -100,6 +101,7 @@ impl Node {
             source_pending: size32(limits.source_pending),
             source_signatures: size32(limits.source_signatures_per_second),
             stranger_signatures: size32(limits.stranger_signatures_per_second),
+            lane_threads,
         };
         Ok(Self(Arc::new(Inner {
             id,

@@ -22,6 +22,7 @@ use super::peer_service::{MAX_MESSAGE, PeerService};
 use super::{
     Node, application, descriptors, listen, metrics_port, orders, prewarmed, proving, serve,
 };
+use crate::admission::Width;
 use crate::config::{Application, Limits};
 use crate::control::{FromNode, NodeSetup, ToNode, frame};
 use crate::fault::Fault;
@@ -109,7 +110,11 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
     // 4. The runtimes: one that serves, and the lane, where handshakes and signatures run. Every thread
     //    exists before the seal.
     let runtime = prewarmed::runtime(workers)?;
-    let lane = Lane::start(sessions + AHEAD)?;
+    let fewest = setup.tokens.iter().map(|token| token.sessions).min();
+    let lane = Lane::start(Width {
+        threads: sessions + AHEAD,
+        sessions: fewest.unwrap_or_default(),
+    })?;
     let node = Node::new(
         id,
         setup.limits.clone(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::{ServerName, UnixTime};
-use rustls::server::Acceptor;
+use rustls::server::{Accepted, Acceptor};
 use rustls::{Connection as TlsState, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -188,11 +188,9 @@ impl Handshakes {
             return Err(HandshakeError::NotH2);
         };
 
-        entry
-            .heard(Instant::now())
-            .map_err(HandshakeError::Turned)?;
-
-        let generation = self.generation();
+        // Who waits has half of its time left for the handshake.
+        let heard = entry.heard(until - self.deadline / 2).await;
+        heard.map_err(HandshakeError::Turned)?;
         let ticket = Ticket {
             class: entry.class(),
             step: Progress::First,
@@ -200,8 +198,30 @@ impl Handshakes {
             until,
         };
         let record = SignatureRecord::new(ticket.class, &self.signatures);
+        let agreed = (inside, alpn);
+        let answered = self
+            .answered(wire, hello, agreed, remote, ticket, &record)
+            .await;
+        // Not when it is given up halfway: the lane may be about to sign.
+        if answered.is_ok() || record.signed_by().is_none() {
+            entry.give_back();
+        }
+        answered
+    }
+
+    /// From the ClientHello on.
+    async fn answered(
+        &self,
+        mut wire: Wire,
+        hello: Box<Accepted>,
+        (inside, alpn): (Inside, Option<&'static [u8]>),
+        remote: SocketAddr,
+        ticket: Ticket,
+        record: &Arc<SignatureRecord>,
+    ) -> Result<Connection, HandshakeError> {
+        let generation = self.generation();
         let missing = HandshakeError::NoCredential(TlsRole::Server);
-        let present = |own: &_| Presenting::new(own, &record);
+        let present = |own: &_| Presenting::new(own, record);
         let config = generation.accepting(present, inside).ok_or(missing)?;
         let answering = config.clone();
         // The lane sends the answer itself, which saves two changes of threads: until the peer has
@@ -214,9 +234,9 @@ impl Handshakes {
             step: Progress::Next,
             ..ticket
         };
-        let state = self.finish(&mut wire, state, &record, ticket).await?;
+        let state = self.finish(&mut wire, state, record, ticket).await?;
         let ends = (wire.tcp().local_addr()?, remote);
-        let facts = self.facts(ends, &state, &record, &generation, None)?;
+        let facts = self.facts(ends, &state, record, &generation, None)?;
         let facts = speaking(facts, inside, alpn, &state)?;
         let TlsState::Server(state) = *state else {
             return Err(HandshakeError::Bug("a server became a client"));

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::admission::{Class, Hopeless, Number, Queue, Ticket, Turn};
+use crate::admission::{Class, Hopeless, Number, Queue, Ticket, Turn, Width};
 use crate::telemetry::metrics::Histogram;
 
 /// So much higher is nice(2) of the lane's threads: established calls come first on a busy machine.
@@ -59,16 +59,16 @@ struct State {
 }
 
 impl Lane {
-    /// Starts so many `threads`, at least one, each at lower priority.
+    /// Starts so many threads, at least one, each at lower priority.
     ///
     /// # Errors
     /// When a thread cannot be started or its priority not be lowered.
-    pub fn start(threads: usize) -> io::Result<Self> {
-        let threads = threads.max(1);
+    pub fn start(width: Width) -> io::Result<Self> {
+        let threads = width.threads.max(1);
         let lane = Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
-                    queue: Queue::new(threads),
+                    queue: Queue::new(width),
                     idle: Vec::new(),
                     closed: false,
                 }),

@@ -24,6 +24,12 @@ struct Row {
     rounds: usize,
 }
 
+impl Row {
+    fn met(&self) -> bool {
+        self.median_of_ratios <= GOAL
+    }
+}
+
 /// What the rounds of one of the two servers gave.
 #[derive(Default)]
 struct Side {
@@ -71,7 +77,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         row("handshake", &filtered.handshakes.cpu, &unfiltered.handshakes.cpu),
     ];
     print(&rows);
-    report::json(bench.json.as_deref(), &rows)
+    report::json(bench.json.as_deref(), &rows)?;
+    report::judge(rows.iter().all(Row::met))
 }
 
 async fn start(case: Case, bench: &Bench) -> anyhow::Result<(Running, Channel)> {
@@ -117,7 +124,6 @@ fn print(rows: &[Row]) {
         );
     }
     for row in rows {
-        let met = row.median_of_ratios <= GOAL;
-        println!("goal: {} ≤ {GOAL} × without filters, in the middle: {} ({:.3})", row.case, verdict(met), row.median_of_ratios);
+        println!("goal: {} ≤ {GOAL} × without filters, in the middle: {} ({:.3})", row.case, verdict(row.met()), row.median_of_ratios);
     }
 }

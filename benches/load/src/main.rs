@@ -15,6 +15,7 @@ mod slow;
 mod software;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -97,8 +98,8 @@ impl Bench {
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> anyhow::Result<ExitCode> {
+    let done = match Cli::parse().command {
         Command::Software { dir } => software::serve(&dir),
         Command::Handshakes(bench) => measure(handshakes::run(&bench)),
         Command::Rpc(bench) => measure(rpc::run(&bench)),
@@ -106,9 +107,18 @@ fn main() -> anyhow::Result<()> {
         Command::Memory(bench) => measure(memory::run(&bench)),
         Command::SlowHsm(slow) => spread(slow::run(&slow)),
         Command::Filters(bench) => measure(filters::run(&bench)),
+    };
+    match done {
+        Err(error) if error.is::<report::Missed>() => {
+            eprintln!("fastness-load: {error}");
+            Ok(ExitCode::from(MISSED))
+        }
+        done => done.map(|()| ExitCode::SUCCESS),
     }
 }
 
+/// Exit code when a goal was missed.
+const MISSED: u8 = 2;
 /// nice(2) of a load that must not be in the way of the calls that are measured.
 const NICE: i32 = 10;
 

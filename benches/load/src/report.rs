@@ -30,6 +30,23 @@ pub fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "NOT MET" }
 }
 
+/// A goal was missed: the figures are there all the same.
+#[derive(Debug)]
+pub struct Missed;
+
+impl std::fmt::Display for Missed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a goal was missed")
+    }
+}
+
+impl std::error::Error for Missed {}
+
+/// An error when not all goals are `met`: the last word of a benchmark.
+pub fn judge(met: bool) -> anyhow::Result<()> {
+    if met { Ok(()) } else { Err(Missed.into()) }
+}
+
 /// Writes `rows` as an array.
 pub fn json(file: Option<&Path>, rows: &[impl Serialize]) -> anyhow::Result<()> {
     let Some(file) = file else { return Ok(()) };

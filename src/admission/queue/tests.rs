@@ -3,10 +3,18 @@ use super::*;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(100);
 
+/// So many threads, each with a session.
+fn width(threads: usize) -> Width {
+    Width {
+        threads,
+        sessions: threads,
+    }
+}
+
 /// Runs everything that waits on `threads` threads, each job 1 ms, and returns the classes in
 /// the order of their turns.
 fn order(queue: &mut Queue<()>, mut now: Instant) -> Vec<Class> {
-    let (threads, mut turns) = (queue.threads, Vec::new());
+    let (threads, mut turns) = (queue.width.threads, Vec::new());
     loop {
         let round: Vec<_> = std::iter::from_fn(|| queue.pop(now))
             .take(threads)
@@ -49,7 +57,7 @@ fn push(
 #[test]
 fn one_thread_is_shared_by_turns_and_no_class_starves() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = Queue::new(width(1));
     fill(&mut queue, Class::Stranger, 1000, now);
     fill(&mut queue, Class::Listed, 100, now);
     fill(&mut queue, Class::Own, 100, now);
@@ -66,7 +74,7 @@ fn one_thread_is_shared_by_turns_and_no_class_starves() {
 #[test]
 fn turns_that_were_not_needed_are_not_saved_up() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = Queue::new(width(1));
     fill(&mut queue, Class::Listed, 1000, now);
     order(&mut queue, now);
     // Strangers have had no turn for long, and still do not get a thousand in a row.
@@ -87,7 +95,7 @@ fn turns_that_were_not_needed_are_not_saved_up() {
 fn strangers_never_have_all_threads() {
     for (threads, most) in [(1, 1), (2, 1), (3, 2), (4, 3), (8, 6), (32, 24)] {
         let now = Instant::now();
-        let mut queue = Queue::new(threads);
+        let mut queue = Queue::new(width(threads));
         fill(&mut queue, Class::Stranger, 100, now);
         let running: Vec<_> = std::iter::from_fn(|| queue.pop(now)).collect();
         assert_eq!(running.len(), most, "of {threads}");
@@ -100,9 +108,20 @@ fn strangers_never_have_all_threads() {
 }
 
 #[test]
+fn strangers_never_have_all_sessions_of_the_token_that_is_left_of_several() {
+    // Two tokens of four sessions, one of each size, and one of a single session.
+    for (threads, sessions, most) in [(9, 4, 3), (9, 8, 6), (13, 4, 3), (3, 1, 1)] {
+        let mut queue = Queue::new(Width { threads, sessions });
+        fill(&mut queue, Class::Stranger, 100, Instant::now());
+        let running = std::iter::from_fn(|| queue.pop(Instant::now())).count();
+        assert_eq!(running, most, "of {threads} threads, {sessions} sessions");
+    }
+}
+
+#[test]
 fn what_cannot_be_served_before_its_deadline_is_refused_at_once() {
     let mut now = Instant::now();
-    let mut queue = Queue::new(2);
+    let mut queue = Queue::new(width(2));
     // Jobs take 100 ms.
     for _ in 0..100 {
         fill(&mut queue, Class::Listed, 1, now);
@@ -134,7 +153,7 @@ fn what_cannot_be_served_before_its_deadline_is_refused_at_once() {
 #[test]
 fn a_token_that_hangs_is_noticed_before_any_job_ends_and_tried_again_when_nothing_waits() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = Queue::new(width(1));
     fill(&mut queue, Class::Listed, 2, now);
     let hung = queue.pop(now).unwrap();
     let later = now + 5 * Duration::from_secs(1);
@@ -151,7 +170,7 @@ fn a_token_that_hangs_is_noticed_before_any_job_ends_and_tried_again_when_nothin
 #[test]
 fn one_address_cannot_spend_the_turns_of_another() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = Queue::new(width(1));
     let push = |queue: &mut Queue<u8>, from: u8, within| {
         let ticket = Ticket {
             class: Class::Listed,
@@ -202,7 +221,7 @@ fn one_address_cannot_spend_the_turns_of_another() {
 #[test]
 fn a_handshake_that_was_begun_goes_before_those_that_were_not() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = Queue::new(width(1));
     let number = |step, queue: &mut Queue<u8>, work| {
         let ticket = Ticket {
             class: Class::Listed,
@@ -229,7 +248,7 @@ fn a_handshake_that_was_begun_goes_before_those_that_were_not() {
 #[test]
 fn a_handshake_that_was_not_begun_waits_for_no_more_than_two_that_were() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = Queue::new(width(1));
     let ticket = |step| Ticket {
         class: Class::Listed,
         step,
@@ -251,7 +270,7 @@ fn a_handshake_that_was_not_begun_waits_for_no_more_than_two_that_were() {
 #[test]
 fn a_queue_has_a_bound() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = Queue::new(width(1));
     fill(&mut queue, Class::Stranger, LONGEST, now);
     assert_eq!(
         push(&mut queue, Class::Stranger, now, LONG),

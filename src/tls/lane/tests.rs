@@ -15,12 +15,21 @@ fn ticket(class: Class) -> Ticket {
     }
 }
 
+/// A lane of so many threads, each with a session.
+fn lane(threads: usize) -> Lane {
+    Lane::start(Width {
+        threads,
+        sessions: threads,
+    })
+    .unwrap()
+}
+
 const LISTED: Class = Class::Listed;
 
 #[tokio::test]
 async fn work_is_done_in_the_order_of_its_coming_and_at_lower_priority() {
     let ours = rustix::process::getpriority_process(None).unwrap();
-    let lane = Lane::start(1).unwrap();
+    let lane = lane(1);
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut all = Vec::new();
     for number in 0..20 {
@@ -41,7 +50,7 @@ async fn work_is_done_in_the_order_of_its_coming_and_at_lower_priority() {
 
 #[tokio::test]
 async fn work_that_was_given_up_is_not_done_and_leaves_the_queue() {
-    let lane = Lane::start(1).unwrap();
+    let lane = lane(1);
     let (release, held) = mpsc::channel::<()>();
     let mut first = Box::pin(lane.run(ticket(LISTED), move || held.recv()));
     assert!(polled_once(&mut first).await.is_none());
@@ -68,7 +77,7 @@ async fn work_that_was_given_up_is_not_done_and_leaves_the_queue() {
 
 #[tokio::test]
 async fn strangers_leave_a_thread_to_the_others_and_a_closed_lane_does_what_is_queued() {
-    let lane = Lane::start(4).unwrap();
+    let lane = lane(4);
     let (release, held) = mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
     let mut strangers = Vec::new();
@@ -100,7 +109,7 @@ async fn strangers_leave_a_thread_to_the_others_and_a_closed_lane_does_what_is_q
 
 #[tokio::test]
 async fn work_whose_turn_would_come_too_late_is_refused_at_once() {
-    let lane = Lane::start(1).unwrap();
+    let lane = lane(1);
     lane.run(ticket(LISTED), || thread::sleep(Duration::from_millis(30)))
         .await
         .unwrap();
@@ -130,7 +139,7 @@ async fn a_quiet_result_wakes_nobody_before_the_news_and_a_loud_one_does() {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
-    let lane = Lane::start(1).unwrap();
+    let lane = lane(1);
     for (quiet, wakes) in [(true, 0), (false, 1)] {
         let outcome = if quiet { Outcome::Quiet } else { Outcome::Loud };
         let (tell, told) = oneshot::channel::<()>();
@@ -156,7 +165,7 @@ async fn a_quiet_result_wakes_nobody_before_the_news_and_a_loud_one_does() {
 
 #[tokio::test]
 async fn news_before_the_work_is_done_lose_no_result() {
-    let lane = Lane::start(1).unwrap();
+    let lane = lane(1);
     for outcome in [Outcome::Quiet, Outcome::Loud] {
         let (release, held) = mpsc::channel::<()>();
         let work = move || {

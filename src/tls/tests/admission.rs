@@ -77,6 +77,7 @@ async fn peers_are_served_while_strangers_flood_a_slow_token() {
         source_pending: 400,
         source_signatures: 1000,
         stranger_signatures: 1000,
+        lane_threads: 2,
     };
     let (node, leaf) = node_and_leaf(Duration::from_millis(10), gate, LONG).await;
     let _outcomes = serve(&node);
@@ -113,12 +114,13 @@ async fn peers_are_served_while_strangers_flood_a_slow_token() {
 }
 
 #[tokio::test]
-async fn strangers_have_their_rate_and_listed_addresses_have_none() {
+async fn strangers_have_their_rate_and_peers_have_none() {
     let gate = GateLimits {
         pending: 400,
         source_pending: 400,
         source_signatures: 1000,
         stranger_signatures: 10,
+        lane_threads: 2,
     };
     let (node, leaf) = node_and_leaf(Duration::ZERO, gate, LONG).await;
     let mut outcomes = serve(&node);
@@ -152,12 +154,52 @@ async fn strangers_have_their_rate_and_listed_addresses_have_none() {
 }
 
 #[tokio::test]
+async fn strangers_at_a_peer_s_address_have_a_rate_too_and_the_peer_has_its_turn_among_them() {
+    const RATE: u32 = 10;
+    let gate = GateLimits {
+        pending: 400,
+        source_pending: 400,
+        source_signatures: 1000,
+        stranger_signatures: RATE,
+        lane_threads: 2,
+    };
+    let (node, leaf) = node_and_leaf(Duration::ZERO, gate, LONG).await;
+    let mut outcomes = serve(&node);
+    let began = Instant::now();
+    let mut flood = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let (node, config) = (node.clone(), plain_client(provider(), None));
+        flood.spawn(async move {
+            loop {
+                let _ = connect_from(LISTED, config.clone(), node.address()).await;
+            }
+        });
+    }
+    for _ in 0..10 {
+        let config = plain_client(provider(), Some(&leaf));
+        connect_from(LISTED, config, node.address()).await.unwrap();
+    }
+    let mut established = 0;
+    while established < 10 {
+        match outcomes.recv().await.unwrap().1 {
+            "established" => established += 1,
+            code => assert!(["no-certificate", "io"].contains(&code), "{code}"),
+        }
+    }
+    let spent = node.handshakes.signatures().count(Class::Listed) - established;
+    let most = f64::from(2 + RATE) + f64::from(RATE) * began.elapsed().as_secs_f64();
+    assert!(spent as f64 <= most + 1.0, "{spent} of {most}");
+    assert!(spent > 12, "the flood was over too soon to tell");
+}
+
+#[tokio::test]
 async fn one_stranger_s_address_has_its_own_bounds() {
     let gate = GateLimits {
         pending: 400,
         source_pending: 3,
         source_signatures: 2,
         stranger_signatures: 1000,
+        lane_threads: 2,
     };
     let (node, _) = node_and_leaf(Duration::ZERO, gate, LONG).await;
     let mut outcomes = serve(&node);
@@ -196,6 +238,7 @@ async fn half_open_strangers_give_way_to_peers() {
         source_pending: 4,
         source_signatures: 100,
         stranger_signatures: 100,
+        lane_threads: 2,
     };
     let (node, leaf) = node_and_leaf(Duration::ZERO, gate, LONG).await;
     let mut outcomes = serve(&node);
@@ -279,6 +322,7 @@ async fn own_dials_have_their_turn_while_strangers_flood() {
         source_pending: 400,
         source_signatures: 1000,
         stranger_signatures: 1000,
+        lane_threads: 2,
     };
     let (node, _) = node_and_leaf(Duration::from_millis(10), gate, LONG).await;
     let authority = TestAuthority::new();

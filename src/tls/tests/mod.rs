@@ -22,7 +22,7 @@ use super::provider::provider;
 use super::signing::SignatureRecord;
 use super::test_keeper::{TEST_KEEPER, TestKeeper, TestToken};
 use super::*;
-use crate::admission::{Gate, GateLimits};
+use crate::admission::{Gate, GateLimits, Width};
 use crate::policy::test_authority::{
     CLIENT_AUTH, Profile, SERVER_AUTH, TestAuthority, TestLeaf, spare_pin,
 };
@@ -41,6 +41,7 @@ const GATE: GateLimits = GateLimits {
     source_pending: 100,
     source_signatures: 100,
     stranger_signatures: 100,
+    lane_threads: 2,
 };
 const LONG: Duration = Duration::from_secs(20);
 
@@ -81,7 +82,11 @@ impl Node {
         let generation =
             Generation::new(PeerPolicy::default(), &anchors, Some(server), Some(client)).unwrap();
         let (generations, receiver) = watch::channel(Arc::new(generation));
-        let lane = Arc::new(Lane::start(options.token.sessions).unwrap());
+        let width = Width {
+            threads: options.token.sessions,
+            sessions: options.token.sessions,
+        };
+        let lane = Arc::new(Lane::start(width).unwrap());
         let deadline = options.deadline.unwrap_or(LONG);
         let handshakes = Handshakes::new(lane, receiver, deadline).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -107,8 +107,8 @@ fn goal(what: &str, is: f64, should: f64, met: bool) -> Goal {
     Goal { text: format!("{what} {is:.3} ({should})"), met }
 }
 
-/// The table for people.
-pub fn print(rows: &[(Case, Row)], seconds: u64) {
+/// The table for people. False when a goal was missed.
+pub fn print(rows: &[(Case, Row)], seconds: u64) -> bool {
     println!("\nA node whose token is slow; {seconds} s a case, 400 calls a second on established connections");
     println!(
         "{:>7} {:>8} {:>7} {:<12} {:>6} {:>8} {:>8} {:>7} {:>9} {:>8} {:>7}",
@@ -141,4 +141,5 @@ pub fn print(rows: &[(Case, Row)], seconds: u64) {
         (all + 1, met + usize::from(goal.met))
     });
     println!("goals met: {met} of {all}");
+    met == all
 }

@@ -131,9 +131,10 @@ pub async fn run(slow: &Slow) -> anyhow::Result<()> {
         eprintln!("  {} ms × {} {}: {row:?}", case.token.latency_ms, case.token.sessions, row.kind);
         rows.push((case, row));
     }
-    figures::print(&rows, slow.seconds);
+    let met = figures::print(&rows, slow.seconds);
     let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
-    report::json(slow.json.as_deref(), &rows)
+    report::json(slow.json.as_deref(), &rows)?;
+    report::judge(met)
 }
 
 async fn measure(
