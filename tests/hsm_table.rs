@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::node::{kill_if_there, signal};
 use crate::support::rehearsal::{Rehearsal, Stream, is_ready, restarts};
-use crate::support::{Node, eventually};
+use crate::support::{Node, eventually, said};
 
 /// What a keeper calls while it serves.
 const SERVING: [&str; 8] = [
@@ -111,18 +111,22 @@ fn each(calls: &[&'static str], body: impl Fn(&'static str, &Scene) + Sync) {
     });
 }
 
-/// Rows that heal by themselves. A lost PIN does not: see `hsm_outage`.
+/// Rows that heal by themselves.
 fn healing() -> impl Iterator<Item = &'static Row> {
     heal::rows().filter(|row| row.action(Doing::Signing) != Action::Latch)
 }
 
+/// Rows that do not: what they say of the PIN is an operator's to mend.
+fn latching() -> impl Iterator<Item = &'static Row> {
+    heal::rows().filter(|row| row.action(Doing::Signing) == Action::Latch)
+}
+
 /// Whether a failure of `call` that lasts ends the process: its own code does, or what it hides.
 fn replaces(call: &str, row: &Row) -> bool {
-    let in_a_new_one = row.action(Doing::Reopening) == Action::ReplaceKeeper;
+    let ends = |action| matches!(action, Action::ReplaceKeeper | Action::Latch);
+    let in_a_new_one = ends(row.action(Doing::Reopening));
     match call {
-        "C_SignInit" | "C_Sign" => {
-            in_a_new_one || row.action(Doing::Signing) == Action::ReplaceKeeper
-        }
+        "C_SignInit" | "C_Sign" => in_a_new_one || ends(row.action(Doing::Signing)),
         // Its answer changes nothing.
         "C_CloseSession" => false,
         // Kept from us: the next search in that session says CKR_OPERATION_ACTIVE, and others go on.
@@ -235,6 +239,96 @@ fn a_key_that_cannot_be_checked_is_not_used_until_it_can() {
             start_under(scene, call, row);
         }
     });
+}
+
+/// Under a code that says something of the PIN, after so many logins: none more by itself, and one for an
+/// operator.
+#[track_caller]
+fn latches(scene: &Scene, call: &str, code: &str, logins: u64) {
+    eventually(&format!("{code} from {call} latches"), || {
+        let _ = scene.rehearsal.shaker.shake();
+        let status = scene.a.status();
+        let reason = status["reason"].as_str()?;
+        (reason.contains("`fastness unlock`") && scene.a.pid("keeper") == 0).then_some(())
+    });
+    scene.stream.goes_on(&format!("{code} from {call}"));
+    scene.rehearsal.fault.clear();
+    assert!(
+        scene.rehearsal.shaker.shake().is_err(),
+        "{code} from {call}"
+    );
+    assert_eq!(
+        scene.count("C_Login", "calls"),
+        logins,
+        "{code} from {call}"
+    );
+    let unlocked = scene.a.admin(&["unlock"]);
+    assert!(unlocked.status.success(), "{}", said(&unlocked));
+    scene.recovered(call, &format!("{code}-unlocked"));
+    assert_eq!(
+        scene.count("C_Login", "calls"),
+        logins + 1,
+        "{code} from {call}"
+    );
+}
+
+#[test]
+fn every_word_of_a_lost_pin_from_every_call_latches_without_a_further_login() {
+    each(&SERVING, |call, scene| {
+        for row in latching() {
+            let code = row.code();
+            let (struck, logins) = (
+                scene.count(call, "injected"),
+                scene.count("C_Login", "calls"),
+            );
+            scene.order(&format!("fail {call} {code}"));
+            scene.until_met(call, "injected", struck);
+            if replaces(call, row) {
+                latches(scene, call, &code, logins);
+                continue;
+            }
+            scene.recovered(call, &code);
+            assert_eq!(
+                scene.count("C_Login", "calls"),
+                logins,
+                "{code} from {call}"
+            );
+        }
+    });
+}
+
+#[test]
+fn every_word_of_a_lost_pin_from_every_call_up_to_the_login_latches() {
+    each(&STARTING, |call, scene| {
+        for row in latching() {
+            match call {
+                // A slot that says so, and not what is in it, is left out: it may be another one.
+                "C_GetTokenInfo" => start_under(scene, call, row),
+                "C_Login" => start_that_latches(scene, call, row, 1),
+                _ => start_that_latches(scene, call, row, 0),
+            }
+        }
+    });
+}
+
+#[test]
+fn every_word_of_a_lost_pin_from_every_check_of_a_key_latches_after_one_login() {
+    each(&CHECKING, |call, scene| {
+        for row in latching() {
+            match call {
+                // Kept from us.
+                "C_FindObjectsFinal" => start_under(scene, call, row),
+                _ => start_that_latches(scene, call, row, 1),
+            }
+        }
+    });
+}
+
+fn start_that_latches(scene: &Scene, call: &str, row: &Row, logins: u64) {
+    let (code, before) = (row.code(), scene.count("C_Login", "calls"));
+    scene.order(&format!("fail {call} {code}"));
+    signal(scene.a.pid("keeper"), Signal::KILL);
+    latches(scene, call, &code, before + logins);
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.resolve().await;
-    supervisor.start_keepers();
+    supervisor.start_keepers(false);
     let outcome = match supervisor.first_start() {
         Ok(()) => supervisor.serve(&mut events).await,
         Err(faults) => Err(faults),
