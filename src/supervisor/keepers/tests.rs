@@ -185,6 +185,8 @@ fn starts_that_hang_have_short_deadlines_and_now_and_then_a_longer_one() {
     keeper.hung_starts = 1;
     keeper.usual_start = Some(Duration::from_secs(4));
     assert_eq!(keeper.start_deadline(), Duration::from_secs(24));
+    keeper.attended = true;
+    assert_eq!(keeper.start_deadline(), minute);
 }
 
 #[tokio::test]

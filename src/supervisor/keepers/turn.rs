@@ -60,6 +60,11 @@ impl Keeper {
         matches!(self.state, State::Starting { typing: false, .. }) && !self.is_ending()
     }
 
+    /// Whether somebody is asked for its PIN on the terminal.
+    pub(in crate::supervisor) fn is_asking(&self) -> bool {
+        matches!(self.state, State::Starting { typing: true, .. })
+    }
+
     /// Whether a process that does not serve is about to be gone.
     pub(in crate::supervisor) fn is_ending(&self) -> bool {
         self.is_trying() && self.ending.is_some()

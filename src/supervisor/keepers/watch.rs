@@ -91,7 +91,8 @@ impl Keeper {
     }
 
     pub(super) fn start_deadline(&self) -> Duration {
-        let Some(usual) = self.usual_start else {
+        // Who has asked for a start would rather wait than have it tried again.
+        let Some(usual) = self.usual_start.filter(|_| !self.attended) else {
             return START_DEADLINE;
         };
         let enough = usual.saturating_mul(6);
