@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 pub use fault::{PinError, PinSourceError};
+pub(crate) use read::Echo;
 pub use read::LONGEST_PIN;
 pub use source::PinSource;
 

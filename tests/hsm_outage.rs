@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use fastness::token::heal::{self, Action, Doing};
 use rustix::process::Signal;
 
 use crate::support::node::{is_alive, signal};
@@ -104,43 +103,6 @@ fn a_wrong_pin_in_a_vendors_own_words_is_one_login_and_latches() {
     }
 }
 
-#[test]
-fn every_word_of_a_pin_that_is_wrong_latches_without_a_further_login() {
-    let rehearsal = Rehearsal::new();
-    let (a, b) = rehearsal.start();
-    b.ping("a");
-    for row in heal::rows().filter(|row| row.action(Doing::Signing) == Action::Latch) {
-        let code = row.code();
-        let logins = rehearsal.fault.counts().calls("C_Login");
-        rehearsal.fault.order(&format!("fail C_Sign {code}"));
-        eventually(&format!("{code} latches"), || {
-            let _ = rehearsal.shaker.shake();
-            a.status()["reason"]
-                .as_str()?
-                .contains("unlock")
-                .then_some(())
-        });
-        rehearsal.fault.clear();
-        assert!(
-            b.ask(&["ping", "a"]).is_ok(),
-            "{code}: established calls go on"
-        );
-        assert_eq!(
-            rehearsal.fault.counts().calls("C_Login"),
-            logins,
-            "{code}: a login by itself"
-        );
-        assert!(a.admin(&["unlock"]).status.success(), "{code}");
-        rehearsal.recovered();
-        eventually("ready again", || is_ready(&a));
-        assert_eq!(
-            rehearsal.fault.counts().calls("C_Login"),
-            logins + 1,
-            "{code}"
-        );
-    }
-}
-
 /// How often `node` shook hands as the one that dials.
 fn dialled(node: &Node) -> u64 {
     let text = String::from_utf8(node.admin(&["metrics"]).stdout).unwrap();
@@ -209,17 +171,30 @@ fn streams_on_one_connection_lose_nothing_through_every_outage() {
 }
 
 #[test]
-fn a_wrong_pin_at_the_start_is_tried_exactly_once() {
+fn a_wrong_pin_at_the_start_is_tried_exactly_once_and_no_other_by_itself_until_a_check_has_logged_in()
+ {
     let rehearsal = Rehearsal::new();
-    rehearsal.mesh.write("a/token/pin", "this is not it");
-    let mut node = Node::spawn(
-        "a",
-        &rehearsal.mesh.path("a"),
-        rehearsal.mesh.ports["a"],
-        Options::default(),
+    let mesh = &rehearsal.mesh;
+    let logins = || rehearsal.fault.counts().calls("C_Login");
+    let start = || Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options::default());
+    let pin = mesh.read("a/token/pin");
+    mesh.write("a/token/pin", "this is not it");
+    for _ in 0..2 {
+        let mut node = start();
+        assert_eq!(node.wait_exit().code(), Some(4));
+        assert_eq!(logins(), 1);
+        // However often it is started again, and whatever the PIN is now.
+        mesh.write("a/token/pin", &pin);
+    }
+    let checked = mesh.check("a");
+    assert!(
+        checked.status.success(),
+        "{}",
+        crate::support::said(&checked)
     );
-    assert_eq!(node.wait_exit().code(), Some(4));
-    assert_eq!(rehearsal.fault.counts().calls("C_Login"), 1);
+    let a = start();
+    a.wait_ready();
+    assert_eq!(logins(), 3);
 }
 
 #[test]
@@ -281,13 +256,13 @@ fn a_replacement_that_hangs_while_it_starts_is_cut_off_long_before_a_first_start
 }
 
 #[test]
-fn wrong_signatures_are_found_out_and_reported() {
-    let rehearsal = Rehearsal::new();
+fn wrong_signatures_are_found_out_by_requests_and_reported() {
+    let rehearsal = Rehearsal::probed_each(3_600_000);
     let (a, b) = rehearsal.start();
     b.ping("a");
     rehearsal.fault.order("corrupt C_Sign");
-    assert!(rehearsal.shaker.shake().is_err());
-    eventually("the probe says so", || {
+    eventually("the status says so", || {
+        assert!(rehearsal.shaker.shake().is_err());
         let status = a.status();
         status["reason"]
             .as_str()?
@@ -571,7 +546,8 @@ fn a_shortage_of_sessions_costs_no_handshake_and_is_made_up_for() {
     rehearsal
         .fault
         .order("fail C_OpenSession CKR_SESSION_COUNT");
-    for left in [3, 2, 1] {
+    // The first one is made up for with the probe's own.
+    for left in [4, 3, 2, 1] {
         rehearsal
             .fault
             .order("fail C_Sign CKR_SESSION_HANDLE_INVALID times=1");
@@ -587,6 +563,31 @@ fn a_shortage_of_sessions_costs_no_handshake_and_is_made_up_for() {
     });
     assert_eq!(restarts(&a), 0);
     assert!(is_ready(&a).is_some());
+}
+
+#[test]
+fn a_token_that_gives_no_session_for_long_costs_the_keeper_and_not_the_node() {
+    // The codes that are waited for.
+    for code in ["CKR_SESSION_COUNT", "CKR_DEVICE_MEMORY"] {
+        let rehearsal = Rehearsal::probed_each(3_600_000);
+        let (a, b) = rehearsal.start();
+        b.ping("a");
+        let keeper = a.pid("keeper");
+        rehearsal
+            .fault
+            .order(&format!("fail C_OpenSession {code} until=C_Initialize"));
+        // Four sessions, and the probe's.
+        for _ in 0..5 {
+            rehearsal
+                .fault
+                .order("fail C_Sign CKR_SESSION_HANDLE_INVALID times=1");
+            let _ = rehearsal.shaker.shake();
+        }
+        a.wait_replaced("keeper", keeper);
+        rehearsal.recovered();
+        assert_eq!(restarts(&a), 1, "{code}");
+        assert!(b.ask(&["ping", "a"]).is_ok(), "established calls go on");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::node::{kill_if_there, signal};
 use crate::support::rehearsal::{Rehearsal, Stream, is_ready, restarts};
-use crate::support::{Node, eventually};
+use crate::support::{Node, eventually, said};
 
 /// What a keeper calls while it serves.
 const SERVING: [&str; 8] = [
@@ -111,18 +111,22 @@ fn each(calls: &[&'static str], body: impl Fn(&'static str, &Scene) + Sync) {
     });
 }
 
-/// Rows that heal by themselves. A lost PIN does not: see `hsm_outage`.
+/// Rows that heal by themselves.
 fn healing() -> impl Iterator<Item = &'static Row> {
     heal::rows().filter(|row| row.action(Doing::Signing) != Action::Latch)
 }
 
+/// Rows that do not: what they say of the PIN is an operator's to mend.
+fn latching() -> impl Iterator<Item = &'static Row> {
+    heal::rows().filter(|row| row.action(Doing::Signing) == Action::Latch)
+}
+
 /// Whether a failure of `call` that lasts ends the process: its own code does, or what it hides.
 fn replaces(call: &str, row: &Row) -> bool {
-    let in_a_new_one = row.action(Doing::Reopening) == Action::ReplaceKeeper;
+    let ends = |action| matches!(action, Action::ReplaceKeeper | Action::Latch);
+    let in_a_new_one = ends(row.action(Doing::Reopening));
     match call {
-        "C_SignInit" | "C_Sign" => {
-            in_a_new_one || row.action(Doing::Signing) == Action::ReplaceKeeper
-        }
+        "C_SignInit" | "C_Sign" => in_a_new_one || ends(row.action(Doing::Signing)),
         // Its answer changes nothing.
         "C_CloseSession" => false,
         // Kept from us: the next search in that session says CKR_OPERATION_ACTIVE, and others go on.
@@ -235,6 +239,105 @@ fn a_key_that_cannot_be_checked_is_not_used_until_it_can() {
             start_under(scene, call, row);
         }
     });
+}
+
+/// Logins and keepers that were started again so far.
+fn tally(scene: &Scene) -> (u64, u64) {
+    (scene.count("C_Login", "calls"), restarts(&scene.a))
+}
+
+/// Under a code that says something of the PIN: since `before` no more than one login for each keeper that was
+/// started again, then none by itself, and one for an operator.
+#[track_caller]
+fn latches(scene: &Scene, call: &str, code: &str, before: (u64, u64)) -> u64 {
+    eventually(&format!("{code} from {call} latches"), || {
+        let _ = scene.rehearsal.shaker.shake();
+        let status = scene.a.status();
+        let reason = status["reason"].as_str()?;
+        (reason.contains("`fastness unlock`") && scene.a.pid("keeper") == 0).then_some(())
+    });
+    let latched = tally(scene);
+    let (logins, starts) = (latched.0 - before.0, latched.1 - before.1);
+    assert!(
+        logins <= starts,
+        "{code} from {call}: {logins} logins in {starts} starts"
+    );
+    scene.stream.goes_on(&format!("{code} from {call}"));
+    scene.rehearsal.fault.clear();
+    assert!(
+        scene.rehearsal.shaker.shake().is_err(),
+        "{code} from {call}"
+    );
+    assert_eq!(tally(scene), latched, "{code} from {call}");
+    let unlocked = scene.a.admin(&["unlock"]);
+    assert!(unlocked.status.success(), "{}", said(&unlocked));
+    scene.recovered(call, &format!("{code}-unlocked"));
+    let now = tally(scene);
+    let (more, starts) = (now.0 - latched.0, now.1 - latched.1);
+    assert!(
+        (1..=1 + starts).contains(&more),
+        "{code} from {call}: {more} logins, {starts} starts"
+    );
+    logins
+}
+
+#[test]
+fn every_word_of_a_lost_pin_from_every_call_latches_without_a_further_login() {
+    each(&SERVING, |call, scene| {
+        for row in latching() {
+            let code = row.code();
+            let (struck, before) = (scene.count(call, "injected"), tally(scene));
+            scene.order(&format!("fail {call} {code}"));
+            scene.until_met(call, "injected", struck);
+            if replaces(call, row) {
+                latches(scene, call, &code, before);
+                continue;
+            }
+            scene.recovered(call, &code);
+            assert_eq!(tally(scene), before, "{code} from {call}");
+        }
+    });
+}
+
+#[test]
+fn every_word_of_a_lost_pin_from_every_call_up_to_the_login_latches() {
+    each(&STARTING, |call, scene| {
+        for row in latching() {
+            match call {
+                // A slot that says so, and not what is in it, is left out: it may be another one.
+                "C_GetTokenInfo" => start_under(scene, call, row),
+                "C_Login" => start_that_latches(scene, call, row, 1),
+                _ => start_that_latches(scene, call, row, 0),
+            }
+        }
+    });
+}
+
+#[test]
+fn every_word_of_a_lost_pin_from_every_check_of_a_key_latches_after_one_login() {
+    each(&CHECKING, |call, scene| {
+        for row in latching() {
+            match call {
+                // Kept from us.
+                "C_FindObjectsFinal" => start_under(scene, call, row),
+                _ => start_that_latches(scene, call, row, 1),
+            }
+        }
+    });
+}
+
+fn start_that_latches(scene: &Scene, call: &str, row: &Row, most: u64) {
+    let (code, before) = (row.code(), tally(scene));
+    scene.order(&format!("fail {call} {code}"));
+    eventually("a keeper is killed", || {
+        let keeper = scene.a.pid("keeper");
+        (keeper != 0).then(|| kill_if_there(keeper))
+    });
+    let logins = latches(scene, call, &code, before);
+    assert!(
+        most > 0 || logins == 0,
+        "{code} from {call}: {logins} logins"
+    );
 }
 
 #[test]

@@ -282,7 +282,7 @@ fn a_key_made_with_a_tokens_own_defaults_is_refused() {
         let key = session
             .locate(&"pkcs11:object=loose".parse().unwrap())
             .unwrap();
-        let faults = session.gate(&key).unwrap_err();
+        let faults = session.gate(&key).unwrap().unwrap_err();
         let text: Vec<_> = faults.iter().map(ToString::to_string).collect();
         let text = text.join("\n");
         for problem in [

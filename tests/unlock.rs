@@ -96,6 +96,29 @@ fn a_typed_pin_is_asked_for_at_the_start_and_again_by_unlock_and_is_never_shown(
 }
 
 #[test]
+fn a_node_that_is_told_to_stop_while_its_pin_is_typed_leaves_the_terminal_as_it_was() {
+    let mesh = Mesh::new();
+    mesh.edit("a/node.toml", "\"file:token/pin\"", "\"prompt\"");
+    let (config, told) = (mesh.path("a/node.toml"), mesh.path("a/told"));
+    let log = mesh.path("a/log");
+    let script = format!(
+        "{FASTNESS} run --config {} 2>>{} & until [ -e {} ]; do sleep 0.1; done; kill $!; wait; stty -a; echo all over",
+        config.display(),
+        log.display(),
+        told.display()
+    );
+    let terminal = Terminal::start(&format!("sh -c '{script}'"));
+    terminal.wait("User PIN for token");
+    mesh.write("a/told", "");
+    terminal.wait("all over");
+    let shown = terminal.shown();
+    assert!(
+        shown.contains(" echo ") && !shown.contains("-echo "),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_pin_that_came_through_a_pipe_is_not_looked_for_there_again() {
     let mesh = Mesh::new();
     mesh.edit("a/node.toml", "\"file:token/pin\"", "\"fd:5\"");

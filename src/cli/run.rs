@@ -60,7 +60,7 @@ impl From<SupervisorError> for Failure {
             SupervisorError::Pin(faults) => Failure {
                 exit: Exit::Pin,
                 message:
-                    "the PIN was tried once and is not tried again: mend it before the next start"
+                    "no PIN is tried again by itself: mend it, then `fastness check` tries it once"
                         .into(),
                 faults,
             },

@@ -36,11 +36,11 @@ pub(crate) struct KeeperSetup {
     /// RFC 7512 URI of the token.
     pub(crate) token: String,
     pub(crate) pin: PinKind,
-    /// Whether an operator asked for this start; if not, a token that remembers a wrong PIN is not logged
-    /// in to.
+    /// Whether an operator asked for this start, or types the PIN; if not, a token that remembers a wrong PIN
+    /// is not logged in to.
     pub(crate) attended: bool,
-    /// Whether the token took a PIN of ours before.
-    pub(crate) opened: bool,
+    /// Whether the token took a PIN of ours, and has answered nothing since that may mean a wrong one.
+    pub(crate) trusted: bool,
     /// Sessions to hold; at most one for each channel.
     pub(crate) sessions: usize,
     /// Milliseconds between two health probes, at most.
@@ -73,7 +73,7 @@ impl KeeperSetup {
             token: token.uri.to_string(),
             pin,
             attended: true,
-            opened: false,
+            trusted: false,
             sessions: usize::from(token.sessions),
             probe_ms: token.probe_ms,
             keys: keys.collect(),
@@ -99,19 +99,33 @@ pub(crate) struct KeySetup {
 /// From a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromKeeper {
-    /// It has its PIN and is about to log in.
+    /// It has its PIN: nobody types any more.
+    HasPin,
+    /// It is about to log in.
     LoggingIn,
     /// The token has taken it.
     LoggedIn,
     /// Logged in, every key checked.
     Ready(Box<KeeperReady>),
-    /// It will not serve. `latch`: trying again by itself could lock the PIN.
-    Refused { faults: Vec<Fault>, latch: bool },
+    /// It will not serve.
+    Refused { faults: Vec<Fault>, retry: Retry },
     /// The answer to a poll.
     Vitals(Box<Vitals>),
     /// The token no longer answers in this process: a new keeper is needed.
     /// `latch`: a further login by itself could lock the PIN.
     TokenLost { reason: String, latch: bool },
+}
+
+/// Whether a login is tried again by itself, the shyer the higher.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Retry {
+    /// What failed says nothing about the PIN.
+    #[default]
+    Freely,
+    /// It may mean that the PIN is wrong, which the token took before: once more.
+    Once,
+    /// A further try could lock the PIN.
+    Never,
 }
 
 /// How a keeper is.

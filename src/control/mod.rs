@@ -9,7 +9,7 @@ mod node;
 mod unlock;
 
 pub(crate) use keeper::{
-    FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, ToKeeper, Vitals,
+    FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, Retry, ToKeeper, Vitals,
 };
 pub(crate) use learner::{FromLearner, LearnerReport, LearnerSetup};
 pub(crate) use node::{

@@ -19,7 +19,7 @@ use super::open::{self, Refused, Said};
 use super::purpose;
 use super::vault::{SignError, Vault};
 use super::wall;
-use crate::control::{FromLearner, LearnerReport, LearnerSetup, frame};
+use crate::control::{FromLearner, LearnerReport, LearnerSetup, Retry, frame};
 use crate::fault::Fault;
 use crate::sandbox::{self, Learning};
 use crate::secret::UserPin;
@@ -86,7 +86,7 @@ fn run() -> io::Result<()> {
     drop(pin_source);
     let say = |refused: Refused| {
         // Whoever traces us is gone otherwise.
-        let _ = refuse(refused.faults, refused.latch);
+        let _ = refuse(refused.faults, refused.retry == Retry::Never);
         Said
     };
     let (vault, ready) = match open::open(&setup.keeper, pin, &|_| {}, &say) {

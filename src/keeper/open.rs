@@ -2,7 +2,7 @@
 
 use super::purpose;
 use super::vault::Vault;
-use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup};
+use crate::control::{FromKeeper, KeeperReady, KeeperSetup, KeyReady, KeySetup, Retry};
 use crate::fault::{Fault, Passing};
 use crate::role::TlsRole;
 use crate::secret::UserPin;
@@ -22,8 +22,7 @@ pub(super) struct Purpose {
 #[derive(Default)]
 pub(super) struct Refused {
     pub(super) faults: Vec<Fault>,
-    /// Whether a further try by itself could lock the PIN.
-    pub(super) latch: bool,
+    pub(super) retry: Retry,
 }
 
 /// A refusal was told to whoever waits for it.
@@ -62,12 +61,9 @@ pub(super) fn open(
         token.login_by_itself(pin)
     };
     login.map_err(|error| {
-        let doing = match setup.opened || token.info().never_locks() {
-            true => Doing::LoggingIn,
-            false => Doing::FirstLogin,
-        };
-        match heal::is_of_login(&error) && heal::after(&error, doing) == Action::Latch {
-            true => say(Refused::unclear(about(&error), &error)),
+        let unclear = !token.info().never_locks() && may_mean_a_wrong_pin(&error);
+        match unclear {
+            true => say(Refused::unclear(about(&error), &error, setup.trusted)),
             false => refuse(error),
         }
     })?;
@@ -78,7 +74,7 @@ pub(super) fn open(
         let mend = "free sessions of this token, or lower `sessions`";
         let fault = about_token(Fault::new(key, error.to_string(), mend), &error);
         say(Refused {
-            latch: is_latch(&error),
+            retry: retry_after(&error),
             ..Refused::of(fault)
         })
     })?;
@@ -92,7 +88,7 @@ pub(super) fn open(
                 ready.push(found);
             }
             Err(found) => {
-                refused.latch |= found.latch;
+                refused.retry = refused.retry.max(found.retry);
                 refused.faults.extend(found.faults);
             }
         }
@@ -135,19 +131,22 @@ impl Refused {
     fn of(fault: Fault) -> Self {
         Self {
             faults: vec![fault],
-            latch: false,
+            retry: Retry::Freely,
         }
     }
 
-    /// C_Login answered in words that may mean a wrong PIN.
-    fn unclear(key: String, error: &TokenError) -> Self {
+    /// C_Login answered in words that may mean a wrong PIN; `trusted`: one that the token took before.
+    fn unclear(key: String, error: &TokenError, trusted: bool) -> Self {
         let fault = Fault::new(
             key,
             format!("{error}: whether that counts as a wrong PIN is not known"),
             "see the token's own log and count of tries, then `fastness unlock`",
         );
         Self {
-            latch: true,
+            retry: match trusted {
+                true => Retry::Once,
+                false => Retry::Never,
+            },
             ..Self::of(fault)
         }
     }
@@ -155,7 +154,7 @@ impl Refused {
     /// With the error's own advice.
     fn because(key: String, error: &TokenError) -> Self {
         Self {
-            latch: is_latch(error),
+            retry: retry_after(error),
             ..Self::of(about_token(
                 Fault::new(key, error.to_string(), error.mend()),
                 error,
@@ -171,8 +170,16 @@ fn about_token(fault: Fault, error: &TokenError) -> Fault {
     }
 }
 
-fn is_latch(error: &TokenError) -> bool {
-    heal::after(error, Doing::Starting) == Action::Latch
+fn retry_after(error: &TokenError) -> Retry {
+    match heal::after(error, Doing::Starting) {
+        Action::Latch => Retry::Never,
+        _ => Retry::Freely,
+    }
+}
+
+/// Whether C_Login has answered in words of which some modules have no others for a wrong PIN.
+fn may_mean_a_wrong_pin(error: &TokenError) -> bool {
+    heal::is_of_login(error) && heal::after(error, Doing::FirstLogin) == Action::Latch
 }
 
 /// The key of a `[[token]]` that an error before the keys is about.
@@ -200,7 +207,11 @@ fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, Key, KeyRe
         let why = "they have different public keys";
         return Err(Refused::of(other_key(setup, why)));
     }
-    let evidence = session.gate(&key).map_err(|faults| Refused {
+    let unchecked = |error| Refused {
+        retry: retry_after(&error),
+        ..Refused::of(about_token(cannot_check(setup, &error), &error))
+    };
+    let refused = |faults: Vec<Fault>| Refused {
         faults: faults
             .into_iter()
             .map(|fault| Fault {
@@ -208,8 +219,9 @@ fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, Key, KeyRe
                 ..fault
             })
             .collect(),
-        latch: false,
-    })?;
+        retry: Retry::Freely,
+    };
+    let evidence = session.gate(&key).map_err(unchecked)?.map_err(refused)?;
     let mut nonce = [0; 32];
     aws_lc_rs::rand::fill(&mut nonce).expect("the system's random numbers never fail after boot");
     let probe = purpose::probe(setup.role, nonce);
@@ -217,7 +229,7 @@ fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, Key, KeyRe
         let signature = session
             .sign(&key, *scheme, &probe)
             .map_err(|error| Refused {
-                latch: is_latch(&error),
+                retry: retry_after(&error),
                 ..Refused::of(cannot_sign(setup, *scheme, &error))
             })?;
         if let Err(error) = token::verify(&setup.spki, *scheme, &probe, &signature) {
@@ -236,6 +248,14 @@ fn check_key(session: &Session, setup: &KeySetup) -> Result<(Purpose, Key, KeyRe
         spki: setup.spki.clone(),
     };
     Ok((purpose, key, ready))
+}
+
+fn cannot_check(setup: &KeySetup, error: &TokenError) -> Fault {
+    Fault::new(
+        &*setup.place,
+        format!("the token failed while the key was being checked: {error}"),
+        "see the token's own log; a key that cannot be checked is not used",
+    )
 }
 
 fn cannot_sign(setup: &KeySetup, scheme: Scheme, error: &TokenError) -> Fault {
@@ -257,4 +277,17 @@ fn other_key(setup: &KeySetup, why: &str) -> Fault {
         format!("the key does not belong to its certificate: {why}"),
         "name the key whose request the certificate was issued for: compare `fastness spki-pin` of both",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_may_mean_a_wrong_pin_leave_one_more_try_to_a_pin_that_was_taken_before() {
+        for (trusted, retry) in [(true, Retry::Once), (false, Retry::Never)] {
+            let refused = Refused::unclear("pin".into(), &TokenError::SessionDead, trusted);
+            assert_eq!(refused.retry, retry);
+        }
+    }
 }

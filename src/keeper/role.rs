@@ -13,7 +13,7 @@ use super::open::{self, Refused, Said};
 use super::refusals::Refusals;
 use super::serve::{self, Supervisor};
 use super::wall;
-use crate::control::{FromKeeper, ToKeeper, Vitals, frame};
+use crate::control::{FromKeeper, Retry, ToKeeper, Vitals, frame};
 use crate::sandbox;
 use crate::secret::UserPin;
 use crate::telemetry;
@@ -56,7 +56,7 @@ fn run() -> io::Result<()> {
             &control,
             &FromKeeper::Refused {
                 faults,
-                latch: false,
+                retry: Retry::Freely,
             },
         )
     };
@@ -97,10 +97,11 @@ fn run() -> io::Result<()> {
             end_at_once()
         }
     };
-    let say = |Refused { faults, latch }| {
-        tell(&FromKeeper::Refused { faults, latch });
+    let say = |Refused { faults, retry }| {
+        tell(&FromKeeper::Refused { faults, retry });
         end_at_once()
     };
+    tell(&FromKeeper::HasPin);
     let (vault, mut ready) = match open::open(&setup, pin, &tell, &say) {
         Ok(opened) => opened,
         Err(Said) => end_at_once(),

@@ -6,7 +6,7 @@
 //! closing of a session included, is one that the supervisor can see: [`Calls`].
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,15 @@ pub(super) struct Vault {
     token: Token,
     keys: Vec<Purpose>,
     pool: Pool<Live>,
-    /// The health probe's own session, between two probes.
+    /// The health probe's own session, between two probes: the first that a pool short of them gets.
     probing: Mutex<Option<Live>>,
     pub(super) calls: Calls,
     signatures: AtomicU64,
+    /// The last signature that was verified is wrong.
+    doubted: AtomicBool,
     evictions: Mutex<BTreeMap<String, u64>>,
-    /// Since when nothing but [`Action::Wait`] follows.
+    /// Since when nothing but [`Action::Wait`] follows in the pool; what the probe's own session does says
+    /// nothing of that.
     waiting_since: Mutex<Option<Instant>>,
 }
 
@@ -49,6 +52,9 @@ pub(super) enum SignError {
     Lost(TokenError),
 }
 
+/// One in so many signatures is verified before it is sent, as the node does on its side: a token that signs
+/// wrongly is found out where it can be probed at once.
+const VERIFIED: u64 = 16;
 /// How long a request waits for a session before it is the node's to decide.
 const SESSION_WAIT: Duration = Duration::from_secs(30);
 
@@ -69,6 +75,7 @@ impl Vault {
             // One more for the health probe.
             calls: Calls::new(wanted + 1),
             signatures: AtomicU64::new(0),
+            doubted: AtomicBool::new(false),
             evictions: Mutex::default(),
             waiting_since: Mutex::default(),
         };
@@ -118,7 +125,7 @@ impl Vault {
         if !purpose.kind.schemes().contains(&request.scheme) {
             return Err(SignError::Refused(Refusal::WrongScheme));
         }
-        self.in_pool(|live| self.sign_in(live, index, request.scheme, signable))
+        self.in_pool(|live| self.sign_for_request(live, index, request.scheme, signable))
     }
 
     /// Does `work` in one of the pool's sessions, and once more where the table says so.
@@ -126,10 +133,7 @@ impl Vault {
         let until = Instant::now() + SESSION_WAIT;
         let live = self.borrow(until)?;
         let error = match work(&live) {
-            Ok(done) => {
-                self.pool.put(live);
-                return Ok(done);
-            }
+            Ok(done) => return Ok(self.done(live, done)),
             Err(error) => error,
         };
         let action = heal::after(&error, live.doing());
@@ -140,16 +144,37 @@ impl Vault {
         }
         let live = self.renew(place, until)?;
         match work(&live) {
-            Ok(done) => {
-                self.pool.put(live);
-                Ok(done)
-            }
+            Ok(done) => Ok(self.done(live, done)),
             Err(error) => {
                 let place = self.evict(live, &error);
                 self.pool.vacate(place);
                 Err(self.fate(error))
             }
         }
+    }
+
+    /// What was `done` in a session of the pool, which goes back.
+    fn done<T>(&self, live: Live, done: T) -> T {
+        self.pool.put(live);
+        *locked(&self.waiting_since) = None;
+        done
+    }
+
+    /// A signature that is verified when its turn has come, or when the last one that was did not pass.
+    fn sign_for_request(
+        &self,
+        live: &Live,
+        index: usize,
+        scheme: Scheme,
+        signable: purpose::Signable<'_>,
+    ) -> Result<Vec<u8>, TokenError> {
+        let signature = self.sign_in(live, index, scheme, signable)?;
+        if self.doubted.load(Ordering::Relaxed) || self.signatures().is_multiple_of(VERIFIED) {
+            let verdict = self.verify(index, scheme, signable, &signature);
+            self.doubted.store(verdict.is_err(), Ordering::Relaxed);
+            verdict?;
+        }
+        Ok(signature)
     }
 
     fn sign_in(
@@ -175,7 +200,7 @@ impl Vault {
         }
     }
 
-    /// Opens a session in `place`, or waits for another where the token has none to spare.
+    /// Opens a session in `place`; where the token has none to spare, takes the probe's, or waits for another.
     fn renew(&self, place: Place, until: Instant) -> Result<Live, SignError> {
         let error = match self.open_session(place) {
             Ok(live) => return Ok(live),
@@ -184,10 +209,16 @@ impl Vault {
         self.note_eviction(&error);
         if heal::after(&error, Doing::Reopening) != Action::Wait {
             self.pool.vacate(place);
-        } else if self.pool.is_short(place) {
-            return self.borrow(until);
+            return Err(self.fate(error));
         }
-        Err(self.fate(error))
+        let probes = locked(&self.probing).take();
+        if let Some(live) = probes {
+            return Ok(Live { place, ..live });
+        }
+        match self.pool.is_short(place) {
+            true => self.borrow(until),
+            false => Err(self.fate(error)),
+        }
     }
 
     /// Opens a session and finds every key in it again. A key that is not the one that was checked
@@ -256,16 +287,18 @@ impl Vault {
     }
 
     /// One signature with each key, verified, in a session of its own that is kept between probes, or
-    /// in one of the pool's when the token gives no more.
+    /// in one of the pool's when the token gives no more, or as long as requests may wait there in vain.
     pub(super) fn probe(&self) -> Result<(), SignError> {
         let _visit = self
             .pool
             .visit()
             .ok_or(SignError::Refused(Refusal::Token))?;
+        if locked(&self.waiting_since).is_some() {
+            return self.in_pool(|live| self.probe_in(live));
+        }
         let kept = locked(&self.probing).take();
         let kept = self.probe_somewhere(kept)?;
         *locked(&self.probing) = kept;
-        *locked(&self.waiting_since) = None;
         Ok(())
     }
 
@@ -315,17 +348,25 @@ impl Vault {
             let signable = purpose::certificate_verify(purpose.role, &input)
                 .expect("a probe is a CertificateVerify input for its role");
             let signature = self.sign_in(live, index, scheme, signable)?;
-            token::verify(&purpose.spki, scheme, &input, &signature).map_err(|error| {
-                TokenError::Answer {
-                    doing: "probing",
-                    problem: format!(
-                        "a signature made with {} does not verify: {error}",
-                        purpose.uri
-                    ),
-                }
-            })?;
+            self.verify(index, scheme, signable, &signature)?;
         }
         Ok(())
+    }
+
+    fn verify(
+        &self,
+        index: usize,
+        scheme: Scheme,
+        signable: purpose::Signable<'_>,
+        signature: &[u8],
+    ) -> Result<(), TokenError> {
+        let Purpose { spki, uri, .. } = &self.keys[index];
+        token::verify(spki, scheme, signable.as_bytes(), signature).map_err(|error| {
+            TokenError::Answer {
+                doing: "verifying a signature",
+                problem: format!("a signature made with {uri} does not verify: {error}"),
+            }
+        })
     }
 
     /// Lets running signatures end, closes every session and ends the module: not while a thread is

@@ -1,14 +1,14 @@
 //! Reading a PIN so that no copy of it stays behind.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use fastness_secret_page::{Kind, Page};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
-use super::{Line, PinError, PinKind};
+use super::{Line, PinError, PinKind, PinSource};
 
 /// The longest PIN in bytes. Tokens state 4 … 255 (SoftHSM: 255); vendors' password files are
 /// shorter.
@@ -155,6 +155,27 @@ struct Restore<'a> {
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
         let _ = rustix::termios::tcsetattr(self.fd, OptionalActions::Flush, &self.before);
+    }
+}
+
+/// The terminal as it is before another process asks for a PIN there, which may be killed with the echo off.
+#[derive(Debug)]
+pub(crate) struct Echo {
+    terminal: OwnedFd,
+    before: Termios,
+}
+
+impl Echo {
+    /// Takes note of the settings of the terminal that a prompt asks on, if there is one.
+    pub(crate) fn of_prompt() -> Option<Self> {
+        let terminal = PinSource::Prompt.open().ok()?;
+        let before = rustix::termios::tcgetattr(&terminal).ok()?;
+        Some(Self { terminal, before })
+    }
+
+    /// Gives it its settings back.
+    pub(crate) fn restore(&self) {
+        let _ = rustix::termios::tcsetattr(&self.terminal, OptionalActions::Flush, &self.before);
     }
 }
 

@@ -64,7 +64,7 @@ impl Supervisor {
         events: &mut mpsc::Receiver<Event>,
         faults: &mut Vec<Fault>,
     ) -> Result<bool, SupervisorError> {
-        faults.extend(self.start_keepers());
+        faults.extend(self.start_keepers(true));
         while self.keepers.iter().any(Keeper::is_undecided) {
             self.try_next(events, faults).await?;
         }

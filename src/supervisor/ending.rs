@@ -32,6 +32,7 @@ impl Supervisor {
             self.systemd.stopping();
         }
         self.draining = true;
+        let asking = self.keepers.iter().any(Keeper::is_asking);
         self.keepers.iter_mut().for_each(Keeper::retire);
         // With our copies gone, the node's closing of its own closes the ports: who dials now is refused
         // at once and does not wait in a queue that nobody serves.
@@ -51,6 +52,9 @@ impl Supervisor {
         }
         self.wait_for(events, Duration::from_secs(2), Self::is_alone)
             .await;
+        if let Some(terminal) = self.terminal.as_ref().filter(|_| asking) {
+            terminal.restore();
+        }
         if self.served {
             tracing::info!("stopped");
         }

@@ -22,7 +22,7 @@ use super::child::{self, Child, ChildEvent};
 use super::readiness::Readiness;
 use super::unlock::Waiting;
 use crate::config::TokenConfig;
-use crate::control::{FromKeeper, KeeperReady, ToKeeper, Unlocked, Vitals};
+use crate::control::{FromKeeper, KeeperReady, Retry, ToKeeper, Unlocked, Vitals};
 use crate::fault::Fault;
 use crate::secret::PinSource;
 use crate::telemetry::LogSetup;
@@ -61,7 +61,7 @@ pub(super) struct Keeper {
     ending: Option<Instant>,
     /// Whether the one before signed, so that this one is expected to, and soon.
     signed_before: bool,
-    /// How long the last start took that nobody typed a PIN for.
+    /// How long the last start took, once it had its PIN where somebody typed that.
     usual_start: Option<Duration>,
     /// How many starts in a row took too long.
     hung_starts: u32,
@@ -85,6 +85,8 @@ pub(super) struct Keeper {
     backoff: Backoff,
     /// Whether an operator asked for the last start.
     attended: bool,
+    /// Whether the token took a PIN, and has answered nothing since that may mean a wrong one.
+    trusted: bool,
     /// Who gave the PIN of the last start.
     giver: Giver,
     /// Whose PIN was refused since the token took one: until it does, or an operator wants the source tried again,
@@ -150,6 +152,7 @@ impl Keeper {
             restarts: 0,
             backoff: Backoff::default(),
             attended: false,
+            trusted: false,
             giver: Giver::Source,
             refused: None,
             login: Login::NotBegun,
@@ -237,19 +240,25 @@ impl Keeper {
                 self.state = State::Ready { polled: None };
                 Happened::Opened { first }
             }
+            ChildEvent::Said(FromKeeper::HasPin) => {
+                self.has_pin();
+                Happened::Nothing
+            }
             ChildEvent::Said(FromKeeper::LoggingIn) => {
                 self.login = Login::UnderWay;
                 Happened::Nothing
             }
             ChildEvent::Said(FromKeeper::LoggedIn) => {
                 self.login = Login::Over;
+                self.trusted = true;
                 Happened::Nothing
             }
-            ChildEvent::Said(FromKeeper::Refused { faults, latch }) => {
+            ChildEvent::Said(FromKeeper::Refused { faults, retry }) => {
                 self.note(faults);
                 self.login.end();
                 self.ending = Some(Instant::now());
-                if latch {
+                self.trusted &= retry == Retry::Freely;
+                if retry == Retry::Never {
                     self.latches += 1;
                     self.latch(self.giver);
                 }

@@ -40,6 +40,7 @@ use crate::config::Config;
 use crate::control::{FromKeeper, FromNode, NodeSetup, TokenSetup};
 use crate::fault::Fault;
 use crate::sandbox;
+use crate::secret::{Echo, PinSource};
 use admin::{Call, Socket};
 use beside::Resolver;
 pub(crate) use check::check;
@@ -136,7 +137,7 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
     supervisor.resolve().await;
-    supervisor.start_keepers();
+    supervisor.start_keepers(false);
     let outcome = match supervisor.first_start() {
         Ok(()) => supervisor.serve(&mut events).await,
         Err(faults) => Err(faults),
@@ -223,6 +224,8 @@ struct Supervisor {
     /// It is not what it must be.
     unsound: Option<Fault>,
     systemd: Systemd,
+    /// The terminal on which a PIN is typed, before it is.
+    terminal: Option<Echo>,
     /// What a start still waits for.
     grace: Grace,
     /// The node has been ready once.
@@ -251,7 +254,12 @@ impl Supervisor {
             })
             .collect::<Result<Vec<_>, _>>()?;
         Keeper::introduce(&mut keepers);
+        let typed = config
+            .tokens
+            .iter()
+            .any(|token| token.pin == PinSource::Prompt);
         Ok(Self {
+            terminal: typed.then(Echo::of_prompt).flatten(),
             generation: 1,
             reloads: Reloads::default(),
             resolver: Resolver::default(),

@@ -8,10 +8,11 @@ use super::{Event, Supervisor, SupervisorError};
 use crate::fault::Fault;
 
 impl Supervisor {
-    /// Has every keeper started, each in its turn. The faults are those of starts that failed at once.
-    pub(super) fn start_keepers(&mut self) -> Vec<Fault> {
+    /// Has every keeper started, each in its turn. `attended`: an operator waits for the outcome; what systemd
+    /// starts again, nobody may be watching. The faults are those of starts that failed at once.
+    pub(super) fn start_keepers(&mut self, attended: bool) -> Vec<Fault> {
         for keeper in &mut self.keepers {
-            keeper.queue(true);
+            keeper.queue(attended);
         }
         self.take_turns()
     }

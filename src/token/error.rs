@@ -368,14 +368,14 @@ impl LoginRefusal {
     pub fn mend(&self) -> &'static str {
         match self {
             Self::WrongPin | Self::ImpossiblePin(_) | Self::Counted(_) => {
-                "correct the PIN source before the next start; each start tries once"
+                "correct the PIN's source, then have it tried once: `fastness unlock`, or `fastness check` where no node runs"
             }
             Self::Locked | Self::NoPinSet => {
                 "have the security officer set a user PIN (C_InitPIN) with the vendor's tool"
             }
             Self::FinalTry => "log in once by hand with the vendor's tool: that resets the counter",
             Self::WrongTryRecorded => {
-                "find out who tried a wrong PIN, see that the PIN's source is right, then `fastness unlock`"
+                "find out who tried a wrong PIN, see that the PIN's source is right, then `fastness unlock`, or `fastness check` where no node runs"
             }
             Self::Expired => "set a new PIN with the vendor's tool",
             Self::NotInitialised => "initialise it with fastness token init",

@@ -118,29 +118,20 @@ impl Session {
     /// Judges `key` by its attributes and by trying to read and to wrap it. The tries run in
     /// sessions of their own, which are closed.
     ///
+    /// The verdict has every fault of the key, each with what to do.
+    ///
     /// # Errors
-    /// Every fault of the key, each with what to do. A token that fails while it is asked is a
-    /// fault too.
-    pub fn gate(&self, key: &Key) -> Result<KeyEvidence, Vec<Fault>> {
-        let name = key.uri().to_string();
+    /// When the token fails while it is asked: a key that cannot be checked is not used.
+    pub fn gate(&self, key: &Key) -> Result<Result<KeyEvidence, Vec<Fault>>, TokenError> {
         let mut evidence = KeyEvidence::of(key);
         let mut faults = Vec::new();
-        let judged = self
-            .judge_attributes(key, &mut evidence, &mut faults)
-            .and_then(|()| trial::run(self, key, &mut evidence, &mut faults))
-            .and_then(|()| self.judge_origin(key, &mut evidence, &mut faults));
-        if let Err(error) = judged {
-            faults.push(Fault::new(
-                &name,
-                format!("the token failed while the key was being checked: {error}"),
-                "see the token's own log; a key that cannot be checked is not used",
-            ));
-        }
-        if faults.is_empty() {
-            Ok(evidence)
-        } else {
-            Err(faults)
-        }
+        self.judge_attributes(key, &mut evidence, &mut faults)?;
+        trial::run(self, key, &mut evidence, &mut faults)?;
+        self.judge_origin(key, &mut evidence, &mut faults)?;
+        Ok(match faults.is_empty() {
+            true => Ok(evidence),
+            false => Err(faults),
+        })
     }
 
     fn judge_attributes(

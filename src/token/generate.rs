@@ -139,7 +139,7 @@ impl Token {
 fn examine(session: &Session, name: &KeyUri) -> Result<(Key, KeyEvidence), TokenError> {
     let key = session.locate(name)?;
     let evidence = session
-        .gate(&key)
+        .gate(&key)?
         .map_err(|faults| TokenError::KeyRefused {
             key: format!("{name}, which the token did not make as asked and which was not kept,"),
             faults,

@@ -44,11 +44,12 @@ pub enum Doing {
     /// keys: C_FindObjects…, C_GetAttributeValue, C_GetMechanismList, C_GenerateKey, C_WrapKey,
     /// C_DestroyObject, C_SignInit, C_Sign.
     Starting,
-    /// C_Login, with a PIN that the token took before. Whatever it answers: when the token then says
-    /// CKF_USER_PIN_COUNT_LOW, that was a wrong PIN.
+    /// C_Login, with a PIN that cannot be locked, or that the token took before. Whatever it answers: when the
+    /// token then says CKF_USER_PIN_COUNT_LOW, that was a wrong PIN.
     LoggingIn,
-    /// C_Login, with a PIN that the token has not taken yet and may lock: some modules have no other words for a
-    /// wrong one.
+    /// C_Login, with a PIN that may be locked and that the token has not taken yet: some modules have no other
+    /// words for a wrong one. As the PIN's source may have another one by now, a token that took one is here
+    /// too after the first such answer, until it takes one again.
     FirstLogin,
     /// C_SignInit and C_Sign, for a handshake or a probe, in a session that worked before.
     Signing,
@@ -152,7 +153,11 @@ impl Row {
 /// What to do after `error`.
 pub fn after(error: &TokenError, doing: Doing) -> Action {
     match error {
-        TokenError::Call { code, .. } => TABLE
+        TokenError::Call { code, .. }
+        | TokenError::Module {
+            fault: ModuleFault::Initialise(code),
+            ..
+        } => TABLE
             .iter()
             .find(|row| row.code == code.0)
             .unwrap_or(&OTHER)

@@ -87,7 +87,7 @@ impl TokenKey {
         let session = token.session()?;
         let key = session.locate(key)?;
         session
-            .gate(&key)
+            .gate(&key)?
             .map_err(|faults| TokenError::KeyRefused {
                 key: key.uri().to_string(),
                 faults,

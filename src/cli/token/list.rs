@@ -94,8 +94,13 @@ pub(super) fn run(args: ListArgs, format: Format) -> Result<(), TokenCommandErro
 impl UsableKey {
     fn of(session: &Session, key: &Key) -> Self {
         let (evidence, faults) = match session.gate(key) {
-            Ok(evidence) => (Some(evidence), Vec::new()),
-            Err(faults) => (None, faults),
+            Ok(Ok(evidence)) => (Some(evidence), Vec::new()),
+            Ok(Err(faults)) => (None, faults),
+            Err(error) => {
+                let name = key.uri().to_string();
+                let problem = format!("the token failed while the key was being checked: {error}");
+                (None, vec![Fault::new(name, problem, error.mend())])
+            }
         };
         Self {
             uri: key.uri().clone(),

@@ -36,9 +36,9 @@ impl Keeper {
             return None;
         }
         Some(ChildEvent::Said(match said {
-            FromKeeper::Refused { faults, latch } => FromKeeper::Refused {
+            FromKeeper::Refused { faults, retry } => FromKeeper::Refused {
                 faults: faults.into_iter().map(shown_fault).collect(),
-                latch,
+                retry,
             },
             FromKeeper::TokenLost { reason, latch } => FromKeeper::TokenLost {
                 reason: shown(&reason),

@@ -54,13 +54,13 @@ impl Keeper {
     }
 
     /// Latches when the process has had a verdict, when one that holds for it came before, and when it had none
-    /// from a token that has never taken a PIN of ours. Whether that is news to its twins.
+    /// from a token that has taken no PIN of ours, or may have refused it last. Whether that is news to its twins.
     pub(super) fn latch_at_end(&mut self) -> Option<bool> {
         if let Some(fault) = self.held_back.take() {
             self.note(vec![fault]);
             self.latch(Giver::Source);
         }
-        if self.login == Login::UnderWay && self.known.is_none() {
+        if self.login == Login::UnderWay && !self.trusted {
             self.note(vec![Fault::new(
                 format!("{}.pin", self.place()),
                 "the module ended or hung its process during the login: whether the PIN is right is not known",

@@ -77,8 +77,8 @@ impl Keeper {
         let place = format!("token[{}]", self.index);
         let typing = matches!(kind, PinKind::Terminal { .. });
         let setup = ToKeeper::Setup(Box::new(KeeperSetup {
-            attended: self.attended,
-            opened: self.known.is_some(),
+            attended: self.attended || typing,
+            trusted: self.trusted,
             ..KeeperSetup::of(&self.config, &place, kind, self.log)
         }));
         let mut descriptors = vec![pin.as_fd()];

@@ -40,9 +40,9 @@ fn say(keeper: &mut Keeper, said: FromKeeper) {
     keeper.on_event(keeper.incarnation, ChildEvent::Said(said));
 }
 
-fn refuse(keeper: &mut Keeper, latch: bool) {
+fn refuse(keeper: &mut Keeper, retry: Retry) {
     let faults = vec![Fault::new("token[0].pin", "wrong", "mend it")];
-    say(keeper, FromKeeper::Refused { faults, latch });
+    say(keeper, FromKeeper::Refused { faults, retry });
 }
 
 fn end(keeper: &mut Keeper) -> Happened {
@@ -55,7 +55,7 @@ async fn an_unlock_waits_for_the_end_of_a_keeper_whose_pin_was_refused() {
     let mut keeper = keeper();
     start(&mut keeper, Giver::Source).unwrap();
     assert!(keeper.is_logging_in() && !keeper.is_ending());
-    refuse(&mut keeper, true);
+    refuse(&mut keeper, Retry::Never);
     assert!(!keeper.is_logging_in() && keeper.is_ending());
     assert_eq!(end(&mut keeper), Happened::Latched { anew: true });
     assert!(!keeper.is_ending() && keeper.is_locked());
@@ -77,12 +77,12 @@ async fn a_keeper_whose_successor_cannot_be_started_is_still_heard() {
 async fn a_source_whose_pin_was_refused_is_not_tried_after_an_operators_pin_without_a_verdict() {
     let mut keeper = keeper();
     start(&mut keeper, Giver::Source).unwrap();
-    refuse(&mut keeper, true);
+    refuse(&mut keeper, Retry::Never);
     assert_eq!(end(&mut keeper), Happened::Latched { anew: true });
     for says_something in [true, false] {
         start(&mut keeper, Giver::Operator).unwrap();
         if says_something {
-            refuse(&mut keeper, false);
+            refuse(&mut keeper, Retry::Freely);
         }
         assert_eq!(end(&mut keeper), Happened::Latched { anew: false });
     }
@@ -103,6 +103,91 @@ async fn a_pin_that_the_token_takes_clears_its_own_givers_name() {
         keeper.accepted();
         assert_eq!(keeper.refused, left, "{refused:?}, then {accepted:?}");
     }
+}
+
+#[tokio::test]
+async fn a_pin_that_the_token_took_is_tried_once_more_after_words_that_may_mean_a_wrong_one() {
+    let login = [FromKeeper::LoggingIn, FromKeeper::LoggedIn];
+    let mut keeper = keeper();
+    start(&mut keeper, Giver::Source).unwrap();
+    for words in login {
+        say(&mut keeper, words);
+    }
+    // What a start is told that follows one that was refused so.
+    for (retry, trusted) in [(Retry::Freely, true), (Retry::Once, false)] {
+        assert!(keeper.trusted);
+        end(&mut keeper);
+        start(&mut keeper, Giver::Source).unwrap();
+        say(&mut keeper, FromKeeper::LoggingIn);
+        refuse(&mut keeper, retry);
+        assert_eq!(end(&mut keeper), Happened::Gone, "{retry:?}");
+        assert_eq!(keeper.trusted, trusted, "{retry:?}");
+    }
+    // No answer to that one is as bad as the same words again.
+    start(&mut keeper, Giver::Source).unwrap();
+    say(&mut keeper, FromKeeper::LoggingIn);
+    assert_eq!(end(&mut keeper), Happened::Latched { anew: true });
+    start(&mut keeper, Giver::Operator).unwrap();
+    say(&mut keeper, FromKeeper::LoggedIn);
+    assert!(keeper.trusted);
+}
+
+#[tokio::test]
+async fn a_start_has_a_deadline_once_its_pin_was_typed() {
+    let mut keeper = keeper();
+    start(&mut keeper, Giver::Source).unwrap();
+    let begun = Instant::now();
+    keeper.state = State::Starting {
+        since: begun,
+        typing: true,
+    };
+    assert!(!keeper.is_logging_in());
+    let mut has_pin_since = || {
+        say(&mut keeper, FromKeeper::HasPin);
+        assert!(keeper.is_logging_in());
+        match keeper.state {
+            State::Starting { since, .. } => since,
+            _ => panic!("{:?}", keeper.state),
+        }
+    };
+    let since = has_pin_since();
+    assert!(since > begun);
+    assert_eq!(has_pin_since(), since, "said again it changes nothing");
+}
+
+#[test]
+fn starts_that_hang_have_short_deadlines_and_now_and_then_a_longer_one() {
+    let mut keeper = keeper();
+    let minute = Duration::from_secs(60);
+    assert_eq!(keeper.start_deadline(), minute);
+    keeper.usual_start = Some(Duration::from_millis(200));
+    let mut deadlines = (0..1024).map(|hung| {
+        keeper.hung_starts = hung;
+        keeper.start_deadline()
+    });
+    let first: Vec<_> = deadlines.by_ref().take(15).collect();
+    assert_eq!(first[0], Duration::from_millis(1500));
+    let short = Duration::from_secs(3);
+    assert_eq!(first[1..], [short; 14]);
+    let all: Vec<_> = first.into_iter().chain(deadlines).collect();
+    // A token that now takes twenty seconds is taken up within minutes.
+    let slow = |deadline: &Duration| *deadline > Duration::from_secs(20);
+    let until_slow = all.iter().position(slow).unwrap();
+    let before: Duration = all[..until_slow].iter().sum();
+    assert!(before < 5 * minute, "{before:?}");
+    assert_eq!(all.iter().max(), Some(&minute));
+    // An outage mostly ends while a start is under way that is over soon.
+    let in_short: Duration = all.iter().filter(|deadline| **deadline <= short).sum();
+    assert!(
+        in_short * 3 > all.iter().sum::<Duration>() * 2,
+        "{in_short:?}"
+    );
+    // One that was always slow has its time.
+    keeper.hung_starts = 1;
+    keeper.usual_start = Some(Duration::from_secs(4));
+    assert_eq!(keeper.start_deadline(), Duration::from_secs(24));
+    keeper.attended = true;
+    assert_eq!(keeper.start_deadline(), minute);
 }
 
 #[tokio::test]
@@ -188,7 +273,7 @@ async fn what_no_poll_asked_for_ends_a_keeper() {
 async fn a_refused_pin_is_not_taken_back() {
     let mut keeper = keeper();
     start(&mut keeper, Giver::Source).unwrap();
-    refuse(&mut keeper, true);
+    refuse(&mut keeper, Retry::Never);
     say(&mut keeper, ready("a"));
     assert_eq!(end(&mut keeper), Happened::Latched { anew: true });
     assert!(keeper.known.is_none());
@@ -196,7 +281,7 @@ async fn a_refused_pin_is_not_taken_back() {
     let mut slow = self::keeper();
     start(&mut slow, Giver::Source).unwrap();
     slow.replace("slow");
-    refuse(&mut slow, true);
+    refuse(&mut slow, Retry::Never);
     assert_eq!(end(&mut slow), Happened::Latched { anew: true });
 }
 

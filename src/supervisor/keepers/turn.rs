@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use super::latch::{Giver, Login};
+use super::latch::Giver;
 use super::{Keeper, State};
 use crate::fault::Fault;
 use crate::secret::PinSource;
@@ -57,9 +57,12 @@ impl Keeper {
 
     /// The same, and neither does it wait for somebody to type the PIN nor has it said how it ended.
     pub(in crate::supervisor) fn is_logging_in(&self) -> bool {
-        let begun = self.login != Login::NotBegun;
-        matches!(self.state, State::Starting { typing, .. } if begun || !typing)
-            && !self.is_ending()
+        matches!(self.state, State::Starting { typing: false, .. }) && !self.is_ending()
+    }
+
+    /// Whether somebody is asked for its PIN on the terminal.
+    pub(in crate::supervisor) fn is_asking(&self) -> bool {
+        matches!(self.state, State::Starting { typing: true, .. })
     }
 
     /// Whether a process that does not serve is about to be gone.

@@ -7,9 +7,11 @@ use crate::control::{ToKeeper, Vitals};
 
 /// How long module, login and key checks may take before the keeper counts as hung.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// The same of a token that was opened before: a few times what it took then, and at least so much. Doubled
-/// each time it was not enough, so that a token that has become slow is still taken up.
+/// The same of a token that was opened before: a few times what it took then, and at least so much, or twice
+/// that after one that hung; longer now and then, see [`stretch`].
 const SHORTEST_START: Duration = Duration::from_millis(1500);
+/// Of the starts that follow one that hung, one in so many may take longer than the others, as a power of two.
+const RARE: u32 = 4;
 /// How long a process that is to end may take.
 const LAST_RITES: Duration = Duration::from_secs(2);
 /// A keeper answers a poll from a thread that never calls the module; one that does not within this
@@ -79,13 +81,33 @@ impl Keeper {
         }
     }
 
-    fn start_deadline(&self) -> Duration {
-        let Some(usual) = self.usual_start else {
+    /// It has its PIN, so that what follows depends on the token alone.
+    pub(super) fn has_pin(&mut self) {
+        if let State::Starting { since, typing } = &mut self.state
+            && *typing
+        {
+            (*since, *typing) = (Instant::now(), false);
+        }
+    }
+
+    pub(super) fn start_deadline(&self) -> Duration {
+        // Who has asked for a start would rather wait than have it tried again.
+        let Some(usual) = self.usual_start.filter(|_| !self.attended) else {
             return START_DEADLINE;
         };
-        let first = usual.saturating_mul(6).max(SHORTEST_START);
-        first
-            .saturating_mul(1 << self.hung_starts.min(16))
-            .min(START_DEADLINE)
+        let enough = usual.saturating_mul(6);
+        let deadline = match self.hung_starts {
+            0 => enough.max(SHORTEST_START),
+            hung => enough.max(2 * SHORTEST_START).saturating_mul(stretch(hung)),
+        };
+        deadline.min(START_DEADLINE)
     }
+}
+
+/// How many times as long as usual a start may take after `hung` that were too long: no longer, as a rule, since
+/// a call that does not return when an outage is over holds its keeper until the deadline. One in sixteen
+/// twice as long, one in 32 four times, and so on: a token that has become slow is taken up, too, some time.
+fn stretch(hung: u32) -> u32 {
+    let rarity = hung.saturating_add(1).trailing_zeros();
+    1 << rarity.saturating_sub(RARE - 1).min(16)
 }
