@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use crate::judges::pkcs11;
 use crate::support::files::{only_ours, spki_of, write_private};
 use crate::support::{
-    FASTNESS, FaultModule, FileCa, Mesh, Tokens, as_root, eventually, id_of, node, run, said,
+    FASTNESS, FaultModule, FileCa, Mesh, Node, Options, Tokens, as_root, eventually, id_of,
+    in_softhsm, node, run, said,
 };
 
 /// `fastness check` of node `a` fails with `code`, and every one of `words` is in what it prints.
@@ -389,8 +390,23 @@ fn a_wrong_pin_is_tried_exactly_once() {
         .arg(mesh.path("a/node.toml"))
         .output()
         .expect("the binary");
-    assert_says(&mesh, &output, 4, &["the PIN is wrong"]);
-    assert_eq!(logins(&counter), 2, "the second start tried once more");
+    assert_says(&mesh, &output, 4, &["CKF_USER_PIN_COUNT_LOW"]);
+    assert_eq!(logins(&counter), 1, "no start by itself tries another");
+}
+
+/// Which locks no PIN.
+#[test]
+fn a_softhsm_token_starts_once_its_wrong_pin_is_corrected() {
+    if !in_softhsm() {
+        return;
+    }
+    let mesh = Mesh::new();
+    let right = mesh.read("a/token/pin");
+    write_private(&mesh.path("a/token/pin"), "123456789");
+    let spawn = || Node::spawn("a", &mesh.path("a"), mesh.ports["a"], Options::default());
+    assert_eq!(spawn().wait_exit().code(), Some(4));
+    write_private(&mesh.path("a/token/pin"), &right);
+    spawn().wait_ready();
 }
 
 #[test]
