@@ -150,7 +150,7 @@ mod tests {
         file.write_all(b"8421357690").unwrap();
         file.rewind().unwrap();
         let user = UserPin::read(&file, PinKind::Stream).unwrap();
-        assert_eq!(user.expose_for_login(), b"8421357690");
+        assert_eq!(user.0.expose_secret().bytes(), b"8421357690");
         let officer = SoPin::read(&file, PinKind::Stream).unwrap();
         for shown in [
             format!("{user:?} {user:#?}"),

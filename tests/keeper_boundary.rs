@@ -87,10 +87,11 @@ impl Keeper {
             "token": "pkcs11:token=a",
             "pin": "stream",
             "attended": true,
-            "opened": false,
+            "trusted": false,
             "sessions": 1,
             "probe_ms": 10_000,
             "keys": keys,
+            "ports": [],
         } });
         let pin = File::open(token.folder.join("pin")).unwrap();
         send_setup(&control, &setup, &[pin.as_fd(), far.as_fd()]);
@@ -101,7 +102,7 @@ impl Keeper {
             spki,
             next_id: 1,
         };
-        for step in ["LoggingIn", "LoggedIn"] {
+        for step in ["HasPin", "LoggingIn", "LoggedIn"] {
             assert_eq!(keeper.hear(), step);
         }
         let ready = keeper.hear();
