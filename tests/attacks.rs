@@ -400,6 +400,7 @@ fn a_sealed_keeper_of_an_unknown_module_starts_nothing_and_writes_no_file() {
         ("socket unix", End::Returned),
         ("socketpair", End::Returned),
         ("sendmsg", End::Returned),
+        ("sendmsg with a descriptor", End::Returned),
         ("recvmsg", End::Returned),
         ("setsockopt SO_REUSEPORT", End::Returned),
         ("getsockopt SO_PEERCRED", End::Returned),
