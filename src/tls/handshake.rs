@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -188,8 +189,11 @@ impl Handshakes {
             return Err(HandshakeError::NotH2);
         };
 
-        // Who waits has half of its time left for the handshake.
-        let heard = entry.heard(until - self.deadline / 2).await;
+        // Who waits has half of its time left for the handshake, and who leaves is in nobody's way.
+        let heard = tokio::select! {
+            heard = entry.heard(until - self.deadline / 2) => heard,
+            () = wire.closed() => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        };
         heard.map_err(HandshakeError::Turned)?;
         let ticket = Ticket {
             class: entry.class(),

@@ -44,6 +44,13 @@ impl Wire {
         &self.tcp
     }
 
+    /// Ends when the peer has closed the connection; never while there is something of it that was not read.
+    pub(super) async fn closed(&self) {
+        if let Ok(1..) = self.tcp.peek(&mut [0]).await {
+            std::future::pending().await
+        }
+    }
+
     /// The socket itself.
     pub(super) fn into_tcp(self) -> Result<TcpStream, HandshakeError> {
         Arc::into_inner(self.tcp).ok_or(STILL_SENDING)

@@ -53,6 +53,24 @@ fn strangers_at_a_peer_s_address_have_a_rate_too_and_the_peer_has_its_turn_among
 }
 
 #[test]
+fn those_who_left_while_they_waited_at_a_peer_s_address_are_not_in_its_way() {
+    let (mesh, listed) = stage("stranger_signatures_per_second = 1");
+    let a = mesh.start("a");
+    let (nobody, peer, to) = (client(None), client(Some(&listed)), a.address());
+    runtime().block_on(async {
+        let mut crowd = JoinSet::new();
+        for _ in 0..60 {
+            let nobody = nobody.clone();
+            crowd.spawn(async move { connect(&nobody, PEER, to).await.is_ok() });
+        }
+        // All that may be under way at once has been; the others wait for a second each.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        crowd.shutdown().await;
+        assert!(is_let_in(&peer, PEER, to).await);
+    });
+}
+
+#[test]
 fn seven_hundred_handshakes_at_once_need_no_more_threads_than_stated() {
     const SESSIONS: usize = 8;
     // How slow this machine is is not asked.
