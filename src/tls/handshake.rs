@@ -191,6 +191,7 @@ impl Handshakes {
 
         // Who waits has half of its time left for the handshake, and who leaves is in nobody's way.
         let heard = tokio::select! {
+            biased;
             heard = entry.heard(until - self.deadline / 2) => heard,
             () = wire.closed() => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         };
