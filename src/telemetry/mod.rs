@@ -3,7 +3,7 @@
 mod lines;
 pub mod metrics;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -82,7 +82,6 @@ pub(crate) fn start(role: &str, setup: LogSetup) {
             })
             .try_init(),
         LogFormat::Human => builder
-            .with_ansi(io::stderr().is_terminal())
             .with_writer(LineWriter {
                 instead_of_brace: false,
                 prefix: format!("{role}[{pid}] "),
