@@ -43,6 +43,8 @@ mod sandbox; // What a role gives up before it serves.
 #[cfg(unix)]
 pub mod secret; // The user PIN and where it comes from.
 #[cfg(unix)]
+mod sockets; // Sockets of processes, as /proc has them.
+#[cfg(unix)]
 mod supervisor; // The first process: binds, reads, starts, watches, restarts.
 #[cfg(unix)]
 pub mod telemetry; // Metrics, and the log.

@@ -99,10 +99,10 @@ Examples:
     /// Verify everything that `run` would: configuration, module, token, PIN source, keys,
     /// certificates, policy, ports.
     ///
-    /// All faults are printed at once, each with its key, line and mend. Exit code 0 only if `run`
-    /// would start. The PIN is tried exactly once, though the token may have a wrong try on record: `run`
-    /// tries none then, so that nothing but an operator should start this. Prints the TCP ports that the node will be able to
-    /// connect to; in JSON `landlock.connect_tcp`. A node is started up to its seal and serves nobody.
+    /// All faults are printed at once, each with its key, line and mend. Exit code 0 only if `run` would start.
+    /// The PIN is tried exactly once, though the token may have a wrong try on record: `run` tries none then, so
+    /// that nothing but an operator should start this. Prints the TCP ports that the node will be able to connect
+    /// to; in JSON `landlock.connect_tcp`. A node is started up to its seal and serves nobody.
     #[command(after_help = "\
 Examples:
   fastness check --config node.toml

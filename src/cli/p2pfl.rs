@@ -19,12 +19,12 @@ Exit code 0 when nothing is open, 3 when something is or cannot be seen: each fi
 pub(super) enum P2pflCommand {
     /// Find what P2PFL leaves open on this host, and say how to close it.
     ///
-    /// P2PFL speaks plaintext without a warning when a key file is missing; its keys are in files; and
-    /// it may listen where peers reach it without Fastness. Nothing is changed. Run it as root, on the
-    /// host itself: other users' processes and files cannot be seen otherwise, nor from inside of a container what is
-    /// outside. What cannot be seen is a finding too. Containers are looked into, each network namespace once. What a learner's own code sets is not seen: name
-    /// that file with --settings. What listens on an address that others reach is
-    /// asked once, in plaintext HTTP/2, whether it answers.
+    /// P2PFL speaks plaintext without a warning when a key file is missing; its keys are in files; and it may
+    /// listen where peers reach it without Fastness. Nothing is changed. Run it as root, on the host itself:
+    /// other users' processes and files cannot be seen otherwise, nor from inside of a container what is outside.
+    /// What cannot be seen is a finding too. Containers are looked into, each network namespace once. What a
+    /// learner's own code sets is not seen: name that file with --settings. What listens on an address that
+    /// others reach is asked once, in plaintext HTTP/2, whether it answers.
     Doctor(DoctorArgs),
 }
 

@@ -22,9 +22,9 @@ use crate::sandbox::{
 pub(super) enum SandboxCommand {
     /// Show what each role of a node may do: system calls, Landlock, digests of the profiles, users.
     ///
-    /// With a configuration, whose PINs and certificates are not looked at: for its tokens, its users and its own profiles (`profile` in [[token]],
-    /// `node_profile` and `supervisor_profile` in [sandbox]); and when its node runs, what each process
-    /// really is, read from /proc for this answer.
+    /// With a configuration, whose PINs and certificates are not looked at: for its tokens, its users and its own
+    /// profiles (`profile` in [[token]], `node_profile` and `supervisor_profile` in [sandbox]); and when its node
+    /// runs, what each process really is, read from /proc for this answer.
     ///
     /// In JSON: `roles[]` with `role`, `token`, `profile`, `run` (what has run under it), `sha256`, `allowed`,
     /// `argument_checked`, `answered`, `rules` (as in the profile, with the `answer`, and `untried`: why it is

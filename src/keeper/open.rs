@@ -56,7 +56,8 @@ pub(super) fn open(
     let module = Module::load(&setup.module).map_err(refuse)?;
     let token = module.token(&uri).map_err(refuse)?;
     tell(&FromKeeper::LoggingIn);
-    // A wrong PIN on record is no danger to the first start of a SoftHSM token.
+    // SoftHSM locks no PIN: its first start may try one whatever is on record. Of a module in between that is
+    // not known.
     let is_safe = !setup.trusted && Maker::of(&token.info().manufacturer) == Maker::SoftHsm;
     let login = if setup.attended || is_safe {
         token.login(pin)

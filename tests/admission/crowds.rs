@@ -54,18 +54,27 @@ fn strangers_at_a_peer_s_address_have_a_rate_too_and_the_peer_has_its_turn_among
 
 #[test]
 fn those_who_left_while_they_waited_at_a_peer_s_address_are_not_in_its_way() {
-    let (mesh, listed) = stage("stranger_signatures_per_second = 1");
+    const CROWD: usize = 200;
+    const HALF_OPEN: &str = "fastness_half_open_connections{class=\"listed\"}";
+    let (mesh, listed) =
+        stage("stranger_signatures_per_second = 1\nhandshake_deadline_ms = 120000");
     let a = mesh.start("a");
     let (nobody, peer, to) = (client(None), client(Some(&listed)), a.address());
+    let half_open = || of(&metrics(&a), HALF_OPEN);
     runtime().block_on(async {
         let mut crowd = JoinSet::new();
-        for _ in 0..60 {
+        for _ in 0..CROWD {
             let nobody = nobody.clone();
             crowd.spawn(async move { connect(&nobody, PEER, to).await.is_ok() });
         }
-        // All that may be under way at once has been; the others wait for a second each.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        while half_open() < 0.9 * CROWD as f64 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         crowd.shutdown().await;
+        eventually("they have left", || (half_open() == 0.0).then_some(()));
+        // Each in its turn they would have had theirs, one a second, until none may wait any longer.
+        let spent = of(&metrics(&a), "fastness_signatures_total{class=\"listed\"}");
+        assert!(spent < 35.0, "{spent}");
         assert!(is_let_in(&peer, PEER, to).await);
     });
 }

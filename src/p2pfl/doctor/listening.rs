@@ -24,10 +24,14 @@ pub(super) fn examine(
     findings: &mut Findings,
 ) -> io::Result<BTreeSet<PathBuf>> {
     let seen = Processes::look()?;
-    let everywhere = || seen.networks.values().flat_map(|network| &network.sockets);
+    let everywhere = || {
+        seen.networks
+            .values()
+            .flat_map(|network| &network.listeners)
+    };
     let (found, missing): (Vec<&SocketAddr>, Vec<_>) = wanted
         .iter()
-        .partition(|address| everywhere().any(|socket| holds(socket.at, **address)));
+        .partition(|address| everywhere().any(|socket| holds(socket.local, **address)));
     // Who named the learners, and hears of each, need not see everybody.
     if !seen.unseen.is_empty() && (found.is_empty() || !missing.is_empty()) {
         findings.faults.push(unseen(seen.unseen.len()));
@@ -38,16 +42,16 @@ pub(super) fn examine(
     }
     let mut packages = BTreeSet::new();
     for network in seen.networks.values() {
-        for socket in &network.sockets {
+        for socket in &network.listeners {
             let owner = seen.owners.get(&socket.inode);
-            let asked_for = wanted.iter().any(|address| holds(socket.at, *address));
+            let asked_for = wanted.iter().any(|address| holds(socket.local, *address));
             let looks_so = match owner {
                 Some(owner) => owner.kind == Kind::Learner,
                 // Whose it is cannot be seen.
                 None => true,
             };
             if asked_for || (wanted.is_empty() && looks_so) {
-                judge(socket.at, network, owner, findings);
+                judge(socket.local, network, owner, findings);
                 packages.extend(owner.and_then(|owner| owner.package.clone()));
             }
         }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::network::{self, Network};
+use crate::sockets;
 
 /// Part of the name of gRPC's library for Python, which P2PFL speaks with.
 const GRPC: &str = "/cygrpc.";
@@ -66,14 +67,7 @@ impl Processes {
         if let Entry::Vacant(unseen) = self.networks.entry(name) {
             unseen.insert(Network::read(&folder)?);
         }
-        let descriptors = fs::read_dir(folder.join("fd"))?.flatten();
-        let inodes: Vec<u64> = descriptors
-            .filter_map(|descriptor| {
-                let target = fs::read_link(descriptor.path()).ok()?;
-                let target = target.to_str()?.strip_prefix("socket:[")?;
-                target.strip_suffix(']')?.parse().ok()
-            })
-            .collect();
+        let inodes = sockets::inodes(&folder)?;
         if inodes.is_empty() {
             return Ok(());
         }
@@ -151,8 +145,8 @@ mod tests {
         let at = listener.local_addr().unwrap();
         let seen = Processes::look().unwrap();
         let ours = seen.networks.values().find(|network| network.ours).unwrap();
-        let mut sockets = ours.sockets.iter();
-        let socket = sockets.find(|socket| socket.at == at).unwrap();
+        let mut sockets = ours.listeners.iter();
+        let socket = sockets.find(|socket| socket.local == at).unwrap();
         assert_eq!(seen.owners[&socket.inode].pid, std::process::id());
     }
 }
