@@ -41,7 +41,9 @@ const EBADF: i32 = 9;
 const EACCES: i32 = 13;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
+const EPIPE: i32 = 32;
 const ENOSYS: i32 = 38;
+const ECONNRESET: i32 = 104;
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -591,12 +593,10 @@ fn a_role_does_not_administrate() {
     ];
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let (Ends { ends, .. }, log, _) = attempts_of(&mesh, "node", &names, None);
-    let reset = End::Errno(104);
-    assert_eq!(
-        ends,
-        [reset.clone(), reset, End::Errno(EPERM), KILLED],
-        "{log}"
-    );
+    // Whether the refused connection is gone before or after what was asked is a matter of who is quicker.
+    let refused = |end: &End| [End::Errno(ECONNRESET), End::Errno(EPIPE)].contains(end);
+    assert!(ends[..2].iter().all(refused), "{ends:?}\n{log}");
+    assert_eq!(ends[2..], [End::Errno(EPERM), KILLED], "{log}");
     let name = format!("connect abstract {outside}");
     let ends = attempts(&Mesh::new(), "supervisor", &[&name]).ends;
     assert_eq!(ends, [End::Errno(EPERM)]);
