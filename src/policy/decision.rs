@@ -43,8 +43,7 @@ impl Decision {
     }
 }
 
-/// Proof that a policy allowed this peer in this role. Only [`PeerPolicy::decide`] and
-/// [`PeerPolicy::decide_again`] make one. Cheap to clone.
+/// Proof that a policy allowed this peer in this role. Only decisions of a [`PeerPolicy`] make one. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     name: Arc<str>,
@@ -76,7 +75,7 @@ impl Grant {
     }
 
     /// Its certificate: pin, end of validity, serial number.
-    pub fn end_entity(&self) -> &EndEntity {
+    pub fn end_entity(&self) -> &Arc<EndEntity> {
         &self.end_entity
     }
 
@@ -176,10 +175,20 @@ impl PeerPolicy {
     /// Decides about a certificate whose chain, validity and possession WebPKI and TLS have
     /// verified or are about to verify. Costs a few microseconds and touches nothing.
     pub fn decide(&self, presented: Presented<'_>) -> Decision {
+        match EndEntity::read(presented.end_entity) {
+            Ok(end_entity) => self.decide_read(&Arc::new(end_entity), presented),
+            Err(reason) => Decision::Deny(reason),
+        }
+    }
+
+    /// The same where `end_entity` is what was read in the certificate before.
+    pub(crate) fn decide_read(
+        &self,
+        end_entity: &Arc<EndEntity>,
+        presented: Presented<'_>,
+    ) -> Decision {
         let dialled = presented.dialled.map(|(id, address)| (id.clone(), address));
-        let judged = EndEntity::read(presented.end_entity)
-            .and_then(|end_entity| self.judge(Arc::new(end_entity), presented.role, dialled));
-        match judged {
+        match self.judge(Arc::clone(end_entity), presented.role, dialled) {
             Ok(grant) => Decision::Allow(grant),
             Err(reason) => Decision::Deny(reason),
         }

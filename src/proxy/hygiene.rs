@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
 use super::announced::Announced;
 use super::frames::{Frames, PREFACE};
 use super::header_lists::HeaderLists;
+use super::together::Together;
 
 /// Whether anything was received since the last look.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,7 @@ impl Heard {
 /// A byte stream whose incoming frames are counted.
 #[derive(Debug)]
 pub(crate) struct Watched<S> {
-    stream: S,
+    stream: Together<S>,
     heard: Heard,
     frames: Frames,
     /// Until our first frame was sent.
@@ -79,20 +79,12 @@ impl<S> Watched<S> {
     fn new(stream: S, skip: usize) -> (Self, Heard) {
         let heard = Heard::default();
         let watched = Self {
-            stream,
+            stream: Together::new(stream),
             heard: heard.clone(),
             frames: Frames::new(skip, Instant::now()),
             announced: None,
         };
         (watched, heard)
-    }
-}
-
-impl<S: Connected> Connected for Watched<S> {
-    type ConnectInfo = S::ConnectInfo;
-
-    fn connect_info(&self) -> S::ConnectInfo {
-        self.stream.connect_info()
     }
 }
 
@@ -112,7 +104,7 @@ pub(super) async fn silence(mut ping: PingPong, heard: Heard, every: Duration) {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -210,17 +202,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, empty};
 
     use super::*;
 
     #[tokio::test]
     async fn an_end_before_the_first_frame_is_named() {
-        let (mut nothing, heard) = Watched::client(&b""[..]);
+        let (mut nothing, heard) = Watched::client(empty());
         let error = nothing.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(!heard.is());
-        let (mut nobody, _) = Watched::server(&b""[..]);
+        let (mut nobody, _) = Watched::server(empty());
         let error = nobody.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }

@@ -26,6 +26,7 @@ mod refusal;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
+mod together;
 mod translate;
 pub(crate) mod tunnel;
 mod untaken;

@@ -18,10 +18,10 @@ use rustls::{
 };
 
 use super::anchors::{AnchorError, InDate, TrustAnchors};
-use crate::policy::{Decision, Grant, PeerId, PeerPolicy, Presented, Reason};
+use crate::policy::{Decision, EndEntity, Grant, PeerId, PeerPolicy, Presented, Reason};
 use crate::role::TlsRole;
 
-/// Certificates of clients that are kept in mind, more than most policies have peers.
+/// Certificates that are kept in mind, more than most policies have peers.
 const REMEMBERED: usize = 256;
 
 /// Everything that a certificate is judged by.
@@ -44,26 +44,28 @@ pub(super) type WebPki = Box<
 struct Believed {
     anchors: InDate,
     clients: Arc<dyn ClientCertVerifier>,
-    /// What was granted to clients whose certificates an anchor itself signed, by the bytes of these.
-    /// Neither that signature nor what stands in the bytes can change while this lives: only the
-    /// certificate's dates and the policy are asked again.
-    granted: Mutex<HashMap<Box<[u8]>, Grant>>,
+    /// Certificates that an anchor itself signed and that the policy granted, by their bytes. Neither that
+    /// signature nor what stands in the bytes can change while this lives: only a certificate's dates and the
+    /// policy are asked again.
+    granted: Mutex<HashMap<Box<[u8]>, Arc<EndEntity>>>,
 }
 
 impl Believed {
-    fn granted(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Grant>> {
+    fn granted(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<EndEntity>>> {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, chain: Chain<'_>) -> Option<Grant> {
-        match chain.is_of_a_client_alone() {
-            true => self.granted().get(chain.end_entity.as_ref()).cloned(),
-            false => None,
+    /// What the chain's certificate says, when it was granted in this role before.
+    fn known(&self, chain: Chain<'_>) -> Option<Arc<EndEntity>> {
+        if !chain.intermediates.is_empty() {
+            return None;
         }
+        let known = self.granted().get(chain.end_entity.as_ref()).cloned();
+        known.filter(|end_entity| end_entity.role() == chain.role())
     }
 
     fn remember(&self, chain: Chain<'_>, grant: &Grant) {
-        if !chain.is_of_a_client_alone() {
+        if !chain.intermediates.is_empty() {
             return;
         }
         let mut granted = self.granted();
@@ -71,7 +73,10 @@ impl Believed {
         if granted.len() >= REMEMBERED {
             granted.clear();
         }
-        granted.insert(chain.end_entity.as_ref().into(), grant.clone());
+        granted.insert(
+            chain.end_entity.as_ref().into(),
+            Arc::clone(grant.end_entity()),
+        );
     }
 }
 
@@ -85,9 +90,9 @@ pub(super) struct Chain<'a> {
 }
 
 impl Chain<'_> {
-    /// A client's, with nothing between it and an anchor.
-    fn is_of_a_client_alone(&self) -> bool {
-        self.dialled.is_none() && self.intermediates.is_empty()
+    /// The role that its owner acts in.
+    fn role(&self) -> TlsRole {
+        self.dialled.map_or(TlsRole::Client, |_| TlsRole::Server)
     }
 }
 
@@ -124,12 +129,11 @@ impl Judge {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
         let believed = self.believed(time)?;
         let known = believed.known(chain);
-        if let Some(grant) = known.filter(|grant| grant.end_entity().is_valid_at(time)) {
-            return self
-                .policy
-                .decide_again(&grant)
-                .into_result()
-                .map_err(refused);
+        if known
+            .as_ref()
+            .is_some_and(|end_entity| end_entity.is_valid_at(time))
+        {
+            return self.decision(chain, known).into_result().map_err(refused);
         }
         let Chain {
             end_entity,
@@ -152,7 +156,7 @@ impl Judge {
             let clients = &believed.clients;
             clients.verify_client_cert(end_entity, intermediates, now)?;
         }
-        let grant = self.decide(chain).into_result().map_err(refused)?;
+        let grant = self.decision(chain, None).into_result().map_err(refused)?;
         believed.remember(chain, &grant);
         Ok(grant)
     }
@@ -160,16 +164,21 @@ impl Judge {
     /// The policy alone.
     pub(super) fn decide(&self, chain: Chain<'_>) -> Decision {
         let known = self.last().and_then(|believed| believed.known(chain));
-        if let Some(grant) = known {
-            return self.policy.decide_again(&grant);
-        }
-        self.policy.decide(Presented {
+        self.decision(chain, known)
+    }
+
+    fn decision(&self, chain: Chain<'_>, known: Option<Arc<EndEntity>>) -> Decision {
+        let presented = Presented {
             end_entity: chain.end_entity,
-            role: chain.dialled.map_or(TlsRole::Client, |_| TlsRole::Server),
+            role: chain.role(),
             dialled: chain
                 .dialled
                 .map(|dialled| (&dialled.peer, dialled.address)),
-        })
+        };
+        match known {
+            Some(end_entity) => self.policy.decide_read(&end_entity, presented),
+            None => self.policy.decide(presented),
+        }
     }
 
     fn last(&self) -> Option<Arc<Believed>> {

@@ -60,6 +60,10 @@ fn judge_of(authority: &TestAuthority, leaf: &TestLeaf) -> (Judge, Arc<AtomicUsi
     let policy = format!(
         "[[peer]]\nname = \"b\"\nid = \"{B}\"\n[peer.client]\nactive = \"{active}\"\nbackup = \"{backup}\"\n"
     );
+    judging(authority, &policy)
+}
+
+fn judging(authority: &TestAuthority, policy: &str) -> (Judge, Arc<AtomicUsize>) {
     let anchors = TrustAnchors::from_pem(&authority.pem()).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
@@ -68,7 +72,7 @@ fn judge_of(authority: &TestAuthority, leaf: &TestLeaf) -> (Judge, Arc<AtomicUsi
         Ok(Arc::new(Counted(webpki.build()?, counter.clone())))
     });
     let algorithms = provider().signature_verification_algorithms;
-    let policy = PeerPolicy::parse(&policy).unwrap();
+    let policy = PeerPolicy::parse(policy).unwrap();
     (Judge::new(policy, anchors, webpki, algorithms), asked)
 }
 
@@ -165,4 +169,59 @@ fn what_was_refused_is_verified_again() {
         }
         assert_eq!(asked.load(Ordering::Relaxed), before + 2);
     }
+}
+
+#[test]
+fn a_server_is_remembered_and_still_has_to_be_the_one_that_was_dialled() {
+    let authority = TestAuthority::new();
+    let years = (2020, 2030);
+    let of = |role| Profile {
+        years,
+        ..Profile::of(role, B)
+    };
+    let leaf = authority.issue(&of(TlsRole::Server));
+    let (active, backup) = (leaf.pin(), spare_pin("b"));
+    let policy = format!(
+        "[[peer]]\nname = \"b\"\nid = \"{B}\"\naddresses = [\"127.0.0.1:1\"]\n[peer.server]\nactive = \"{active}\"\nbackup = \"{backup}\"\n"
+    );
+    let judge = judging(&authority, &policy).0;
+    let end_entity = CertificateDer::from(leaf.der.clone());
+    let dialled = |id: &str, port| Dialled {
+        peer: id.parse().unwrap(),
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+    };
+    let to = |dialled: &Dialled, year| {
+        let chain = Chain {
+            end_entity: &end_entity,
+            intermediates: &[],
+            dialled: Some(dialled),
+        };
+        judge.judge(chain, in_year(year))
+    };
+    let (b, other) = (dialled(B, 1), dialled("spiffe://mesh.example/node/c", 1));
+    for _ in 0..2 {
+        let grant = to(&b, 2025).unwrap();
+        assert_eq!(grant.dialled(), Some(b.address));
+        let error = to(&other, 2025).unwrap_err();
+        assert!(
+            format!("{error:?}").contains("NotThePeerDialled"),
+            "{error:?}"
+        );
+        let error = to(&dialled(B, 2), 2025).unwrap_err();
+        assert!(
+            format!("{error:?}").contains("AddressNotOfPeer"),
+            "{error:?}"
+        );
+        let error = to(&b, 2031).unwrap_err();
+        assert!(format!("{error:?}").contains("Expired"), "{error:?}");
+    }
+    assert_eq!(judge.last().unwrap().granted().len(), 1);
+    // As a client it is what it was before.
+    let alone = Chain {
+        end_entity: &end_entity,
+        intermediates: &[],
+        dialled: None,
+    };
+    judge.judge(alone, in_year(2025)).unwrap_err();
+    assert!(judge.last().unwrap().known(alone).is_none());
 }

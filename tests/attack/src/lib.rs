@@ -218,7 +218,9 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "bind a TCP port" => return bind_tcp(),
         "connect to another TCP port" => return connect_tcp(libc::AF_INET, 9),
         "connect to another TCP port over IPv6" => return connect_tcp(libc::AF_INET6, 9),
-        "connect by sendto" => return fast_open(9),
+        "connect by sendto" => return fast_open(libc::SYS_sendto, 9),
+        "connect by sendmsg" => return fast_open(libc::SYS_sendmsg, 9),
+        "connect by sendmmsg" => return fast_open(libc::SYS_sendmmsg, 9),
         "fork" => return fork(),
         "sendmsg with a descriptor" => return hand_on(),
         "malloc trim" => return malloc_trim(),
@@ -508,22 +510,35 @@ fn connect_tcp(family: i32, port: u16) -> Result<i64, i32> {
     )
 }
 
-/// tcp(7), `MSG_FASTOPEN`: the first bytes and the connection in one call, which is not connect(2).
-fn fast_open(port: u16) -> Result<i64, i32> {
+/// tcp(7), `MSG_FASTOPEN`: the first bytes and the connection in one call, `number`, which is not connect(2).
+fn fast_open(number: i64, port: u16) -> Result<i64, i32> {
     let socket = tcp(libc::AF_INET)?;
-    let (address, length) = loopback(libc::AF_INET, port);
+    let (mut address, length) = loopback(libc::AF_INET, port);
+    let mut byte = libc::iovec {
+        iov_base: b"x".as_ptr().cast_mut().cast(),
+        iov_len: 1,
+    };
+    // SAFETY: zeros are a message without anything.
+    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    message.msg_hdr.msg_name = address.as_mut_ptr().cast();
+    message.msg_hdr.msg_namelen = length as u32;
+    message.msg_hdr.msg_iov = &raw mut byte;
+    message.msg_hdr.msg_iovlen = 1;
     let flags = i64::from(libc::MSG_FASTOPEN);
-    call(
-        libc::SYS_sendto,
-        [
+    let message = &raw const message as i64;
+    let arguments = match number {
+        libc::SYS_sendmsg => [socket, message, flags, 0, 0, 0],
+        libc::SYS_sendmmsg => [socket, message, 1, flags, 0, 0],
+        _ => [
             socket,
-            b"x".as_ptr() as i64,
+            byte.iov_base as i64,
             1,
             flags,
             address.as_ptr() as i64,
             length,
         ],
-    )
+    };
+    call(number, arguments)
 }
 
 fn call(number: i64, a: [i64; 6]) -> Result<i64, i32> {
