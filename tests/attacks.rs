@@ -355,7 +355,14 @@ fn a_sealed_node_connects_to_the_ports_of_its_policy_alone() {
 fn a_sealed_keeper_can_only_read_its_token() {
     let answered: &[&str] = match support::in_softhsm() {
         // Families that the supervisor's filter, which is on it too, allows; the others kill.
-        true => &["socket unix", "socket unix datagram", "socket udp"],
+        true => &[
+            "socket unix",
+            "socket unix datagram",
+            "socket udp",
+            "connect by sendto",
+            "connect by sendmsg",
+            "connect by sendmmsg",
+        ],
         // No file is opened, for whatever.
         false => &["open for writing", "open memory of parent"],
     };
