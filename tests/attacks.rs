@@ -382,6 +382,21 @@ fn a_sealed_keeper_can_only_read_its_token() {
     );
 }
 
+/// Its own filter lets sendto(2) be: that of the supervisor is on it too.
+#[test]
+fn a_sealed_keeper_has_no_msg_fastopen() {
+    let to = |flags: i32| {
+        format!(
+            "raw {} {} 0 0 {flags} 0 0",
+            exact::numbers()["sendto"],
+            u32::MAX
+        )
+    };
+    let attempt = |flags| attempts(&Mesh::new(), "keeper", &[&to(flags)]).ends;
+    assert_eq!(attempt(0), [End::Errno(EBADF)]);
+    assert_eq!(attempt(0x2000_0000), [KILLED]);
+}
+
 /// The widest of the profiles: files are Landlock's to keep, and a module may have threads and sockets.
 #[test]
 fn a_sealed_keeper_of_an_unknown_module_starts_nothing_and_writes_no_file() {

@@ -2,7 +2,6 @@
 //! write: each write of its own is a record, a packet and two changes of threads for every connection.
 
 use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// More is not kept back.
 const MOST: usize = 256;
 
-/// A byte stream that keeps back what is written to it, flushed or not, until a read finds nothing to read. It is
-/// for protocols whose connection is always read from.
+/// A byte stream under a connection of h2 that keeps its first words back, flushed or not, until there was nothing
+/// to read and h2 flushes again, as it does each time when there was nothing to read.
 #[derive(Debug)]
 pub(super) struct Together<S> {
     stream: S,
@@ -24,6 +23,12 @@ pub(super) struct Together<S> {
 struct First {
     bytes: Vec<u8>,
     sent: usize,
+    /// The other side has spoken.
+    heard: bool,
+    /// A flush was answered, and is owed.
+    flushed: bool,
+    /// The next flush is one.
+    last: bool,
     /// Nothing is kept back any longer.
     going: bool,
 }
@@ -50,7 +55,7 @@ impl<S: AsyncWrite + Unpin> Together<S> {
         true
     }
 
-    /// Sends what was kept back, and keeps nothing back from now on.
+    /// Sends and flushes what was kept back, and keeps nothing back from now on.
     fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(first) = &mut self.first else {
             return Poll::Ready(Ok(()));
@@ -63,11 +68,11 @@ impl<S: AsyncWrite + Unpin> Together<S> {
                 sent => first.sent += sent,
             }
         }
-        let was_any = !mem::take(&mut self.first).is_none_or(|first| first.bytes.is_empty());
-        match was_any {
-            true => Pin::new(&mut self.stream).poll_flush(context),
-            false => Poll::Ready(Ok(())),
+        if first.sent > 0 {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         }
+        self.first = None;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -78,9 +83,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Together<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_pending()
-            && let Poll::Ready(Err(error)) = self.poll_first(context)
-        {
+        let Some(first) = &mut self.first else {
+            return read;
+        };
+        if read.is_ready() {
+            first.heard = true;
+            return read;
+        }
+        first.last = true;
+        // A server that waits for the preface flushes no second time.
+        let owes = first.going || (first.flushed && !first.heard);
+        if owes && let Poll::Ready(Err(error)) = self.poll_first(context) {
             return Poll::Ready(Err(error));
         }
         read
@@ -117,11 +130,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Together<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.first {
-            Some(first) if !first.going => return Poll::Ready(Ok(())),
-            _ => ready!(self.poll_first(context))?,
+        match &mut self.first {
+            Some(first) if !first.going && !first.last => {
+                first.flushed = true;
+                Poll::Ready(Ok(()))
+            }
+            Some(_) => self.poll_first(context),
+            None => Pin::new(&mut self.stream).poll_flush(context),
         }
-        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -132,17 +148,73 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Together<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::proxy::hygiene::Watched;
 
-    async fn keeping(room: usize) -> (Together<DuplexStream>, DuplexStream) {
-        let (near, far) = duplex(room);
-        let mut near = Together::new(near);
-        near.write_all(b"settings").await.unwrap();
-        near.flush().await.unwrap();
-        (near, far)
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const ACK: &[u8] = &[0, 0, 0, 4, 1, 0, 0, 0, 0];
+
+    /// A pipe whose first flush has to be asked for twice, and how often it was written to.
+    struct Counted {
+        pipe: DuplexStream,
+        writes: Arc<AtomicUsize>,
+        flushes: usize,
+    }
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.pipe).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            Pin::new(&mut self.pipe).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes == 1 {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Pin::new(&mut self.pipe).poll_flush(context)
+        }
+
+        fn poll_shutdown(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.pipe).poll_shutdown(context)
+        }
+    }
+
+    fn pipe(room: usize) -> (Counted, DuplexStream, impl Fn() -> usize) {
+        let (pipe, far) = duplex(room);
+        let writes = Arc::<AtomicUsize>::default();
+        let counted = Counted {
+            pipe,
+            writes: Arc::clone(&writes),
+            flushes: 0,
+        };
+        (counted, far, move || writes.load(Ordering::Relaxed))
     }
 
     /// What is there to read now.
@@ -153,15 +225,81 @@ mod tests {
         bytes
     }
 
+    /// Polls what has still to wait, and once more, as a first flush has itself woken.
+    fn poll(waits: impl Future) {
+        let mut waits = std::pin::pin!(waits);
+        for _ in 0..2 {
+            assert!(waits.as_mut().now_or_never().is_none());
+        }
+    }
+
     #[tokio::test]
-    async fn the_first_words_go_together_once_nothing_is_left_to_read() {
+    async fn a_server_says_all_in_one_write_when_the_client_has_spoken() {
+        let (near, mut far, writes) = pipe(1024);
+        far.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        let (watched, _) = Watched::server(near);
+        let mut server = h2::server::handshake(watched).await.unwrap();
+        assert!(heard(&mut far).is_empty());
+        poll(server.accept());
+        let said = heard(&mut far);
+        assert_eq!(said[3..5], SETTINGS[3..5]);
+        assert!(said.ends_with(ACK), "{said:?}");
+        assert_eq!(writes(), 1);
+        // The client is in no hurry to be heard, and the server not held up.
+        far.write_all(ACK).await.unwrap();
+        poll(server.accept());
+    }
+
+    #[tokio::test]
+    async fn a_server_waits_for_no_client_that_waits_for_it() {
+        let (near, mut far, writes) = pipe(1024);
+        let (watched, _) = Watched::server(near);
+        let mut server = std::pin::pin!(h2::server::handshake(watched));
+        assert!(server.as_mut().now_or_never().is_none());
+        let said = heard(&mut far);
+        assert_eq!(said[3..5], SETTINGS[3..5]);
+        far.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        let mut server = server.await.unwrap();
+        poll(server.accept());
+        assert_eq!(heard(&mut far), ACK);
+        assert_eq!(writes(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_client_says_all_in_one_write() {
+        let (near, mut far, writes) = pipe(1024);
+        let (watched, _) = Watched::client(near);
+        let (_send, connection) = h2::client::handshake(watched).await.unwrap();
+        let mut connection = std::pin::pin!(connection);
+        let _: &h2::client::Connection<_, bytes::Bytes> = &connection;
+        assert!(connection.as_mut().now_or_never().is_none());
+        let said = heard(&mut far);
+        assert!(said.starts_with(PREFACE), "{said:?}");
+        assert_eq!(said[PREFACE.len()..][3..5], SETTINGS[3..5], "{said:?}");
+        assert_eq!(writes(), 1);
+    }
+
+    async fn keeping(room: usize) -> (Together<Counted>, DuplexStream) {
+        let (near, far, _) = pipe(room);
+        let mut near = Together::new(near);
+        near.write_all(b"settings").await.unwrap();
+        near.flush().await.unwrap();
+        (near, far)
+    }
+
+    #[tokio::test]
+    async fn the_first_words_are_one_write_whose_flush_is_not_forgotten() {
         let (mut near, mut far) = keeping(1024).await;
         far.write_all(b"preface").await.unwrap();
         near.read_exact(&mut [0; 7]).await.unwrap();
-        near.write_all(b", ack").await.unwrap();
-        near.flush().await.unwrap();
-        assert!(heard(&mut far).is_empty());
         assert!(near.read_u8().now_or_never().is_none());
+        near.write_all(b", ack").await.unwrap();
+        assert!(heard(&mut far).is_empty());
+        assert!(near.flush().now_or_never().is_none());
+        assert_eq!(near.stream.flushes, 1);
+        assert!(near.read_u8().now_or_never().is_none());
+        assert_eq!(near.stream.flushes, 2);
+        assert_eq!(near.stream.writes.load(Ordering::Relaxed), 1);
         assert_eq!(heard(&mut far), b"settings, ack");
         near.write_all(b", more").await.unwrap();
         assert_eq!(heard(&mut far), b", more");

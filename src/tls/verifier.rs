@@ -21,8 +21,8 @@ use super::anchors::{AnchorError, InDate, TrustAnchors};
 use crate::policy::{Decision, EndEntity, Grant, PeerId, PeerPolicy, Presented, Reason};
 use crate::role::TlsRole;
 
-/// Certificates that are kept in mind, more than most policies have peers.
-const REMEMBERED: usize = 256;
+/// Certificates that are kept in mind: two each of more peers than most policies have.
+const REMEMBERED: usize = 1024;
 
 /// Everything that a certificate is judged by.
 pub(super) struct Judge {
@@ -69,7 +69,7 @@ impl Believed {
             return;
         }
         let mut granted = self.granted();
-        // Each is of a peer whose key is pinned: nobody else can fill it.
+        // Each is of a peer whose key is pinned: nobody can fill it with certificates of others.
         if granted.len() >= REMEMBERED {
             granted.clear();
         }

@@ -120,8 +120,13 @@ const NODE: &[&str] = &[
     "exit",
 ];
 
+/// What a supervisor may have with conditions alone: MSG_FASTOPEN connects past Landlock, and all roles are under its
+/// filter too.
+const CONDITIONED: &[&str] = &["sendto", "sendmsg", "sendmmsg"];
+
 /// What a node may have with conditions alone.
-const PLAIN_IN_A_NODE: &[&str] = &[
+const CONDITIONED_IN_A_NODE: &[&str] = &[
+    "sendto",
     "mmap",
     "mprotect",
     "socket",
@@ -143,7 +148,11 @@ pub(super) fn is_allowed_never(role: Role, call: &str) -> bool {
 
 /// Whether a profile of `role` may allow `call` with conditions alone.
 pub(super) fn needs_conditions(role: Role, call: &str) -> bool {
-    role == Role::Node && PLAIN_IN_A_NODE.contains(&call)
+    match role {
+        Role::Supervisor => CONDITIONED.contains(&call),
+        Role::Keeper => false,
+        Role::Node => CONDITIONED_IN_A_NODE.contains(&call),
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +163,7 @@ mod tests {
     /// A misspelt one would forbid nothing.
     #[test]
     fn all_of_them_are_calls() {
-        for call in [ANYWHERE, SEALED, NODE, PLAIN_IN_A_NODE].concat() {
+        for call in [ANYWHERE, SEALED, NODE, CONDITIONED, CONDITIONED_IN_A_NODE].concat() {
             assert!(calls::NAMES.lines().any(|name| name == call), "{call}");
         }
     }

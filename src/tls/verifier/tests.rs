@@ -184,44 +184,39 @@ fn a_server_is_remembered_and_still_has_to_be_the_one_that_was_dialled() {
     let policy = format!(
         "[[peer]]\nname = \"b\"\nid = \"{B}\"\naddresses = [\"127.0.0.1:1\"]\n[peer.server]\nactive = \"{active}\"\nbackup = \"{backup}\"\n"
     );
-    let judge = judging(&authority, &policy).0;
+    let mut judge = judging(&authority, &policy).0;
     let end_entity = CertificateDer::from(leaf.der.clone());
     let dialled = |id: &str, port| Dialled {
         peer: id.parse().unwrap(),
         address: SocketAddr::from(([127, 0, 0, 1], port)),
     };
-    let to = |dialled: &Dialled, year| {
+    let (b, other) = (dialled(B, 1), dialled("spiffe://mesh.example/node/c", 1));
+    let elsewhere = dialled(B, 2);
+    let judged = |judge: &Judge, dialled, year| {
         let chain = Chain {
             end_entity: &end_entity,
             intermediates: &[],
-            dialled: Some(dialled),
+            dialled,
         };
-        judge.judge(chain, in_year(year))
+        judge
+            .judge(chain, in_year(year))
+            .map_err(|error| format!("{error:?}"))
     };
-    let (b, other) = (dialled(B, 1), dialled("spiffe://mesh.example/node/c", 1));
-    for _ in 0..2 {
-        let grant = to(&b, 2025).unwrap();
-        assert_eq!(grant.dialled(), Some(b.address));
-        let error = to(&other, 2025).unwrap_err();
-        assert!(
-            format!("{error:?}").contains("NotThePeerDialled"),
-            "{error:?}"
-        );
-        let error = to(&dialled(B, 2), 2025).unwrap_err();
-        assert!(
-            format!("{error:?}").contains("AddressNotOfPeer"),
-            "{error:?}"
-        );
-        let error = to(&b, 2031).unwrap_err();
-        assert!(format!("{error:?}").contains("Expired"), "{error:?}");
-    }
-    assert_eq!(judge.last().unwrap().granted().len(), 1);
+    let no_webpki = |judge: &mut Judge| judge.algorithms.all = &[];
+    judged(&judge, Some(&b), 2025).unwrap();
+    no_webpki(&mut judge);
+    let grant = judged(&judge, Some(&b), 2025).unwrap();
+    assert_eq!(grant.dialled(), Some(b.address));
     // As a client it is what it was before.
-    let alone = Chain {
-        end_entity: &end_entity,
-        intermediates: &[],
-        dialled: None,
-    };
-    judge.judge(alone, in_year(2025)).unwrap_err();
-    assert!(judge.last().unwrap().known(alone).is_none());
+    for (dialled, year, refusal) in [
+        (Some(&other), 2025, "NotThePeerDialled"),
+        (Some(&elsewhere), 2025, "AddressNotOfPeer"),
+        (None, 2025, "InvalidPurpose"),
+        (Some(&b), 2031, "Expired"),
+    ] {
+        let error = judged(&judge, dialled, year).unwrap_err();
+        assert!(error.contains(refusal), "{error}");
+    }
+    // What was believed then is forgotten now, so nothing is known without WebPKI.
+    judged(&judge, Some(&b), 2025).unwrap_err();
 }
