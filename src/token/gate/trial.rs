@@ -47,6 +47,8 @@ const UNWRAPPABLE: &[RvError] = &[
     RvError::FunctionNotSupported,
     RvError::FunctionRejected,
 ];
+/// What it says when a mechanism does not fit the key: CKM_AES_KEY_WRAP takes whole blocks of 64 bits (RFC 3394 §2).
+const UNFITTING: &[RvError] = &[RvError::DataLenRange];
 /// What it says when it makes no such key to wrap with (§5.18.1).
 const UNMAKEABLE: &[RvError] = &[
     RvError::AttributeReadOnly,
@@ -124,7 +126,7 @@ pub(super) fn run(
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(refused) => {
-                let note = format!("{name} was not tried: no key to wrap with ({refused})");
+                let note = format!("{name} says nothing of the key: {refused}");
                 evidence.notes.push(note);
                 continue;
             }
@@ -134,8 +136,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Tries to wrap the key with one that is made for it: `None` when it came out, and an error within, the
-/// token's answer, when it makes none to wrap with.
+/// Tries to wrap the key with one that is made for it: `None` when it came out, and an error within when that says
+/// nothing, with the token's answer: it makes none to wrap with, or the mechanism does not fit.
 fn wrap(
     session: &Session,
     key: &Key,
@@ -144,7 +146,10 @@ fn wrap(
 ) -> Result<Result<Option<String>, String>, TokenError> {
     let wrapping = match wrapping_key(session) {
         Ok(wrapping) => wrapping,
-        Err(error) => return refusal(error, UNMAKEABLE, "making a key to wrap with").map(Err),
+        Err(error) => {
+            let said = refusal(error, UNMAKEABLE, "making a key to wrap with")?;
+            return Ok(Err(format!("there is none to wrap with ({said})")));
+        }
     };
     evidence.module_sets_local = attribute::flag(session.raw(), wrapping, AttributeType::Local)?;
     let wrapped = session.raw().wrap_key(mechanism, wrapping, key.handle());
@@ -155,6 +160,9 @@ fn wrap(
         .map_err(TokenError::call("destroying a key to wrap with"))?;
     match wrapped {
         Ok(_) => Ok(Ok(None)),
+        Err(Error::Pkcs11(code, _)) if UNFITTING.contains(&code) => {
+            Ok(Err(format!("it does not fit ({})", ReturnCode(code))))
+        }
         Err(error) => {
             refusal(error, UNWRAPPABLE, "trying to wrap the key").map(|said| Ok(Some(said)))
         }
