@@ -358,22 +358,26 @@ fn tests_that_only_root_can_run_are_started_as_root() {
     let mut names = Vec::new();
     for file in sources(&root().join("tests")) {
         let text = fs::read_to_string(&file).expect("source");
-        let module = file
-            .file_stem()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        let mut name = String::new();
+        let path = file.strip_prefix(root().join("tests")).expect("in there");
+        let module = path.with_extension("").display().to_string();
+        let module = module.replace('/', "::");
+        // Networks are made by root alone, and here for all tests of a file.
+        let networks =
+            text.contains(&format!("{}::new(", "Network")) && !module.starts_with("support::");
+        let (mut name, mut is_test) = (String::new(), false);
         for line in text.lines() {
+            is_test |= line == "#[test]";
+            let mut needs_root = false;
             if let Some(rest) = line.strip_prefix("fn ") {
                 name = format!("{module}::{}", rest.split('(').next().unwrap_or_default());
                 names.push(name.clone());
+                needs_root = networks && is_test;
+                is_test = false;
             }
             let statement = line.trim().trim_start_matches("crate::support::");
-            if statement.starts_with("as_root(") {
-                let known = listed.iter().any(|part| name.contains(part));
-                assert!(known, "{name} is not in tests/needs-root");
-            }
+            needs_root |= statement.starts_with("as_root(");
+            let known = listed.iter().any(|part| name.contains(part));
+            assert!(known || !needs_root, "{name} is not in tests/needs-root");
         }
     }
     for part in listed {
