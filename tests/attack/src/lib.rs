@@ -87,7 +87,7 @@ pub static CATALOGUE: [Attempt; 118] = attempts! {
     "prlimit of parent": SYS_prlimit64(Parent, n(7), Buffer, n(0));
     // Files.
     "open for reading": SYS_openat(AT_FDCWD, t(c"/etc/passwd"), n(libc::O_RDONLY as i64));
-    "open for writing": SYS_openat(AT_FDCWD, t(c"/tmp/fastness-attack"), n((libc::O_WRONLY | libc::O_CREAT) as i64), n(0o600));
+    "open for writing": SYS_openat(AT_FDCWD, t(c"/tmp"), n((libc::O_WRONLY | libc::O_TMPFILE) as i64), n(0o600));
     "open memory of parent": SYS_openat(AT_FDCWD, t(c"/proc/self/mem"), n(libc::O_RDWR as i64));
     "openat2": SYS_openat2(AT_FDCWD, t(c"/etc/passwd"), Buffer, n(24));
     "open_by_handle_at": SYS_open_by_handle_at(n(0), Buffer, n(0));
