@@ -162,6 +162,7 @@ impl Judge {
     }
 
     /// The policy alone.
+    #[cfg(unix)]
     pub(super) fn decide(&self, chain: Chain<'_>) -> Decision {
         let known = self.last().and_then(|believed| believed.known(chain));
         self.decision(chain, known)
