@@ -100,7 +100,7 @@ Examples:
     /// certificates, policy, ports.
     ///
     /// All faults are printed at once, each with its key, line and mend. Exit code 0 only if `run` would start.
-    /// The PIN is tried exactly once, though the token may have a wrong try on record: `run` tries none then, so
+    /// The PIN is tried exactly once, though the token may say that few tries are left: `run` tries none then, so
     /// that nothing but an operator should start this. Prints the TCP ports that the node will be able to connect
     /// to; in JSON `landlock.connect_tcp`. A node is started up to its seal and serves nobody.
     #[command(after_help = "\
@@ -150,7 +150,7 @@ Example:
     /// Log a token of the running node in again, after a PIN failure or a restart of its keeper.
     ///
     /// A keeper whose PIN was refused does not try again by itself: that could lock the PIN. Nor does one, at a
-    /// start neither, whose token has a wrong try on record. One whose PIN was typed, or came through a pipe,
+    /// start neither, whose token says that few tries are left. One whose PIN was typed, or came through a pipe,
     /// cannot. All of them wait for this command, and so does one whose PIN's source is gone. Where no node
     /// runs, `fastness check` is the try.
     #[command(after_help = "\

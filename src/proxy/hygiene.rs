@@ -11,9 +11,9 @@ use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::announced::Announced;
+use super::corked::Corked;
 use super::frames::{Frames, PREFACE};
 use super::header_lists::HeaderLists;
-use super::together::Together;
 
 /// Whether anything was received since the last look.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,7 @@ impl Heard {
 /// A byte stream whose incoming frames are counted.
 #[derive(Debug)]
 pub(crate) struct Watched<S> {
-    stream: Together<S>,
+    stream: Corked<S>,
     heard: Heard,
     frames: Frames,
     /// Until our first frame was sent.
@@ -79,7 +79,7 @@ impl<S> Watched<S> {
     fn new(stream: S, skip: usize) -> (Self, Heard) {
         let heard = Heard::default();
         let watched = Self {
-            stream: Together::new(stream),
+            stream: Corked::new(stream),
             heard: heard.clone(),
             frames: Frames::new(skip, Instant::now()),
             announced: None,

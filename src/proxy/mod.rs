@@ -8,6 +8,7 @@ mod authority;
 mod bounded;
 mod budget;
 mod connect;
+mod corked;
 mod exchange;
 mod frames;
 mod gathered;
@@ -26,7 +27,6 @@ mod refusal;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
-mod together;
 mod translate;
 pub(crate) mod tunnel;
 mod untaken;

@@ -231,6 +231,22 @@ mod tests {
             &good.replacen(args, "", 1),
             "mprotect is never allowed without conditions in a node",
         );
+        for (role, name, calls) in [
+            (Role::Node, "node", &["sendto"][..]),
+            (
+                Role::Supervisor,
+                "supervisor",
+                &["sendto", "sendmsg", "sendmmsg"],
+            ),
+        ] {
+            for call in calls {
+                let rule = format!(
+                    r#"{{"{name}": {{"mismatch_action": "kill_process", "match_action": "allow", "filter": [{{"syscall": "{call}", "comment": "x"}}]}}}}"#
+                );
+                let fault = format!("{call} is never allowed without conditions in a {name}");
+                refused(role, &rule, &fault);
+            }
+        }
         // In each of its filters.
         for (name, rules, fault) in [
             ("node with an application", "execve", "never allowed"),

@@ -129,10 +129,8 @@ impl Judge {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
         let believed = self.believed(time)?;
         let known = believed.known(chain);
-        if known
-            .as_ref()
-            .is_some_and(|end_entity| end_entity.is_valid_at(time))
-        {
+        let known = known.filter(|end_entity| end_entity.is_valid_at(time));
+        if known.is_some() {
             return self.decision(chain, known).into_result().map_err(refused);
         }
         let Chain {

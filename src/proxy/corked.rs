@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// More is not kept back.
 const MOST: usize = 256;
 
-/// A byte stream under a connection of h2 that keeps its first words back, flushed or not, until there was nothing
-/// to read and h2 flushes again, as it does each time when there was nothing to read.
+/// A byte stream under a connection of h2 whose first words are kept back, as by TCP_CORK (tcp(7)), until there was
+/// nothing to read: h2 flushes each time then.
 #[derive(Debug)]
-pub(super) struct Together<S> {
+pub(super) struct Corked<S> {
     stream: S,
     /// Boxed, as an idle connection has none.
     first: Option<Box<First>>,
@@ -23,17 +23,14 @@ pub(super) struct Together<S> {
 struct First {
     bytes: Vec<u8>,
     sent: usize,
-    /// The other side has spoken.
-    heard: bool,
-    /// A flush was answered, and is owed.
-    flushed: bool,
-    /// The next flush is one.
-    last: bool,
-    /// Nothing is kept back any longer.
-    going: bool,
+    /// A flush was answered before the other side had spoken: a server that waits for the preface flushes no
+    /// second time.
+    owed: bool,
+    /// There was nothing to read, or too much to keep: whatever is flushed goes.
+    open: bool,
 }
 
-impl<S> Together<S> {
+impl<S> Corked<S> {
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
@@ -42,25 +39,25 @@ impl<S> Together<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Together<S> {
-    /// Keeps `bytes` back when it still does so and they fit.
+impl<S: AsyncWrite + Unpin> Corked<S> {
+    /// Keeps `bytes` back if they fit.
     fn keeps(&mut self, bytes: &[u8]) -> bool {
         let Some(first) = &mut self.first else {
             return false;
         };
-        if first.going || first.bytes.len() + bytes.len() > MOST {
-            return false;
+        let fits = first.bytes.len() + bytes.len() <= MOST;
+        if fits {
+            first.bytes.extend_from_slice(bytes);
         }
-        first.bytes.extend_from_slice(bytes);
-        true
+        fits
     }
 
-    /// Sends and flushes what was kept back, and keeps nothing back from now on.
+    /// Sends and flushes what was kept back; nothing is from then on.
     fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(first) = &mut self.first else {
             return Poll::Ready(Ok(()));
         };
-        first.going = true;
+        first.open = true;
         while first.sent < first.bytes.len() {
             let left = &first.bytes[first.sent..];
             match ready!(Pin::new(&mut self.stream).poll_write(context, left))? {
@@ -76,7 +73,7 @@ impl<S: AsyncWrite + Unpin> Together<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Together<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -87,20 +84,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Together<S> {
             return read;
         };
         if read.is_ready() {
-            first.heard = true;
+            first.owed = false;
             return read;
         }
-        first.last = true;
-        // A server that waits for the preface flushes no second time.
-        let owes = first.going || (first.flushed && !first.heard);
-        if owes && let Poll::Ready(Err(error)) = self.poll_first(context) {
+        // Once it is open, what is still here was flushed in vain.
+        let goes = first.owed || first.open;
+        first.open = true;
+        if goes && let Poll::Ready(Err(error)) = self.poll_first(context) {
             return Poll::Ready(Err(error));
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Together<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -131,8 +128,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Together<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.first {
-            Some(first) if !first.going && !first.last => {
-                first.flushed = true;
+            Some(first) if !first.open => {
+                first.owed = true;
                 Poll::Ready(Ok(()))
             }
             Some(_) => self.poll_first(context),
@@ -279,9 +276,9 @@ mod tests {
         assert_eq!(writes(), 1);
     }
 
-    async fn keeping(room: usize) -> (Together<Counted>, DuplexStream) {
+    async fn keeping(room: usize) -> (Corked<Counted>, DuplexStream) {
         let (near, far, _) = pipe(room);
-        let mut near = Together::new(near);
+        let mut near = Corked::new(near);
         near.write_all(b"settings").await.unwrap();
         near.flush().await.unwrap();
         (near, far)
