@@ -35,6 +35,8 @@ mod plain; // Text that somebody else wrote, made fit to be shown.
 pub mod policy; // Who may speak to us: a pure decision over bytes.
 #[cfg(unix)]
 mod proxy; // The application's side: peers' calls to it, its calls to peers.
+#[cfg(unix)]
+mod resolver; // The process that asks nameservers.
 pub mod role; // Server or client: which side of a handshake something is for.
 #[cfg(unix)]
 pub mod rpc; // Generated from proto/.

@@ -240,6 +240,13 @@ fn with_unknown_module() -> Mesh {
     mesh
 }
 
+/// A mesh whose `a` knows `b` by a name.
+fn with_a_name() -> Mesh {
+    let mesh = Mesh::new();
+    mesh.edit("a/peers.toml", "127.0.0.1:", "localhost:");
+    mesh
+}
+
 /// Makes every attempt in `role`: what `declared` names ends so, all else with SIGSYS.
 fn catalogue(mesh: fn() -> Mesh, role: &str, names: &[&str], declared: &[(&str, End)]) {
     assert!(names.len() >= 60, "{role}: {} attempts", names.len());
@@ -328,6 +335,30 @@ fn a_sealed_node_can_do_nothing() {
     catalogue(
         Mesh::new,
         "node",
+        &all(),
+        &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
+    );
+}
+
+/// Who takes a nameserver's answers apart.
+#[test]
+fn a_sealed_resolver_reads_its_settings_and_asks() {
+    let denied = [
+        ("open for reading", End::Errno(EACCES)),
+        ("clone3", End::Errno(ENOSYS)),
+        ("tgkill abort parent", End::Errno(EPERM)),
+        // How nameservers, and daemons of this machine, are asked.
+        ("socket udp", End::Returned),
+        ("socket unix", End::Returned),
+        ("recvmsg", End::Returned),
+        ("getsockopt SO_PEERCRED", End::Returned),
+        ("fcntl F_SETFL", End::Returned),
+        // Its channel is no file.
+        ("mmap of a file", End::Errno(ENODEV)),
+    ];
+    catalogue(
+        with_a_name,
+        "resolver",
         &all(),
         &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
     );

@@ -37,6 +37,7 @@ mod memory; // Where secrets are in memory, and where not.
 mod mends; // Every fault at once, with a mend that mends it.
 mod mesh; // Two nodes, and what they survive.
 mod methods; // What a peer may call, and that a reload reaches who is there already.
+mod names; // Looked up by a process of its own.
 mod old_kernel; // What a kernel lacks is named, and nothing starts.
 mod one_login; // Several keepers of one token, and one wrong PIN.
 mod p2pfl; // P2PFL learners, unmodified, beside nodes on hosts of their own.

@@ -362,6 +362,7 @@ fn the_documents_have_the_numbers_of_the_profiles() {
     let kryoptic = named("keeper-kryoptic");
     let other = named("keeper");
     let node = named("node");
+    let resolver = named("resolver");
     let security = std::fs::read_to_string(root().join("SECURITY.md")).expect("it is there");
     let readme = std::fs::read_to_string(root().join("README.md")).expect("it is there");
     for (document, words) in [
@@ -394,6 +395,11 @@ fn the_documents_have_the_numbers_of_the_profiles() {
                 node.0, softhsm.0, kryoptic.0
             ),
         ),
+        (
+            &security,
+            format!("| resolver | {} | {} |", resolver.0, resolver.1),
+        ),
+        (&readme, format!("the resolver's ({})", resolver.0)),
         (&readme, format!("({plain} calls)")),
         (&readme, format!("({} calls)", other.0)),
     ] {

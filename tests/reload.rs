@@ -1,13 +1,9 @@
 //! Reloads come in turn, and none is lost.
 
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use rustix::process::Signal;
 
 use crate::support::node::{kill_if_there, signal};
-use crate::support::{Mesh, Options, as_root, eventually, free_port, said};
+use crate::support::{Mesh, eventually, free_port, said};
 
 #[test]
 fn reloads_that_are_asked_for_at_once_come_one_after_the_other() {
@@ -113,90 +109,6 @@ fn a_node_that_does_not_answer_a_reload_is_replaced_by_one_that_has_it() {
     a.wait_replaced("node", node);
     let peers = a.ask(&["peers"]).expect("its peers");
     assert_eq!(peers["peers"].as_array().map(Vec::len), Some(0));
-}
-
-/// A nameserver that says 127.0.0.1 for every name, or nothing.
-struct NameServer {
-    silent: Arc<AtomicBool>,
-}
-
-impl NameServer {
-    /// In the place of the machine's own for the node that is started with what comes with it.
-    fn start(mesh: &Mesh) -> (Self, Options) {
-        let (socket, address) = (1..=254)
-            .find_map(|last| {
-                let address = format!("127.53.0.{last}");
-                Some((UdpSocket::bind((&*address, 53)).ok()?, address))
-            })
-            .expect("an address that is free");
-        let silent = Arc::new(AtomicBool::new(false));
-        let server = Self {
-            silent: Arc::clone(&silent),
-        };
-        std::thread::spawn(move || {
-            let mut packet = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut packet) {
-                if !silent.load(Ordering::Relaxed) {
-                    let _ = socket.send_to(&answer(&packet[..length]), from);
-                }
-            }
-        });
-        let resolver = mesh.write("resolv.conf", &format!("nameserver {address}\n"));
-        let order = mesh.write("nsswitch.conf", "hosts: files dns\n");
-        let in_place = "mount --bind \"$1\" /etc/resolv.conf && mount --bind \"$2\" /etc/nsswitch.conf \
-                        && shift 2 && exec \"$@\"";
-        let (resolver, order) = (resolver.display(), order.display());
-        let through = ["unshare", "--mount", "sh", "-c", in_place, "sh"].map(str::to_owned);
-        let options = Options {
-            through: through
-                .into_iter()
-                .chain([resolver.to_string(), order.to_string()])
-                .collect(),
-            ..Options::default()
-        };
-        (server, options)
-    }
-}
-
-/// The answer to a question (RFC 1035 §4.1): 127.0.0.1 where an address of four bytes is asked for, else none.
-fn answer(question: &[u8]) -> Vec<u8> {
-    const HEADER: usize = 12;
-    let name = question[HEADER..].iter().position(|byte| *byte == 0);
-    let end = HEADER + name.expect("a name ends") + 5;
-    let is_v4 = question[end - 4..end] == [0, 1, 0, 1];
-    let mut answer = question[..end].to_vec();
-    answer[2..HEADER].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_v4), 0, 0, 0, 0]);
-    if is_v4 {
-        answer.extend([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
-    }
-    answer
-}
-
-#[test]
-fn a_silent_nameserver_holds_up_no_administrator_and_takes_no_peer_away() {
-    as_root("only root listens on port 53 and puts another file in the place of /etc/resolv.conf");
-    let mesh = Mesh::new();
-    let (server, options) = NameServer::start(&mesh);
-    mesh.edit("a/peers.toml", "127.0.0.1:", "node-b.test:");
-    let a = mesh.start_with("a", options);
-    let _b = mesh.start("b");
-    a.ping("b");
-
-    server.silent.store(true, Ordering::Relaxed);
-    let answered = std::thread::scope(|scope| {
-        let reload = scope.spawn(|| a.admin(&["reload"]));
-        let mut answered = 0;
-        while !reload.is_finished() {
-            a.status();
-            answered += u32::from(!reload.is_finished());
-        }
-        let reloaded = reload.join().unwrap();
-        assert!(reloaded.status.success(), "{}", said(&reloaded));
-        answered
-    });
-    assert!(answered > 2, "{answered} administrators beside a reload");
-    a.wait_log("does not resolve now; what it stood for before holds on");
-    assert!(a.ask(&["ping", "b"]).is_ok(), "b is where it was");
 }
 
 #[test]

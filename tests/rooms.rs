@@ -69,6 +69,13 @@ fn nothing_points_at_the_node_but_the_command_line() {
     assert_eq!(found, [""; 0]);
 }
 
+#[test]
+fn only_the_resolver_asks_nameservers() {
+    for word in ["to_socket_addrs", "lookup_host", "getaddrinfo("] {
+        assert_eq!(strangers("resolver", word), [""; 0]);
+    }
+}
+
 /// They panic when nobody can be written to.
 #[test]
 fn nothing_prints_with_the_macros() {

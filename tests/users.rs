@@ -322,6 +322,42 @@ fn users_that_keep_nothing_apart_are_refused() {
         &|text| text.replace(&keeper, ""),
         &["token[0].user", "is missing"],
     );
+    refused(
+        &|text| text.replace(&node, &format!("{node}\nresolver_user = {KEEPER:?}")),
+        &["sandbox.resolver_user", "is a keeper's user"],
+    );
+    refused(
+        &|text| {
+            text.replace(&node, "resolver_user = \"mail\"")
+                .replace(&keeper, "")
+        },
+        &[
+            "sandbox.resolver_user",
+            "no other role has a user of its own",
+        ],
+    );
+}
+
+#[test]
+fn a_resolver_has_the_nodes_user_or_its_own() {
+    as_root(WHY);
+    for own in [None, Some("mail")] {
+        let mesh = mesh_with_users();
+        mesh.edit("a/peers.toml", "127.0.0.1:", "localhost:");
+        if let Some(own) = own {
+            let line = format!("node_user = {NODE:?}\n");
+            mesh.edit(
+                "a/node.toml",
+                &line,
+                &format!("{line}resolver_user = {own:?}\n"),
+            );
+        }
+        let (a, _b) = mesh.start_both();
+        a.ping("b");
+        let line = a.wait_log("role=\"resolver\"");
+        let wanted = format!(" uid={} ", uid(own.unwrap_or(NODE)));
+        assert!(line.contains(&wanted), "{line}");
+    }
 }
 
 #[test]

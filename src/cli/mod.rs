@@ -221,6 +221,7 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(role) if role == Role::Keeper.argument() => return crate::keeper::role::main(),
         Some(role) if role == Role::Node.argument() => return crate::node::role::main(services),
+        Some(role) if role == Role::Resolver.argument() => return crate::resolver::main(),
         Some(role) if role == crate::keeper::learn::ARGUMENT => {
             return crate::keeper::learn::main();
         }

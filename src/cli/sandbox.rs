@@ -23,7 +23,7 @@ pub(super) enum SandboxCommand {
     /// Show what each role of a node may do: system calls, Landlock, digests of the profiles, users.
     ///
     /// With a configuration, whose PINs and certificates are not looked at: for its tokens, its users and its own
-    /// profiles (`profile` in [[token]], `node_profile` and `supervisor_profile` in [sandbox]); and when its node
+    /// profiles (`profile` in [[token]], `node_profile`, `resolver_profile` and `supervisor_profile` in [sandbox]); and when its node
     /// runs, what each process really is, read from /proc for this answer.
     ///
     /// In JSON: `roles[]` with `role`, `token`, `profile`, `run` (what has run under it), `sha256`, `allowed`,
@@ -314,6 +314,14 @@ fn roles(
     let node = Profile::node(given.profile.as_ref(), application)?;
     let walls = Walls::of_node(config.map(Config::dials).unwrap_or_default());
     shown.push(Shown::new(Role::Node, node, &walls, given.user)?);
+    // Without a name none is ever started.
+    if config.is_none_or(|config| !config.hosts.is_empty()) {
+        let given = config.map(|config| config.resolver.clone());
+        let given = given.unwrap_or_default();
+        let profile = Profile::resolver(given.profile.as_ref())?;
+        let walls = Walls::of_resolver();
+        shown.push(Shown::new(Role::Resolver, profile, &walls, given.user)?);
+    }
     Ok(shown)
 }
 

@@ -34,7 +34,7 @@ pub(crate) use application::Egress;
 pub(crate) use application::{Application, Kind, Mode, Place};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
-pub(crate) use sandbox::NodeSandbox;
+pub(crate) use sandbox::{NodeSandbox, ResolverSandbox};
 pub(crate) use token::TokenConfig;
 
 use application::ApplicationSpec;
@@ -72,6 +72,7 @@ pub struct Config {
     /// The administrator's profile for the supervisor.
     pub(crate) profile: Option<OwnProfile>,
     pub(crate) node: NodeSandbox,
+    pub(crate) resolver: ResolverSandbox,
 }
 
 impl Config {
@@ -218,6 +219,7 @@ impl Reader<'_> {
         );
         let node = self.node_sandbox(&spec.sandbox);
         self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
+        let resolver = self.resolver_sandbox(&spec.sandbox, &node, &tokens);
         // Its places are named by the policy's peers.
         let application = match (spec.application, &peers) {
             (Some(spec), Some((_, policy))) => Some(self.application(spec, policy)),
@@ -234,6 +236,7 @@ impl Reader<'_> {
         let config = Config {
             profile,
             node,
+            resolver,
             file,
             id: id.unwrap_or_else(|| NOBODY.parse().expect("it is a SPIFFE ID")),
             listen,

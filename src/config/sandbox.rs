@@ -21,11 +21,21 @@ pub(crate) struct NodeSandbox {
     pub(crate) dial_ports: BTreeSet<u16>,
 }
 
+/// What it says of the resolver's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ResolverSandbox {
+    /// The user that it runs as.
+    pub(crate) user: Option<User>,
+    /// The administrator's profile for it.
+    pub(crate) profile: Option<OwnProfile>,
+}
+
 impl Config {
     /// The users that roles run as; none when they run as the supervisor's.
     pub(crate) fn users(&self) -> Vec<User> {
         let keepers = self.tokens.iter().filter_map(|token| token.user);
-        self.node.user.into_iter().chain(keepers).collect()
+        let others = self.node.user.into_iter().chain(self.resolver.user);
+        others.chain(keepers).collect()
     }
 
     /// The TCP ports that the node may connect to: those of peers, those stated in advance, and the
@@ -60,6 +70,31 @@ impl Reader<'_> {
                 "sandbox.node_profile",
             ),
             dial_ports: self.ports(&spec.dial_ports, "sandbox.dial_ports", 7443),
+        }
+    }
+
+    /// Without a user of its own the resolver has the node's: neither reads or signals the other.
+    pub(super) fn resolver_sandbox(
+        &mut self,
+        spec: &SandboxSpec,
+        node: &NodeSandbox,
+        tokens: &[TokenConfig],
+    ) -> ResolverSandbox {
+        let key = "sandbox.resolver_user";
+        let user = self.user(spec.resolver_user.as_ref(), key);
+        if let (Some(stated), None) = (&spec.resolver_user, &spec.node_user) {
+            let problem = "is there, and no other role has a user of its own";
+            let mend = "name `node_user` in [sandbox] and `user` in each [[token]] too";
+            self.fault(stated, Fault::new(key, problem, mend));
+        }
+        self.no_keepers(tokens, user, spec.resolver_user.as_ref(), key);
+        ResolverSandbox {
+            user: user.or(node.user),
+            profile: self.own_profile(
+                Role::Resolver,
+                spec.resolver_profile.as_ref(),
+                "sandbox.resolver_profile",
+            ),
         }
     }
 
@@ -150,16 +185,21 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        let shared = |token: &TokenConfig| matches!((token.user, node.user), (Some(keeper), Some(node)) if keeper.uid == node.uid);
+        self.no_keepers(tokens, node.user, stated, "sandbox.node_user");
+    }
+
+    /// A role that hears strangers is nobody who may read a token.
+    pub(super) fn no_keepers(
+        &mut self,
+        tokens: &[TokenConfig],
+        user: Option<User>,
+        stated: Option<&Spanned<String>>,
+        key: &str,
+    ) {
+        let shared = |token: &TokenConfig| matches!((token.user, user), (Some(keeper), Some(user)) if keeper.uid == user.uid);
         if let (Some(stated), true) = (stated, tokens.iter().any(shared)) {
-            self.fault(
-                stated,
-                Fault::new(
-                    "sandbox.node_user",
-                    "is a keeper's user: the node could read that token's files",
-                    "name another user",
-                ),
-            );
+            let problem = "is a keeper's user: that token's files could be read";
+            self.fault(stated, Fault::new(key, problem, "name another user"));
         }
     }
 

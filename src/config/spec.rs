@@ -46,6 +46,9 @@ pub(super) struct SandboxSpec {
     /// Files with other profiles than those in the binary.
     pub(super) node_profile: Option<Spanned<PathBuf>>,
     pub(super) supervisor_profile: Option<Spanned<PathBuf>>,
+    /// The user that the resolver runs as.
+    pub(super) resolver_user: Option<Spanned<String>>,
+    pub(super) resolver_profile: Option<Spanned<PathBuf>>,
     /// TCP ports that the node may dial beside those of the policy it starts with.
     #[serde(default)]
     pub(super) dial_ports: Vec<Spanned<i64>>,

@@ -6,6 +6,7 @@ pub(crate) mod frame;
 mod keeper;
 mod learner;
 mod node;
+mod resolver;
 mod unlock;
 
 pub(crate) use keeper::{
@@ -15,4 +16,5 @@ pub(crate) use learner::{FromLearner, LearnerReport, LearnerSetup};
 pub(crate) use node::{
     Answer, CredentialSetup, FromNode, Generation, NodeSetup, Order, ToNode, TokenSetup,
 };
+pub(crate) use resolver::{FromResolver, ResolverSetup, ToResolver};
 pub(crate) use unlock::{Unlock, Unlocked};

@@ -10,7 +10,7 @@ use std::str::FromStr;
 pub type ResolvedHosts = BTreeMap<String, Vec<SocketAddr>>;
 
 /// Most addresses that one host name may resolve to; more are not tried.
-pub(super) const MOST_RESOLVED: usize = 16;
+pub(crate) const MOST_RESOLVED: usize = 16;
 
 /// One address of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,8 @@ pub(crate) mod test_authority;
 #[cfg(test)]
 mod tests;
 
+#[cfg(unix)]
+pub(crate) use address::MOST_RESOLVED;
 pub use address::{PeerAddress, ResolvedHosts};
 pub use decision::{Decision, Grant, Presented, Reason};
 pub use end_entity::EndEntity;

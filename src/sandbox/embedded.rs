@@ -28,9 +28,9 @@ macro_rules! embedded {
     };
 }
 
-const ALL: [Embedded; 10] = embedded! {
-    "x86_64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "keeper-kryoptic" for Keeper, "node" for Node;
-    "aarch64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "keeper-kryoptic" for Keeper, "node" for Node;
+const ALL: [Embedded; 12] = embedded! {
+    "x86_64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "keeper-kryoptic" for Keeper, "node" for Node, "resolver" for Resolver;
+    "aarch64": "supervisor" for Supervisor, "keeper" for Keeper, "keeper-softhsm" for Keeper, "keeper-kryoptic" for Keeper, "node" for Node, "resolver" for Resolver;
 };
 
 /// What tokens say of their maker (CK_TOKEN_INFO `manufacturerID`).
@@ -111,6 +111,11 @@ impl Profile {
             ..Given::default()
         };
         Self::chosen("node", Role::Node, own, &given)
+    }
+
+    /// The resolver's.
+    pub(crate) fn resolver(own: Option<&OwnProfile>) -> Result<Self, ProfileError> {
+        Self::chosen("resolver", Role::Resolver, own, &Given::default())
     }
 
     /// A keeper's.
@@ -210,6 +215,7 @@ pub(super) mod tests {
     #[test]
     fn the_sealed_roles_stay_as_narrow_as_they_were_measured() {
         assert!(Profile::node(None, true).unwrap().allowed().len() <= 36);
+        assert!(Profile::resolver(None).unwrap().allowed().len() <= 46);
         for (manufacturer, name, most) in [
             ("SoftHSM project", "keeper-softhsm", 28),
             ("Kryoptic Project", "keeper-kryoptic", 26),

@@ -70,6 +70,7 @@ pub(crate) enum Role {
     Supervisor,
     Keeper,
     Node,
+    Resolver,
 }
 
 impl Role {
@@ -79,6 +80,7 @@ impl Role {
             Self::Supervisor => "supervisor",
             Self::Keeper => "keeper",
             Self::Node => "node",
+            Self::Resolver => "resolver",
         }
     }
 }

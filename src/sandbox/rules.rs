@@ -97,7 +97,7 @@ impl Part {
     fn all(role: Role) -> Vec<Self> {
         let own = match role {
             Role::Supervisor => Some(Self::EachUser),
-            Role::Keeper => None,
+            Role::Keeper | Role::Resolver => None,
             Role::Node => Some(Self::Application),
         };
         let answers = ANSWERS.map(|(error, number)| Self::Answers(error, number));

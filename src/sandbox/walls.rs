@@ -23,6 +23,23 @@ const VERSION: ABI = ABI::V6;
 /// The port at which a nameserver is asked over TCP (RFC 7766).
 const NAMES: u16 = 53;
 
+/// What getaddrinfo(3) reads on the machines that we know.
+const NAME_SERVICES: [&str; 13] = [
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/mdns.allow",
+    "/etc/ld.so.cache",
+    "/usr/lib",
+    "/usr/lib64",
+    "/lib",
+    "/lib64",
+    "/run/systemd/resolve",
+    "/run/systemd/machines",
+];
+
 /// What a role leaves itself. No role may bind a TCP port, and none signals a process or connects to an abstract
 /// socket (unix(7)) outside of its own walls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +53,7 @@ pub(crate) struct Walls {
 enum Files {
     /// The supervisor: everything but running other programs than these and making devices.
     Programs(Vec<PathBuf>),
-    /// A keeper after login: reading these and what is beneath them, no writing, no programs.
+    /// A keeper after login, and a resolver: reading these and what is beneath them, no writing, no programs.
     ReadOnly(Vec<PathBuf>),
     /// The node.
     None,
@@ -98,6 +115,16 @@ impl Walls {
         Self {
             files: Files::None,
             ports,
+        }
+    }
+
+    /// The resolver's: the settings of name services (nsswitch.conf(5), resolver(5)), what their modules are loaded
+    /// from, and a nameserver's TCP port.
+    pub(crate) fn of_resolver() -> Self {
+        let there = NAME_SERVICES.iter().map(PathBuf::from);
+        Self {
+            files: Files::ReadOnly(there.filter(|path| path.exists()).collect()),
+            ports: BTreeSet::from([NAMES]),
         }
     }
 
@@ -304,6 +331,21 @@ mod tests {
         assert_eq!(walls.reach().connect_tcp, BTreeSet::from([53, 7443]));
         let text = walls.to_string();
         assert!(text.contains("only TCP ports 53, 7443;"), "{text}");
+    }
+
+    #[test]
+    fn a_resolver_reads_what_names_are_found_with() {
+        let walls = Walls::of_resolver();
+        let text = walls.to_string();
+        assert!(text.starts_with("reads only /etc/"), "{text}");
+        assert!(
+            text.contains("; writes and runs nothing; connects to only TCP ports 53;"),
+            "{text}"
+        );
+        assert!(
+            walls.reach().read.iter().all(|path| path.exists()),
+            "{text}"
+        );
     }
 
     #[test]

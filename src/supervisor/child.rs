@@ -23,6 +23,7 @@ use crate::sandbox::User;
 pub(crate) enum Role {
     Keeper,
     Node,
+    Resolver,
 }
 
 impl Role {
@@ -31,6 +32,7 @@ impl Role {
         match self {
             Self::Keeper => "role-keeper",
             Self::Node => "role-node",
+            Self::Resolver => "role-resolver",
         }
     }
 }

@@ -7,7 +7,6 @@ mod application;
 mod attack;
 mod attest;
 mod backoff;
-mod beside;
 mod calls;
 mod channels;
 mod check;
@@ -17,6 +16,7 @@ mod ending;
 mod grace;
 mod keepers;
 mod metrics;
+mod names;
 mod node;
 mod pulse;
 mod readiness;
@@ -42,7 +42,6 @@ use crate::fault::Fault;
 use crate::sandbox;
 use crate::secret::{Echo, PinSource};
 use admin::{Call, Socket};
-use beside::Resolver;
 pub(crate) use check::check;
 use child::ChildEvent;
 use descriptors::OpenFiles;
@@ -136,11 +135,9 @@ pub(crate) async fn run(config: Config) -> Result<(), SupervisorError> {
     say_what_is_given(&config);
     let confined = confine(&config)?;
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
-    supervisor.resolve().await;
-    supervisor.start_keepers(false);
-    let outcome = match supervisor.first_start() {
+    let outcome = match supervisor.begin().await {
         Ok(()) => supervisor.serve(&mut events).await,
-        Err(faults) => Err(faults),
+        Err(error) => Err(error),
     };
     match outcome {
         Err(SupervisorError::NotConfined(_)) => supervisor.end(&mut events).await,
@@ -164,7 +161,12 @@ fn confine(config: &Config) -> Result<(sandbox::Confined, sandbox::Report), Vec<
 /// Writes what of the confinement the configuration decides.
 fn say_what_is_given(config: &Config) {
     let tokens = config.tokens.iter().map(|token| token.profile.as_ref());
-    let profiles = [config.profile.as_ref(), config.node.profile.as_ref()];
+    let profiles = [
+        &config.profile,
+        &config.node.profile,
+        &config.resolver.profile,
+    ];
+    let profiles = profiles.map(Option::as_ref);
     for own in profiles.into_iter().chain(tokens).flatten() {
         tracing::warn!(
             profile = own.path,
@@ -210,7 +212,6 @@ struct Supervisor {
     /// Number of the newest generation that a node was given.
     generation: u64,
     reloads: Reloads,
-    resolver: Resolver,
     listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
@@ -262,7 +263,6 @@ impl Supervisor {
             terminal: typed.then(Echo::of_prompt).flatten(),
             generation: 1,
             reloads: Reloads::default(),
-            resolver: Resolver::default(),
             listeners,
             keepers,
             node: Node::new(
@@ -286,6 +286,14 @@ impl Supervisor {
             served: false,
             draining: false,
         })
+    }
+
+    /// Looks the peers' names up, then starts the keepers.
+    async fn begin(&mut self) -> Result<(), SupervisorError> {
+        self.resolve().await;
+        self.must_be_sound()?;
+        self.start_keepers(false);
+        self.first_start()
     }
 
     fn start_node(&mut self) -> std::io::Result<()> {

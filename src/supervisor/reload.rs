@@ -2,12 +2,13 @@
 //! whole. On any fault the old ones stay in force.
 
 use std::collections::VecDeque;
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::beside::{Lookups, beside, keep_known};
+use super::names::Looked;
 use super::{Event, Supervisor};
 use crate::config::Config;
 use crate::control::{Answer, CredentialSetup, Generation};
@@ -37,7 +38,7 @@ pub(super) struct Reloads {
 /// What one has read.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    found: Result<(Box<Config>, Lookups), Vec<Fault>>,
+    found: Result<(Box<Config>, Looked), Vec<Fault>>,
     asked: Asked,
 }
 
@@ -67,6 +68,20 @@ fn status_of(faults: &[Fault]) -> Status {
         .collect::<Vec<_>>()
         .join("\n");
     Status::failed_precondition(format!("refused, the old state stays in force:\n{text}"))
+}
+
+/// Does `work`, which may have to wait for a disk, on a thread of its own, which ends with the process. An error
+/// when none can be had.
+fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+    let (done, receiver) = oneshot::channel();
+    let started = thread::Builder::new().name("beside".into()).spawn(move || {
+        // Whoever asked may have gone.
+        let _ = done.send(work());
+    });
+    if let Err(error) = started {
+        tracing::error!(%error, "no thread is to be had");
+    }
+    receiver
 }
 
 impl Supervisor {
@@ -134,18 +149,21 @@ impl Supervisor {
             return;
         };
         self.reloads.running = true;
-        let (file, resolver) = (self.config.file.clone(), self.resolver.clone());
-        let loading = beside(move || {
-            let config = Box::new(Config::load_again(&file)?);
-            let lookups = resolver.look_up(&config.hosts);
-            Ok((config, lookups))
-        });
+        let (file, resolver) = (self.config.file.clone(), self.resolver());
+        let loading = beside(move || Config::load_again(&file).map(Box::new));
         let events = self.events.clone();
         tokio::spawn(async move {
             let found = loading.await.unwrap_or_else(|_| {
                 let problem = "the files cannot be read: no thread is to be had";
                 Err(vec![Fault::new("", problem, "reload again")])
             });
+            let found = match found {
+                Ok(config) => {
+                    let looked = resolver.look_up(&config.hosts).await;
+                    Ok((config, looked))
+                }
+                Err(faults) => Err(faults),
+            };
             let _ = events.send(Event::Loaded(Loaded { found, asked })).await;
         });
     }
@@ -153,10 +171,13 @@ impl Supervisor {
     /// Takes in what was read.
     pub(super) fn on_loaded(&mut self, loaded: Loaded) {
         let Loaded { found, asked } = loaded;
-        let checked = found.and_then(|(new, lookups)| Ok((self.same_frame(*new)?, lookups)));
+        let checked = found.and_then(|(new, looked)| {
+            let resolved = self.take_in(looked);
+            Ok((self.same_frame(*new)?, resolved))
+        });
         let goes_on = match checked {
-            Ok((mut config, lookups)) => {
-                config.resolved = keep_known(lookups, &self.config.resolved);
+            Ok((mut config, resolved)) => {
+                config.resolved = resolved;
                 self.send(config, asked)
             }
             Err(faults) => {
@@ -264,7 +285,9 @@ impl Supervisor {
         differs("application", new.application != self.config.application);
         differs("limits", new.limits != self.config.limits);
         differs("log", new.log != self.config.log);
-        let sandboxes = new.profile != self.config.profile || new.node != self.config.node;
+        let old = &self.config;
+        let sandboxes =
+            new.profile != old.profile || new.node != old.node || new.resolver != old.resolver;
         differs("sandbox", sandboxes);
         let old_tokens = &self.config.tokens;
         let same_tokens = new.tokens.len() == old_tokens.len()

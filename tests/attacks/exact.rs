@@ -5,7 +5,8 @@ use std::process::Command;
 
 use super::rules::{Arguments, Rule, shown};
 use super::{
-    EACCES, End, Ends, KILLED, attempts, side_by_side, with_application, with_unknown_module,
+    EACCES, End, Ends, KILLED, attempts, side_by_side, with_a_name, with_application,
+    with_unknown_module,
 };
 use crate::support::{Mesh, in_softhsm};
 
@@ -162,6 +163,11 @@ fn exact(mesh: fn() -> Mesh, role: &str) {
 #[test]
 fn what_stands_beside_the_nodes_rules_is_killed() {
     exact(with_application, "node");
+}
+
+#[test]
+fn what_stands_beside_the_resolvers_rules_is_killed() {
+    exact(with_a_name, "resolver");
 }
 
 #[test]

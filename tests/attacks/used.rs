@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
 use rustix::process::Signal;
 
 use super::rules::{Rule, shown};
-use super::{attempts_of, attested_pid, with_application, with_unknown_module};
+use super::{attempts_of, attested_pid, with_a_name, with_application, with_unknown_module};
+use crate::support::nameserver::NameServer;
 use crate::support::{
     FASTNESS, Judge, Mesh, Node, Options, PATIENCE, eventually, in_softhsm, json, node, python, run,
 };
@@ -34,19 +36,25 @@ fn every_rule_is_used_or_says_why_not() {
         true => &["supervisor", "keeper", "node"],
         false => &["keeper"],
     };
-    measure(with_application, measured);
+    measure(with_application, measured, work);
+}
+
+#[test]
+fn every_rule_for_the_resolver_is_used_or_says_why_not() {
+    crate::support::as_root("only root sees the system calls of others");
+    measure(with_a_name, &["resolver"], ask);
 }
 
 #[test]
 fn every_rule_for_an_unknown_modules_keeper_is_used_or_says_why_not() {
     crate::support::as_root("only root sees the system calls of others");
     if in_softhsm() {
-        measure(with_unknown_module, &["keeper"]);
+        measure(with_unknown_module, &["keeper"], work);
     }
 }
 
 /// Whether the rules of the roles `measured` are used in meshes that `make` makes.
-fn measure(make: fn() -> Mesh, measured: &[&str]) {
+fn measure(make: fn() -> Mesh, measured: &[&str], work: fn(&Mesh, &std::path::Path, &mut Roles)) {
     let mesh = make();
     mesh.name_users("daemon", "bin");
     let mut rules = shown(&mesh);
@@ -185,6 +193,37 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
     note(&a.log(), supervisor, roles);
 }
 
+/// Everything a resolver does, on node `a` behind `wrapper`.
+fn ask(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
+    let (server, options) = NameServer::start(mesh);
+    let peers = mesh.read("a/peers.toml");
+    let names = ["node-b.test", "long.test", "many.test", "localhost"];
+    let port = mesh.ports["b"];
+    let names: Vec<_> = names
+        .iter()
+        .map(|name| format!("\"{name}:{port}\""))
+        .collect();
+    let one = format!("\"localhost:{port}\"");
+    mesh.write("a/peers.toml", &peers.replace(&one, &names.join(", ")));
+    let binary = Some(wrapper.to_owned());
+    let a = mesh.start_with("a", Options { binary, ..options });
+    a.ask(&["reload"]).expect("it reloads");
+    assert!(!a.log().contains("does not resolve"), "{}", a.log());
+    // One that waits is stopped and goes on.
+    server.silent.store(true, Ordering::Relaxed);
+    let before = a.log_length();
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| a.ask(&["reload"]));
+        let line = a.wait_log_after(before, "role=\"resolver\"");
+        let pid = attested_pid(&line, "resolver").parse().expect("a number");
+        node::signal(pid, Signal::STOP);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        node::signal(pid, Signal::CONT);
+        reload.join().expect("no panic").expect("it reloads");
+    });
+    note(&a.log(), a.supervisor(), roles);
+}
+
 /// Bytes from the application before `door` to the one that listens at `upstream` for the user `node`.
 fn through(mesh: &Mesh, door: &str, upstream: &str, node: &str) {
     let socket = mesh.path(upstream);
@@ -221,23 +260,27 @@ fn probe_beside_a_writer(wrapper: &std::path::Path, roles: &mut Roles) {
 /// The processes that a log says were attested.
 fn note(log: &str, supervisor: u32, roles: &mut Roles) {
     roles.insert(supervisor.into(), "supervisor");
-    for role in ["keeper", "node"] {
-        assert!(!attested_pid(log, role).is_empty());
+    let attested = |role: &str| {
         let marks = format!("role=\"{role}\"");
-        for line in log
-            .lines()
-            .filter(|line| line.contains(" attested ") && line.contains(&marks))
-        {
+        let lines = log.lines();
+        let found = lines.filter(|line| line.contains(" attested ") && line.contains(&marks));
+        let pid = |line: &str| {
             let (_, pid) = line.split_once(" pid=").expect("a pid");
-            let pid = pid
-                .split(' ')
-                .next()
-                .expect("a pid")
-                .parse()
-                .expect("a number");
-            roles.insert(pid, role);
-        }
+            let pid = pid.split(' ').next().expect("a pid");
+            pid.parse::<u64>().expect("a number")
+        };
+        found.map(pid).collect::<Vec<_>>()
+    };
+    for role in ["resolver", "keeper", "node"] {
+        roles.extend(attested(role).into_iter().map(|pid| (pid, role)));
     }
+    // A resolver that attacks does so before the others are started.
+    let began = log.contains("READY");
+    let all = |wanted: &[&str]| wanted.iter().all(|role| !attested(role).is_empty());
+    assert!(
+        all(&["resolver"]) || (began && all(&["keeper", "node"])),
+        "{log}"
+    );
 }
 
 /// How often each rule of `role` let its call through.

@@ -9,6 +9,7 @@ pub mod http2;
 pub mod intruder;
 pub mod kernel;
 pub mod learner;
+pub mod nameserver;
 pub mod network;
 pub mod node;
 pub mod python;

@@ -94,21 +94,13 @@ const SEALED: &[&str] = &[
     "bind",
 ];
 
-/// And for a node, while a keeper's module may: files, threads, descriptors from and to others.
-const NODE: &[&str] = &[
-    "open",
-    "openat",
+/// And for those who hear strangers, while a keeper's module may: new files, threads, other processes.
+const HEARING: &[&str] = &[
     "openat2",
     "creat",
     "clone",
     "clone3",
-    "sendmsg",
-    "sendmmsg",
-    "recvmsg",
-    "recvmmsg",
-    "prctl",
     "seccomp",
-    "socketpair",
     "unlink",
     "unlinkat",
     "rename",
@@ -120,9 +112,38 @@ const NODE: &[&str] = &[
     "exit",
 ];
 
+/// And for a node: files, descriptors from and to others.
+const NODE: &[&str] = &[
+    "open",
+    "openat",
+    "sendmsg",
+    "sendmmsg",
+    "recvmsg",
+    "recvmmsg",
+    "prctl",
+    "socketpair",
+];
+
 /// What a supervisor may have with conditions alone: MSG_FASTOPEN connects past Landlock, and all roles are under its
 /// filter too.
 const CONDITIONED: &[&str] = &["sendto", "sendmsg", "sendmmsg"];
+
+/// What a resolver may have with conditions alone.
+const CONDITIONED_IN_A_RESOLVER: &[&str] = &[
+    "open",
+    "openat",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "socket",
+    "setsockopt",
+    "fcntl",
+    "ioctl",
+    "prctl",
+    "mmap",
+    "mprotect",
+    "tgkill",
+];
 
 /// What a node may have with conditions alone.
 const CONDITIONED_IN_A_NODE: &[&str] = &[
@@ -141,7 +162,8 @@ pub(super) fn is_allowed_never(role: Role, call: &str) -> bool {
     let lists: &[&[&str]] = match role {
         Role::Supervisor => &[ANYWHERE],
         Role::Keeper => &[ANYWHERE, SEALED],
-        Role::Node => &[ANYWHERE, SEALED, NODE],
+        Role::Node => &[ANYWHERE, SEALED, HEARING, NODE],
+        Role::Resolver => &[ANYWHERE, SEALED, HEARING],
     };
     lists.iter().any(|list| list.contains(&call))
 }
@@ -152,6 +174,7 @@ pub(super) fn needs_conditions(role: Role, call: &str) -> bool {
         Role::Supervisor => CONDITIONED.contains(&call),
         Role::Keeper => false,
         Role::Node => CONDITIONED_IN_A_NODE.contains(&call),
+        Role::Resolver => CONDITIONED_IN_A_RESOLVER.contains(&call),
     }
 }
 
@@ -163,7 +186,13 @@ mod tests {
     /// A misspelt one would forbid nothing.
     #[test]
     fn all_of_them_are_calls() {
-        for call in [ANYWHERE, SEALED, NODE, CONDITIONED, CONDITIONED_IN_A_NODE].concat() {
+        let forbidden = [ANYWHERE, SEALED, HEARING, NODE];
+        let conditioned = [
+            CONDITIONED,
+            CONDITIONED_IN_A_NODE,
+            CONDITIONED_IN_A_RESOLVER,
+        ];
+        for call in [forbidden.concat(), conditioned.concat()].concat() {
             assert!(calls::NAMES.lines().any(|name| name == call), "{call}");
         }
     }
