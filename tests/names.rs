@@ -71,15 +71,16 @@ fn a_nameserver_that_never_answered_leaves_a_peer_out_and_no_process() {
     server.silent.store(true, Ordering::Relaxed);
     mesh.edit("a/peers.toml", "127.0.0.1:", "node-b.test:");
     let a = mesh.start_with("a", options);
-    let line = a.wait_log("cannot be dialled until a reload finds it");
+    let line = a.wait_log("cannot be dialled until it is found");
     assert!(line.contains("no answer in time"), "{line}");
     let found = resolvers(&a);
     assert_eq!(found.len(), 1);
     eventually("it is gone", || (!is_alive(found[0])).then_some(()));
     a.ask(&["ping", "b"]).expect_err("nobody knows where it is");
+    // And is found without anybody's help.
     server.silent.store(false, Ordering::Relaxed);
     let _b = mesh.start("b");
-    a.ask(&["reload"]).expect("it reloads");
+    a.wait_log("a peer's address resolves now");
     a.ping("b");
 }
 
@@ -108,6 +109,17 @@ fn a_nameserver_that_is_silent_holds_up_no_administrator_and_takes_no_peer_away(
     assert!(answered > 2, "{answered} administrators beside a reload");
     a.wait_log("does not resolve now; what it stood for before holds on");
     assert!(a.ask(&["ping", "b"]).is_ok(), "b is where it was");
+}
+
+/// A name of RFC 6761 §6.4, which nobody has.
+#[test]
+fn a_check_says_what_does_not_resolve() {
+    let mesh = Mesh::new();
+    mesh.edit("a/peers.toml", "127.0.0.1:", "node-b.invalid:");
+    let checked = mesh.check("a");
+    assert!(checked.status.success(), "{}", said(&checked));
+    let note = format!("node-b.invalid:{} does not resolve now", mesh.ports["b"]);
+    assert!(said(&checked).contains(&note), "{}", said(&checked));
 }
 
 /// What the administrator gives in the place of the profile in the binary, for name services that need more.
@@ -158,7 +170,7 @@ fn a_resolver_that_is_killed_leaves_the_peer_out_and_the_node_up() {
     let (a, b) = (mesh.start_with("a", options), mesh.start("b"));
     let line = a.wait_log("resolver exited");
     assert!(line.contains("SIGSYS"), "{line}");
-    let line = a.wait_log("cannot be dialled until a reload finds it");
+    let line = a.wait_log("cannot be dialled until it is found");
     assert!(line.contains("the resolver ended"), "{line}");
     b.ping("a");
 }

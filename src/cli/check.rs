@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Failure, Format, given, output};
 use crate::config::Config;
 use crate::sandbox::Walls;
-use crate::supervisor;
+use crate::supervisor::{self, Checked};
 
 /// Verifies the configuration in `file` and everything behind it.
 pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
@@ -17,15 +17,19 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     };
     given::close_others(inherited, &config);
     let runtime = super::run::runtime()?;
-    let tokens = runtime
+    let Checked { tokens, unresolved } = runtime
         .block_on(supervisor::check(config.clone(), faults))
         .map_err(|error| Failure::from(error).placed_in(&config.file))?;
     let walls = Walls::of_node(config.dials());
+    let mut notes = config.notes();
+    notes.extend(unresolved.iter().map(|host| {
+        format!("{host} does not resolve now: the peer is not dialled there until it does")
+    }));
     if format == Format::Json {
         return output::json(&serde_json::json!({
             "ok": true,
             "faults": [],
-            "notes": config.notes(),
+            "notes": notes,
             "id": config.id.to_string(),
             "tokens": tokens,
             "landlock": walls.reach(),
@@ -54,11 +58,6 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
             )
         }));
     }
-    lines.extend(
-        config
-            .notes()
-            .iter()
-            .map(|note| format!("  note        {note}")),
-    );
+    lines.extend(notes.iter().map(|note| format!("  note        {note}")));
     output::text(&lines.join("\n"))
 }

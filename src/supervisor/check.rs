@@ -1,5 +1,6 @@
 //! `fastness check`: everything that a run does before it serves, and nothing after it.
 
+use std::collections::BTreeSet;
 use std::mem;
 
 use tokio::sync::mpsc;
@@ -16,6 +17,14 @@ use crate::config::Config;
 use crate::control::{FromKeeper, KeeperReady};
 use crate::fault::Fault;
 
+/// What a check found that is no fault.
+pub(crate) struct Checked {
+    /// The tokens, as their keepers found them.
+    pub(crate) tokens: Vec<KeeperReady>,
+    /// Peers' names that do not resolve now.
+    pub(crate) unresolved: BTreeSet<String>,
+}
+
 /// Does everything that [`run`](super::run) does before it serves, and takes it down again: binds the
 /// sockets, confines this process, has each keeper open its token and check its keys, and starts the node
 /// up to its seal. `faults` are those of `config`, so that all are told at once; with any, no node is
@@ -23,7 +32,7 @@ use crate::fault::Fault;
 pub(crate) async fn check(
     config: Config,
     mut faults: Vec<Fault>,
-) -> Result<Vec<KeeperReady>, SupervisorError> {
+) -> Result<Checked, SupervisorError> {
     let listeners = sockets::bind(&config).unwrap_or_else(|found| {
         faults.extend(found);
         Listeners::default()
@@ -41,17 +50,21 @@ pub(crate) async fn check(
     };
     let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
+    supervisor.resolve().await;
+    faults.extend(supervisor.unsound.take());
     let tried = supervisor.try_all(&mut events, &mut faults).await;
     // It serves nobody: nothing is to be waited for.
     supervisor.node.kill();
     supervisor.drain(&mut events).await;
     let latched = tried?;
     match faults.is_empty() {
-        true => Ok(supervisor
-            .keepers
-            .iter()
-            .filter_map(|keeper| keeper.known().cloned())
-            .collect()),
+        true => {
+            let keepers = supervisor.keepers.iter();
+            Ok(Checked {
+                tokens: keepers.filter_map(|it| it.known().cloned()).collect(),
+                unresolved: supervisor.unresolved(),
+            })
+        }
         false if latched => Err(SupervisorError::Pin(faults)),
         false => Err(SupervisorError::Faults(faults)),
     }

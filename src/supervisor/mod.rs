@@ -42,7 +42,7 @@ use crate::fault::Fault;
 use crate::sandbox;
 use crate::secret::{Echo, PinSource};
 use admin::{Call, Socket};
-pub(crate) use check::check;
+pub(crate) use check::{Checked, check};
 use child::ChildEvent;
 use descriptors::OpenFiles;
 use grace::Grace;
@@ -70,6 +70,8 @@ pub(crate) enum Event {
     Unlock(unlock::Request),
     Loaded(reload::Loaded),
     Reloaded(reload::Reloaded),
+    LookAgain,
+    Looked(names::Looked),
     /// The start is over.
     Settled,
 }
@@ -212,6 +214,7 @@ struct Supervisor {
     /// Number of the newest generation that a node was given.
     generation: u64,
     reloads: Reloads,
+    again: names::Again,
     listeners: Listeners,
     keepers: Vec<Keeper>,
     node: Node,
@@ -263,6 +266,7 @@ impl Supervisor {
             terminal: typed.then(Echo::of_prompt).flatten(),
             generation: 1,
             reloads: Reloads::default(),
+            again: names::Again::default(),
             listeners,
             keepers,
             node: Node::new(
@@ -367,6 +371,8 @@ impl Supervisor {
             Event::Settled => sandbox::settle(),
             Event::Loaded(loaded) => self.on_loaded(loaded),
             Event::Reloaded(reloaded) => self.on_reloaded(reloaded),
+            Event::LookAgain => self.look_again(),
+            Event::Looked(looked) => self.on_looked(looked),
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! The peers' names: looked up by a process of its own, which is attested before it asks anybody and ends with
-//! its last answer.
+//! its last answer; and those that were not found again, until they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::attest;
 use super::child::{Child, ChildEvent, Role, Start};
-use super::{QUEUED_EVENTS, Supervisor};
+use super::{Event, QUEUED_EVENTS, Supervisor};
 use crate::config::{Config, ResolverSandbox};
 use crate::control::{FromResolver, ResolverSetup, ToResolver};
 use crate::fault::Fault;
@@ -28,12 +28,16 @@ const LONGEST_REASON: usize = 200;
 /// Said of a name that nobody answered for.
 const UNANSWERED: &str = "no answer in time";
 
+/// When names that were not found are looked up again: after the first wait, then twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// What each name resolved to, or why it did not.
 type Lookups = BTreeMap<String, Result<Vec<SocketAddr>, String>>;
 
 /// What came of a resolver.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(crate) struct Looked {
     lookups: Lookups,
     /// It was not what it must be.
     unsound: Option<Fault>,
@@ -44,6 +48,14 @@ pub(super) struct Looked {
 pub(super) struct Resolver {
     given: ResolverSandbox,
     log: LogSetup,
+}
+
+/// Whether names that were not found wait to be looked up again.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// How long they waited the last time.
+    waited: Option<Duration>,
+    waiting: bool,
 }
 
 /// How far one has come.
@@ -205,13 +217,77 @@ impl Supervisor {
     pub(super) async fn resolve(&mut self) {
         let looked = self.resolver().look_up(&self.config.hosts).await;
         self.config.resolved = self.take_in(looked);
+        self.look_again_later();
+    }
+
+    /// The names in force that stand for nothing.
+    pub(super) fn unresolved(&self) -> BTreeSet<String> {
+        let resolved = self.config.resolved.iter();
+        let without = resolved.filter(|(_, addresses)| addresses.is_empty());
+        without.map(|(host, _)| host.clone()).collect()
+    }
+
+    /// Has names that were not found looked up again, from the shortest wait on.
+    pub(super) fn look_again_soon(&mut self) {
+        self.again.waited = None;
+        self.look_again_later();
+    }
+
+    fn look_again_later(&mut self) {
+        if self.again.waiting || self.unresolved().is_empty() {
+            return;
+        }
+        let longer = self.again.waited.map(|waited| waited * 2);
+        let wait = longer.unwrap_or(FIRST_WAIT).min(LONGEST_WAIT);
+        self.again = Again {
+            waited: Some(wait),
+            waiting: true,
+        };
+        self.later((Instant::now() + wait).into_std(), Event::LookAgain);
+    }
+
+    /// Has them looked up; [`Event::Looked`] tells what came of it.
+    pub(super) fn look_again(&mut self) {
+        let (hosts, resolver) = (self.unresolved(), self.resolver());
+        if self.draining || hosts.is_empty() {
+            self.again = Again::default();
+            return;
+        }
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let looked = resolver.look_up(&hosts).await;
+            let _ = events.send(Event::Looked(looked)).await;
+        });
+    }
+
+    /// What was found at last goes to the node.
+    pub(super) fn on_looked(&mut self, looked: Looked) {
+        self.again.waiting = false;
+        self.unsound = self.unsound.take().or(looked.unsound);
+        let mut news = false;
+        for (host, outcome) in looked.lookups {
+            // A reload may have found it meanwhile, or taken it out.
+            let waits = self.config.resolved.get_mut(&host);
+            let waits = waits.filter(|addresses| addresses.is_empty());
+            match (waits, outcome) {
+                (Some(place), Ok(addresses)) if !addresses.is_empty() => {
+                    tracing::info!(host, "a peer's address resolves now");
+                    *place = addresses;
+                    news = true;
+                }
+                (_, Ok(_)) => {}
+                (_, Err(error)) => tracing::debug!(host, error, "does not resolve yet"),
+            }
+        }
+        if news {
+            self.push_generation();
+        }
+        self.look_again_later();
     }
 
     /// What the names stand for now.
     pub(super) fn take_in(&mut self, looked: Looked) -> ResolvedHosts {
-        if let Some(fault) = looked.unsound {
-            self.unsound = Some(fault);
-        }
+        self.unsound = self.unsound.take().or(looked.unsound);
         keep_known(looked.lookups, &self.config.resolved)
     }
 }
@@ -228,7 +304,7 @@ fn keep_known(lookups: Lookups, known: &ResolvedHosts) -> ResolvedHosts {
             tracing::warn!(
                 host,
                 error,
-                "a peer's address does not resolve; it cannot be dialled until a reload finds it"
+                "a peer's address does not resolve; it cannot be dialled until it is found: looked up again within a minute"
             );
         } else {
             tracing::warn!(

@@ -263,6 +263,7 @@ impl Supervisor {
             ),
         }
         self.config = *config;
+        self.look_again_soon();
         if let Some(asked) = asked {
             let _ = asked.send(Ok(ReloadResponse { generation: number }));
         }
