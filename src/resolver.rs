@@ -1,20 +1,17 @@
 //! The process that asks nameservers: it looks a policy's names up, and ends. What a nameserver says is taken
 //! apart here, where there is no key, no peer and no right, and nowhere else.
 
-use std::collections::{BTreeSet, btree_set};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier, Mutex, PoisonError, mpsc};
-use std::thread;
+use std::{thread, vec};
 
 use crate::control::{FromResolver, ToResolver, frame};
 use crate::{sandbox, telemetry};
 
-/// Names that are looked up at once.
-const MOST_AT_ONCE: usize = 16;
 /// Descriptors of the process: for each name that is looked up a few sockets and a file.
 pub(crate) const OPEN_FILES: u64 = 256;
 
@@ -58,7 +55,7 @@ fn run() -> io::Result<()> {
     };
 
     // 3. Every thread exists before the seal, and waits for it.
-    let lookups = Lookups::start(setup.hosts)?;
+    let lookups = Lookups::start(setup.hosts, setup.at_once)?;
     let sealed = sandbox::Profile::resolver(setup.profile.as_ref())
         .map_err(sandbox::SandboxError::from)
         .and_then(|profile| walled.seal(&profile));
@@ -97,8 +94,8 @@ struct Lookups {
 }
 
 impl Lookups {
-    fn start(hosts: BTreeSet<String>) -> io::Result<Self> {
-        let threads = hosts.len().min(MOST_AT_ONCE);
+    fn start(hosts: Vec<String>, at_once: usize) -> io::Result<Self> {
+        let threads = hosts.len().min(at_once);
         let begin = Arc::new(Barrier::new(threads + 1));
         let names = Arc::new(Mutex::new(hosts.into_iter()));
         let (sender, found) = mpsc::channel();
@@ -131,7 +128,7 @@ impl Lookups {
     }
 }
 
-fn next(names: &Mutex<btree_set::IntoIter<String>>) -> Option<String> {
+fn next(names: &Mutex<vec::IntoIter<String>>) -> Option<String> {
     names.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 

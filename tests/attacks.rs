@@ -347,12 +347,10 @@ fn a_sealed_resolver_reads_its_settings_and_asks() {
         ("open for reading", End::Errno(EACCES)),
         ("clone3", End::Errno(ENOSYS)),
         ("tgkill abort parent", End::Errno(EPERM)),
-        // How nameservers, and daemons of this machine, are asked.
+        // How nameservers are asked, and how no daemon of this machine is.
         ("socket udp", End::Returned),
-        ("socket unix", End::Returned),
-        ("recvmsg", End::Returned),
-        ("getsockopt SO_PEERCRED", End::Returned),
-        ("fcntl F_SETFL", End::Returned),
+        ("socket unix", End::Errno(EACCES)),
+        ("socket unix datagram", End::Errno(EACCES)),
         // Its channel is no file.
         ("mmap of a file", End::Errno(ENODEV)),
     ];
@@ -362,6 +360,21 @@ fn a_sealed_resolver_reads_its_settings_and_asks() {
         &all(),
         &denied.into_iter().chain(ends()).collect::<Vec<_>>(),
     );
+}
+
+/// Of TCP ports it reaches a nameserver's.
+#[test]
+fn a_sealed_resolver_connects_to_no_other_tcp_port() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let names = [
+        &*format!("connect to TCP port {port}"),
+        "connect to another TCP port",
+        "connect to another TCP port over IPv6",
+    ];
+    let denied = End::Errno(EACCES);
+    let wanted = [denied.clone(), denied.clone(), denied];
+    assert_eq!(attempts(&with_a_name(), "resolver", &names).ends, wanted);
 }
 
 /// Wherever it tries, a compromised node reaches the ports of its peers and no others.

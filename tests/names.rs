@@ -1,10 +1,14 @@
 //! Names of peers are looked up by a process of its own, which is confined, attested, and gone after its answer.
 
+use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::support::nameserver::NameServer;
-use crate::support::node::is_alive;
-use crate::support::{Mesh, Node, Options, as_root, eventually, json, root, said, show};
+use crate::support::node::{is_alive, signal};
+use crate::support::{Mesh, Node, Options, as_root, eventually, json, peer, root, said, show};
 
 const IN_PLACE: &str =
     "only root listens on port 53 and puts another file in the place of /etc/resolv.conf";
@@ -71,11 +75,9 @@ fn a_nameserver_that_never_answered_leaves_a_peer_out_and_no_process() {
     server.silent.store(true, Ordering::Relaxed);
     mesh.edit("a/peers.toml", "127.0.0.1:", "node-b.test:");
     let a = mesh.start_with("a", options);
-    let line = a.wait_log("cannot be dialled until it is found");
-    assert!(line.contains("no answer in time"), "{line}");
-    let found = resolvers(&a);
-    assert_eq!(found.len(), 1);
-    eventually("it is gone", || (!is_alive(found[0])).then_some(()));
+    a.wait_log("cannot be dialled until it is found");
+    let first = resolvers(&a)[0];
+    eventually("it is gone", || (!is_alive(first)).then_some(()));
     a.ask(&["ping", "b"]).expect_err("nobody knows where it is");
     // And is found without anybody's help.
     server.silent.store(false, Ordering::Relaxed);
@@ -109,6 +111,64 @@ fn a_nameserver_that_is_silent_holds_up_no_administrator_and_takes_no_peer_away(
     assert!(answered > 2, "{answered} administrators beside a reload");
     a.wait_log("does not resolve now; what it stood for before holds on");
     assert!(a.ask(&["ping", "b"]).is_ok(), "b is where it was");
+}
+
+/// The first one is silent, or at an address of an interface's own: the second is asked in time.
+#[test]
+fn a_nameserver_behind_a_dead_one_is_asked() {
+    as_root(IN_PLACE);
+    for dead in ["127.53.255.1", "fe80::1%lo"] {
+        let mesh = Mesh::new();
+        let (server, _) = NameServer::start(&mesh);
+        let options = server.options(&mesh, &[dead]);
+        mesh.edit("a/peers.toml", "127.0.0.1:", "node-b.test:");
+        let _dead = UdpSocket::bind(("127.53.255.1", 53)).expect("nobody answers there");
+        let a = mesh.start_with("a", options);
+        let _b = mesh.start("b");
+        a.ping("b");
+        assert!(!a.log().contains("does not resolve"), "{dead}: {}", a.log());
+    }
+}
+
+/// More names than are looked up at once.
+#[test]
+fn a_nameserver_that_is_silent_about_some_names_keeps_no_other_away() {
+    as_root(IN_PLACE);
+    let mesh = Mesh::new();
+    let (_server, options) = NameServer::start(&mesh);
+    mesh.edit("a/peers.toml", "127.0.0.1:", "node-b.test:");
+    let mut peers = mesh.read("a/peers.toml");
+    let mut pins = (0..).map(|number| format!("sha256/{number:0>42}A="));
+    let mut pin = |_: &str| pins.next().expect("there is always another");
+    for dead in 0..50 {
+        let address = format!("dead-{dead}.test:{}", mesh.ports["b"]);
+        peers += &peer(&format!("dead-{dead}"), Some(&address), &mut pin);
+    }
+    mesh.write("a/peers.toml", &peers);
+    let a = mesh.start_with("a", options);
+    let _b = mesh.start("b");
+    eventually("b is dialled", || a.ask(&["ping", "b"]).ok());
+}
+
+#[test]
+fn a_start_that_is_stopped_while_names_are_looked_up_takes_no_pin() {
+    as_root(IN_PLACE);
+    let mesh = Mesh::new();
+    let (server, options) = NameServer::start(&mesh);
+    server.silent.store(true, Ordering::Relaxed);
+    mesh.edit("a/peers.toml", "127.0.0.1:", "node-b.test:");
+    let mut a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], options);
+    a.wait_log("role=\"resolver\"");
+    let told = Instant::now();
+    signal(a.supervisor(), Signal::TERM);
+    let status = a.wait_exit();
+    assert!(status.success(), "{status:?} {}", a.log());
+    assert!(
+        told.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        told.elapsed()
+    );
+    assert!(!a.log().contains("keeper"), "{}", a.log());
 }
 
 /// A name of RFC 6761 §6.4, which nobody has.

@@ -1,6 +1,5 @@
 //! Supervisor and resolver.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -23,8 +22,10 @@ pub(crate) enum ToResolver {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ResolverSetup {
     pub(crate) log: LogSetup,
-    /// Each `name:port`.
-    pub(crate) hosts: BTreeSet<String>,
+    /// Each `name:port`, once; they are looked up in this order.
+    pub(crate) hosts: Vec<String>,
+    /// So many at once.
+    pub(crate) at_once: usize,
     /// The administrator's own, instead of the one in the binary.
     pub(crate) profile: Option<sandbox::OwnProfile>,
 }

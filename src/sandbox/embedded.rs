@@ -215,7 +215,7 @@ pub(super) mod tests {
     #[test]
     fn the_sealed_roles_stay_as_narrow_as_they_were_measured() {
         assert!(Profile::node(None, true).unwrap().allowed().len() <= 36);
-        assert!(Profile::resolver(None).unwrap().allowed().len() <= 46);
+        assert!(Profile::resolver(None).unwrap().allowed().len() <= 41);
         for (manufacturer, name, most) in [
             ("SoftHSM project", "keeper-softhsm", 28),
             ("Kryoptic Project", "keeper-kryoptic", 26),

@@ -342,10 +342,9 @@ mod tests {
             text.contains("; writes and runs nothing; connects to only TCP ports 53;"),
             "{text}"
         );
-        assert!(
-            walls.reach().read.iter().all(|path| path.exists()),
-            "{text}"
-        );
+        for needed in ["/etc/nsswitch.conf", "/etc/hosts", "/usr/lib"] {
+            assert!(walls.reach().read.contains(&needed.into()), "{text}");
+        }
     }
 
     #[test]

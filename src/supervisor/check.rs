@@ -1,6 +1,5 @@
 //! `fastness check`: everything that a run does before it serves, and nothing after it.
 
-use std::collections::BTreeSet;
 use std::mem;
 
 use tokio::sync::mpsc;
@@ -22,7 +21,7 @@ pub(crate) struct Checked {
     /// The tokens, as their keepers found them.
     pub(crate) tokens: Vec<KeeperReady>,
     /// Peers' names that do not resolve now.
-    pub(crate) unresolved: BTreeSet<String>,
+    pub(crate) unresolved: Vec<String>,
 }
 
 /// Does everything that [`run`](super::run) does before it serves, and takes it down again: binds the
@@ -50,9 +49,11 @@ pub(crate) async fn check(
     };
     let (sender, mut events) = mpsc::channel(QUEUED_EVENTS);
     let mut supervisor = Supervisor::new(confined, config, listeners, sender)?;
-    supervisor.resolve().await;
+    let tried = match supervisor.resolve().await {
+        true => supervisor.try_all(&mut events, &mut faults).await,
+        false => Err(SupervisorError::Stopped(mem::take(&mut faults))),
+    };
     faults.extend(supervisor.unsound.take());
-    let tried = supervisor.try_all(&mut events, &mut faults).await;
     // It serves nobody: nothing is to be waited for.
     supervisor.node.kill();
     supervisor.drain(&mut events).await;
@@ -62,7 +63,7 @@ pub(crate) async fn check(
             let keepers = supervisor.keepers.iter();
             Ok(Checked {
                 tokens: keepers.filter_map(|it| it.known().cloned()).collect(),
-                unresolved: supervisor.unresolved(),
+                unresolved: supervisor.unresolved().cloned().collect(),
             })
         }
         false if latched => Err(SupervisorError::Pin(faults)),

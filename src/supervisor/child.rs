@@ -67,6 +67,8 @@ pub(super) struct Start<'a, S> {
     pub(super) environment: &'a BTreeMap<String, String>,
     /// In the terminal's foreground group, so that it can prompt for a PIN.
     pub(super) interactive: bool,
+    /// The longest frame that it may say, in bytes.
+    pub(super) longest: usize,
     pub(super) setup: &'a S,
     pub(super) descriptors: &'a [BorrowedFd<'a>],
 }
@@ -124,9 +126,9 @@ impl Child {
         });
         let (kill, mut killed) = oneshot::channel();
         let pid = process.id().unwrap_or_default();
+        let longest = start.longest;
         tokio::spawn(async move {
             let reading = async {
-                let longest = frame::MAX_FROM_ROLE;
                 while let Ok(Some(message)) = frame::receive_within::<M>(&mut reader, longest).await
                 {
                     if events

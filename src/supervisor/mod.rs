@@ -292,9 +292,12 @@ impl Supervisor {
         })
     }
 
-    /// Looks the peers' names up, then starts the keepers.
+    /// Looks the peers' names up, then starts the keepers; unless it is told to stop meanwhile.
     async fn begin(&mut self) -> Result<(), SupervisorError> {
-        self.resolve().await;
+        if !self.resolve().await {
+            self.draining = true;
+            return Ok(());
+        }
         self.must_be_sound()?;
         self.start_keepers(false);
         self.first_start()

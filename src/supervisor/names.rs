@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -20,9 +21,16 @@ use crate::resolver::OPEN_FILES;
 use crate::sandbox::{self, Expected, Profile};
 use crate::telemetry::LogSetup;
 
-/// How long all look-ups of a policy may take, the resolver's start included. One in the same network answers in
-/// milliseconds; this is long enough for one that asks a second server.
+/// How long all look-ups of a policy may take, the resolver's start included.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A nameserver that does not answer is left for the next one in time for [`PATIENCE`] (resolv.conf(5): seconds, and
+/// rounds; five and two without).
+const OPTIONS: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:2");
+/// Names that are looked up at once; and after one that has ended the resolver.
+const AT_ONCE: usize = 16;
+const AT_ONCE_AFTER_AN_END: usize = 1;
+/// Bytes of a frame from a resolver: its report, or the addresses of one name.
+const LONGEST_FRAME: usize = 64 << 10;
 /// Characters of why a name was not found.
 const LONGEST_REASON: usize = 200;
 /// Said of a name that nobody answered for.
@@ -39,6 +47,10 @@ type Lookups = BTreeMap<String, Result<Vec<SocketAddr>, String>>;
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
     lookups: Lookups,
+    /// Those that it has begun with.
+    begun: BTreeSet<String>,
+    /// A signal has ended it, which no name may do to the others.
+    killed: bool,
     /// It was not what it must be.
     unsound: Option<Fault>,
 }
@@ -48,14 +60,18 @@ pub(crate) struct Looked {
 pub(super) struct Resolver {
     given: ResolverSandbox,
     log: LogSetup,
+    at_once: usize,
 }
 
-/// Whether names that were not found wait to be looked up again.
+/// The names that were not found, over all resolvers.
 #[derive(Debug, Default)]
 pub(super) struct Again {
-    /// How long they waited the last time.
+    /// How long they waited the last time that all of them had had their turn.
     waited: Option<Duration>,
     waiting: bool,
+    /// Those that had their turn: the others come first.
+    begun: BTreeSet<String>,
+    killed: bool,
 }
 
 /// How far one has come.
@@ -67,58 +83,60 @@ enum Stage {
 }
 
 impl Resolver {
-    fn of(config: &Config) -> Self {
-        Self {
-            given: config.resolver.clone(),
-            log: config.log,
-        }
-    }
-
-    /// The addresses of `hosts`, each `name:port`, as far as they are found in [`PATIENCE`].
-    pub(super) async fn look_up(&self, hosts: &BTreeSet<String>) -> Looked {
+    /// The addresses of `hosts`, each `name:port` and there once, in this order, as far as they are found in
+    /// [`PATIENCE`].
+    pub(super) async fn look_up(&self, hosts: Vec<String>) -> Looked {
         let mut looked = Looked::default();
         if hosts.is_empty() {
             return looked;
         }
         let until = Instant::now() + PATIENCE;
-        let why = self.ask(hosts, until, &mut looked).await;
+        let why = self.ask(&hosts, until, &mut looked).await.err();
+        let begun = looked.lookups.len() + self.at_once;
+        looked.begun = hosts.iter().take(begun).cloned().collect();
         for host in hosts {
-            let lookups = looked.lookups.entry(host.clone());
-            lookups.or_insert_with(|| Err(why.clone()));
+            let why = || Err(why.clone().unwrap_or_else(|| UNANSWERED.into()));
+            looked.lookups.entry(host).or_insert_with(why);
         }
         looked
     }
 
-    /// Has a process look `hosts` up, and ends it. Why it has no answer for those that are not in `looked`.
-    async fn ask(&self, hosts: &BTreeSet<String>, until: Instant, looked: &mut Looked) -> String {
+    /// Has a process look `hosts` up, and ends it. An error says why those that are not in `looked` have no
+    /// answer.
+    async fn ask(
+        &self,
+        hosts: &[String],
+        until: Instant,
+        looked: &mut Looked,
+    ) -> Result<(), String> {
         let (events, mut heard) = mpsc::channel(QUEUED_EVENTS);
         let setup = ToResolver::Setup(Box::new(ResolverSetup {
             log: self.log,
-            hosts: hosts.clone(),
+            hosts: hosts.to_vec(),
+            at_once: self.at_once,
             profile: self.given.profile.clone(),
         }));
+        let (name, value) = OPTIONS;
         let start = Start {
             role: Role::Resolver,
             user: self.given.user,
-            environment: &BTreeMap::new(),
+            environment: &BTreeMap::from([(name.into(), value.into())]),
             interactive: false,
+            longest: LONGEST_FRAME,
             setup: &setup,
             descriptors: &[],
         };
-        let mut child = match Child::start(&start, events, |event| event) {
-            Ok(child) => child,
-            Err(error) => return format!("the resolver cannot be started: {error}"),
-        };
+        let mut child = Child::start(&start, events, |event| event)
+            .map_err(|error| format!("the resolver cannot be started: {error}"))?;
+        let mut wanted: BTreeSet<&String> = hosts.iter().collect();
         let mut stage = Stage::Started;
-        while looked.lookups.len() < hosts.len() {
+        while !wanted.is_empty() {
             let Ok(Some(event)) = timeout_at(until, heard.recv()).await else {
-                return UNANSWERED.into();
+                return Err(UNANSWERED.into());
             };
             match (event, stage) {
                 (ChildEvent::Said(FromResolver::Sealed(report)), Stage::Started) => {
-                    if let Err(why) = self.attest(&child, *report, &mut looked.unsound) {
-                        return why;
-                    }
+                    self.attest(&child, *report, &mut looked.unsound)?;
                     #[cfg(feature = "attack-trigger")]
                     if let Some(attack) = sandbox::attack::Attack::on(sandbox::Role::Resolver) {
                         assert!(
@@ -127,12 +145,12 @@ impl Resolver {
                         );
                     }
                     if !child.tell(&ToResolver::LookUp) {
-                        return "the resolver does not read its orders".into();
+                        return Err("the resolver does not read its orders".into());
                     }
                     stage = Stage::Asking;
                 }
                 (ChildEvent::Said(FromResolver::Found { host, outcome }), Stage::Asking)
-                    if hosts.contains(&host) =>
+                    if wanted.remove(&host) =>
                 {
                     let outcome = within_bounds(&host, outcome);
                     looked.lookups.insert(host, outcome);
@@ -146,23 +164,24 @@ impl Resolver {
                             fault.problem
                         );
                     }
-                    return "the resolver does not start".into();
+                    return Err("the resolver does not start".into());
                 }
                 (ChildEvent::Said(_), _) => {
                     tracing::error!("the resolver spoke out of turn: killed");
                     child.kill();
-                    return "the resolver spoke out of turn".into();
+                    return Err("the resolver spoke out of turn".into());
                 }
                 (ChildEvent::Exited(status), _) => {
                     tracing::error!(%status, "resolver exited");
-                    return format!("the resolver ended ({status})");
+                    looked.killed = status.signal().is_some();
+                    return Err(format!("the resolver ended ({status})"));
                 }
             }
         }
-        String::new()
+        Ok(())
     }
 
-    /// Why it may not ask anybody, if it is not what it must be.
+    /// An error if it is not what it must be, and may not ask anybody.
     fn attest(
         &self,
         child: &Child,
@@ -178,13 +197,14 @@ impl Resolver {
             open_files: OPEN_FILES,
             report,
         });
+        if attestation.gone {
+            return Err("the resolver ended".into());
+        }
         attestation.log();
         if attestation.mismatches.is_empty() {
             return Ok(());
         }
-        if !attestation.gone {
-            *unsound = Some(attest::fault(&attestation));
-        }
+        *unsound = Some(attest::fault(&attestation));
         Err("the resolver is not confined as declared".into())
     }
 }
@@ -197,34 +217,51 @@ fn within_bounds(
     let port = host
         .rsplit_once(':')
         .and_then(|(_, port)| port.parse().ok());
-    match outcome {
-        Ok(found) => {
-            let found = found.into_iter();
-            let there = found.filter(|address| Some(address.port()) == port);
-            Ok(there.take(MOST_RESOLVED).collect())
-        }
-        Err(why) => Err(plain::line(&why).chars().take(LONGEST_REASON).collect()),
+    let found = match outcome {
+        Ok(found) => found.into_iter(),
+        Err(why) => return Err(plain::line(&why).chars().take(LONGEST_REASON).collect()),
+    };
+    let there = found.filter(|address| Some(address.port()) == port);
+    let there: Vec<_> = there.take(MOST_RESOLVED).collect();
+    match there.is_empty() {
+        true => Err("it has no address".into()),
+        false => Ok(there),
     }
 }
 
 impl Supervisor {
-    /// How the resolvers of this node are started.
+    /// How the next resolver is started.
     pub(super) fn resolver(&self) -> Resolver {
-        Resolver::of(&self.config)
+        let Config { resolver, log, .. } = &self.config;
+        Resolver {
+            given: resolver.clone(),
+            log: *log,
+            at_once: match self.again.killed {
+                true => AT_ONCE_AFTER_AN_END,
+                false => AT_ONCE,
+            },
+        }
     }
 
-    /// Looks up the peers' names for the first time.
-    pub(super) async fn resolve(&mut self) {
-        let looked = self.resolver().look_up(&self.config.hosts).await;
+    /// Looks up the peers' names for the first time. Whether nobody said meanwhile that we are to stop.
+    pub(super) async fn resolve(&mut self) -> bool {
+        let hosts = self.config.hosts.iter().cloned().collect();
+        let resolver = self.resolver();
+        let mut looked = tokio::select! {
+            looked = resolver.look_up(hosts) => looked,
+            () = self.signals.any() => return false,
+        };
+        self.note(&mut looked);
         self.config.resolved = self.take_in(looked);
         self.look_again_later();
+        true
     }
 
     /// The names in force that stand for nothing.
-    pub(super) fn unresolved(&self) -> BTreeSet<String> {
+    pub(super) fn unresolved(&self) -> impl Iterator<Item = &String> {
         let resolved = self.config.resolved.iter();
         let without = resolved.filter(|(_, addresses)| addresses.is_empty());
-        without.map(|(host, _)| host.clone()).collect()
+        without.map(|(host, _)| host)
     }
 
     /// Has names that were not found looked up again, from the shortest wait on.
@@ -234,43 +271,54 @@ impl Supervisor {
     }
 
     fn look_again_later(&mut self) {
-        if self.again.waiting || self.unresolved().is_empty() {
+        if self.again.waiting || self.unresolved().next().is_none() {
             return;
         }
-        let longer = self.again.waited.map(|waited| waited * 2);
-        let wait = longer.unwrap_or(FIRST_WAIT).min(LONGEST_WAIT);
-        self.again = Again {
-            waited: Some(wait),
-            waiting: true,
+        let begun = |host| self.again.begun.contains(host);
+        let had_their_turn = self.unresolved().all(begun);
+        let longer = |waited| Duration::min(waited * 2, LONGEST_WAIT);
+        let wait = match had_their_turn {
+            true => self.again.waited.map_or(FIRST_WAIT, longer),
+            false => FIRST_WAIT,
         };
+        if had_their_turn {
+            self.again.waited = Some(wait);
+        }
+        self.again.waiting = true;
         self.later((Instant::now() + wait).into_std(), Event::LookAgain);
     }
 
-    /// Has them looked up; [`Event::Looked`] tells what came of it.
+    /// Has them looked up, those first that had no turn yet; [`Event::Looked`] tells what came of it.
     pub(super) fn look_again(&mut self) {
-        let (hosts, resolver) = (self.unresolved(), self.resolver());
+        let all = self.unresolved().cloned();
+        let (begun, mut hosts): (Vec<_>, Vec<_>) =
+            all.partition(|host| self.again.begun.contains(host));
+        if hosts.is_empty() {
+            self.again.begun.clear();
+        }
+        hosts.extend(begun);
         if self.draining || hosts.is_empty() {
             self.again = Again::default();
             return;
         }
-        let events = self.events.clone();
+        let (events, resolver) = (self.events.clone(), self.resolver());
         tokio::spawn(async move {
-            let looked = resolver.look_up(&hosts).await;
+            let looked = resolver.look_up(hosts).await;
             let _ = events.send(Event::Looked(looked)).await;
         });
     }
 
-    /// What was found at last goes to the node.
-    pub(super) fn on_looked(&mut self, looked: Looked) {
+    /// What was found at last goes to the node; where a reload is under way, the next time.
+    pub(super) fn on_looked(&mut self, mut looked: Looked) {
         self.again.waiting = false;
-        self.unsound = self.unsound.take().or(looked.unsound);
+        self.note(&mut looked);
         let mut news = false;
         for (host, outcome) in looked.lookups {
             // A reload may have found it meanwhile, or taken it out.
             let waits = self.config.resolved.get_mut(&host);
             let waits = waits.filter(|addresses| addresses.is_empty());
             match (waits, outcome) {
-                (Some(place), Ok(addresses)) if !addresses.is_empty() => {
+                (Some(place), Ok(addresses)) if !self.reloads.is_running() => {
                     tracing::info!(host, "a peer's address resolves now");
                     *place = addresses;
                     news = true;
@@ -285,9 +333,15 @@ impl Supervisor {
         self.look_again_later();
     }
 
+    /// Keeps what a resolver says beside its answers.
+    pub(super) fn note(&mut self, looked: &mut Looked) {
+        self.unsound = self.unsound.take().or(looked.unsound.take());
+        self.again.begun.append(&mut looked.begun);
+        self.again.killed = looked.killed;
+    }
+
     /// What the names stand for now.
-    pub(super) fn take_in(&mut self, looked: Looked) -> ResolvedHosts {
-        self.unsound = self.unsound.take().or(looked.unsound);
+    pub(super) fn take_in(&self, looked: Looked) -> ResolvedHosts {
         keep_known(looked.lookups, &self.config.resolved)
     }
 }
@@ -331,6 +385,7 @@ mod tests {
         let found = vec![at(1, 7443), at(2, 22), at(3, 7443)];
         let kept = within_bounds("b.test:7443", Ok(found));
         assert_eq!(kept, Ok(vec![at(1, 7443), at(3, 7443)]));
+        assert!(within_bounds("b.test:7443", Ok(vec![at(2, 22)])).is_err());
         let many = (0..=u8::MAX).map(|last| at(last, 1)).collect();
         let kept = within_bounds("b.test:1", Ok(many)).unwrap();
         assert_eq!(kept.len(), MOST_RESOLVED);

@@ -14,6 +14,7 @@ use super::keepers::Keeper;
 use super::pulse::Pulse;
 use super::sockets::Listeners;
 use crate::config::NodeSandbox;
+use crate::control::frame::MAX_FROM_ROLE;
 use crate::control::{Answer, FromNode, Generation, NodeSetup, Order, ToNode};
 use crate::fault::{Fault, Passing};
 use crate::keeper::ask::Standing;
@@ -112,6 +113,7 @@ impl Node {
                 role: Role::Node,
                 user: self.given.user,
                 environment: &BTreeMap::new(),
+                longest: MAX_FROM_ROLE,
                 interactive: false,
                 setup: &ToNode::Setup(Box::new(setup)),
                 descriptors: &descriptors,

@@ -84,6 +84,12 @@ fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> onesh
     receiver
 }
 
+impl Reloads {
+    pub(super) fn is_running(&self) -> bool {
+        self.running
+    }
+}
+
 impl Supervisor {
     /// What the node needs of `config`, as its `number`th generation.
     pub(super) fn generation(&self, config: &Config, number: u64) -> Generation {
@@ -112,7 +118,8 @@ impl Supervisor {
         }
     }
 
-    /// Gives the node the generation in force once more, as a newer one: a token was opened for the first time.
+    /// Gives the node the generation in force once more, as a newer one: a token was opened for the first time, or
+    /// a name was found.
     pub(super) fn push_generation(&mut self) {
         // The node has, or will have, what the reload under way brings: it comes with that, or after it.
         self.reloads.push = self.reloads.running;
@@ -125,7 +132,7 @@ impl Supervisor {
         tokio::spawn(async move {
             if let Ok(Ok(Answer::Refused(faults))) = tokio::time::timeout(PATIENCE, pushed).await {
                 for fault in faults {
-                    tracing::error!("the node does not take the token: {fault}");
+                    tracing::error!("the node does not take what is new: {fault}");
                 }
             }
         });
@@ -159,7 +166,9 @@ impl Supervisor {
             });
             let found = match found {
                 Ok(config) => {
-                    let looked = resolver.look_up(&config.hosts).await;
+                    let looked = resolver
+                        .look_up(config.hosts.iter().cloned().collect())
+                        .await;
                     Ok((config, looked))
                 }
                 Err(faults) => Err(faults),
@@ -171,13 +180,13 @@ impl Supervisor {
     /// Takes in what was read.
     pub(super) fn on_loaded(&mut self, loaded: Loaded) {
         let Loaded { found, asked } = loaded;
-        let checked = found.and_then(|(new, looked)| {
-            let resolved = self.take_in(looked);
-            Ok((self.same_frame(*new)?, resolved))
+        let checked = found.and_then(|(new, mut looked)| {
+            self.note(&mut looked);
+            Ok((self.same_frame(*new)?, looked))
         });
         let goes_on = match checked {
-            Ok((mut config, resolved)) => {
-                config.resolved = resolved;
+            Ok((mut config, looked)) => {
+                config.resolved = self.take_in(looked);
                 self.send(config, asked)
             }
             Err(faults) => {

@@ -477,7 +477,7 @@ drain_ms = 60000
 }
 
 /// A `[[peer]]` entry; `pin` gives the pin of `server`, `server-backup`, `client`, `client-backup`.
-pub fn peer(name: &str, address: Option<&str>, pin: impl Fn(&str) -> String) -> String {
+pub fn peer(name: &str, address: Option<&str>, mut pin: impl FnMut(&str) -> String) -> String {
     let mut text = format!("[[peer]]\nname = \"{name}\"\nid = \"{}\"\n", id_of(name));
     if let Some(address) = address {
         text += &format!("addresses = [\"{address}\"]\n");

@@ -13,10 +13,11 @@ const HEADER: usize = 12;
 /// In the flags: cut off, ask over TCP.
 const TRUNCATED: u8 = 0x02;
 
-/// Says 127.0.0.1 for every name, or nothing. `many.…` is 127.0.0.2 and `::1` as well, and `long.…` is answered over
-/// TCP alone.
+/// Says 127.0.0.1 for every name, or nothing. `many.…` is 127.0.0.2 and `::1` as well, `long.…` is answered over TCP
+/// alone, and `dead….` never.
 pub struct NameServer {
     pub silent: Arc<AtomicBool>,
+    address: String,
 }
 
 impl NameServer {
@@ -31,11 +32,13 @@ impl NameServer {
         let silent = Arc::new(AtomicBool::new(false));
         let server = Self {
             silent: Arc::clone(&silent),
+            address,
         };
         std::thread::spawn(move || {
             let mut packet = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut packet) {
-                if !silent.load(Ordering::Relaxed) {
+                let is_dead = packet[HEADER + 1..].starts_with(b"dead");
+                if !silent.load(Ordering::Relaxed) && !is_dead {
                     let _ = socket.send_to(&answer(&packet[..length], true), from);
                 }
             }
@@ -46,7 +49,15 @@ impl NameServer {
                 let _ = over_tcp(stream);
             }
         });
-        let resolver = mesh.write("resolv.conf", &format!("nameserver {address}\n"));
+        let options = server.options(mesh, &[]);
+        (server, options)
+    }
+
+    /// The same node's, with nameservers at the addresses `before` that are asked first.
+    pub fn options(&self, mesh: &Mesh, before: &[&str]) -> Options {
+        let all = before.iter().copied().chain([self.address.as_str()]);
+        let lines: String = all.map(|it| format!("nameserver {it}\n")).collect();
+        let resolver = mesh.write("resolv.conf", &lines);
         let order = mesh.write("nsswitch.conf", "hosts: files dns\n");
         // Each role may have a user of its own.
         for file in [&resolver, &order] {
@@ -57,14 +68,13 @@ impl NameServer {
                         && shift 2 && exec \"$@\"";
         let (resolver, order) = (resolver.display(), order.display());
         let through = ["unshare", "--mount", "sh", "-c", in_place, "sh"].map(str::to_owned);
-        let options = Options {
+        Options {
             through: through
                 .into_iter()
                 .chain([resolver.to_string(), order.to_string()])
                 .collect(),
             ..Options::default()
-        };
-        (server, options)
+        }
     }
 }
 

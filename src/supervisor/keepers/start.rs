@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::latch::{Giver, Login};
 use super::{Event, Keeper, State};
+use crate::control::frame::MAX_FROM_ROLE;
 use crate::control::{KeeperSetup, ToKeeper, Vitals};
 use crate::fault::{Fault, Passing};
 use crate::secret::{PinError, PinKind, PinSource};
@@ -89,6 +90,7 @@ impl Keeper {
                 role: Role::Keeper,
                 user: self.config.user,
                 environment: &self.config.environment,
+                longest: MAX_FROM_ROLE,
                 interactive: typing && self.known.is_none(),
                 setup: &setup,
                 descriptors: &descriptors,
