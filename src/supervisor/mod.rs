@@ -22,6 +22,7 @@ mod pulse;
 mod readiness;
 mod reload;
 mod report;
+mod resolver;
 mod roles;
 mod socket_file;
 mod sockets;
@@ -71,7 +72,7 @@ pub(crate) enum Event {
     Loaded(reload::Loaded),
     Reloaded(reload::Reloaded),
     LookAgain,
-    Looked(names::Looked),
+    Looked(resolver::Looked),
     /// The start is over.
     Settled,
 }
@@ -205,6 +206,14 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
             _ = self.hangup.recv() => {}
+        }
+    }
+
+    /// Waits for one that ends a node.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

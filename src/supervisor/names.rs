@@ -1,67 +1,16 @@
-//! The peers' names: looked up by a process of its own, which is attested before it asks anybody and ends with
-//! its last answer; and those that were not found again, until they are.
+//! The peers' names: looked up at a start and a reload, and again as long as they are not found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
-
-use super::attest;
-use super::child::{Child, ChildEvent, Role, Start};
-use super::{Event, QUEUED_EVENTS, Supervisor};
-use crate::config::{Config, ResolverSandbox};
-use crate::control::{FromResolver, ResolverSetup, ToResolver};
-use crate::fault::Fault;
-use crate::plain;
-use crate::policy::{MOST_RESOLVED, ResolvedHosts};
-use crate::resolver::OPEN_FILES;
-use crate::sandbox::{self, Expected, Profile};
-use crate::telemetry::LogSetup;
-
-/// How long all look-ups of a policy may take, the resolver's start included.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A nameserver that does not answer is left for the next one in time for [`PATIENCE`] (resolv.conf(5): seconds, and
-/// rounds; five and two without).
-const OPTIONS: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:2");
-/// Names that are looked up at once; and after one that has ended the resolver.
-const AT_ONCE: usize = 16;
-const AT_ONCE_AFTER_AN_END: usize = 1;
-/// Bytes of a frame from a resolver: its report, or the addresses of one name.
-const LONGEST_FRAME: usize = 64 << 10;
-/// Characters of why a name was not found.
-const LONGEST_REASON: usize = 200;
-/// Said of a name that nobody answered for.
-const UNANSWERED: &str = "no answer in time";
+use super::resolver::{Looked, Lookups, Resolver};
+use super::{Event, Supervisor};
+use crate::policy::ResolvedHosts;
 
 /// When names that were not found are looked up again: after the first wait, then twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
-/// What each name resolved to, or why it did not.
-type Lookups = BTreeMap<String, Result<Vec<SocketAddr>, String>>;
-
-/// What came of a resolver.
-#[derive(Debug, Default)]
-pub(crate) struct Looked {
-    lookups: Lookups,
-    /// Those that it has begun with.
-    begun: BTreeSet<String>,
-    /// A signal has ended it, which no name may do to the others.
-    killed: bool,
-    /// It was not what it must be.
-    unsound: Option<Fault>,
-}
-
-/// How resolvers are started.
-#[derive(Clone, Debug)]
-pub(super) struct Resolver {
-    given: ResolverSandbox,
-    log: LogSetup,
-    at_once: usize,
-}
 
 /// The names that were not found, over all resolvers.
 #[derive(Debug, Default)]
@@ -74,173 +23,10 @@ pub(super) struct Again {
     killed: bool,
 }
 
-/// How far one has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Started,
-    /// It was attested.
-    Asking,
-}
-
-impl Resolver {
-    /// The addresses of `hosts`, each `name:port` and there once, in this order, as far as they are found in
-    /// [`PATIENCE`].
-    pub(super) async fn look_up(&self, hosts: Vec<String>) -> Looked {
-        let mut looked = Looked::default();
-        if hosts.is_empty() {
-            return looked;
-        }
-        let until = Instant::now() + PATIENCE;
-        let why = self.ask(&hosts, until, &mut looked).await.err();
-        let begun = looked.lookups.len() + self.at_once;
-        looked.begun = hosts.iter().take(begun).cloned().collect();
-        for host in hosts {
-            let why = || Err(why.clone().unwrap_or_else(|| UNANSWERED.into()));
-            looked.lookups.entry(host).or_insert_with(why);
-        }
-        looked
-    }
-
-    /// Has a process look `hosts` up, and ends it. An error says why those that are not in `looked` have no
-    /// answer.
-    async fn ask(
-        &self,
-        hosts: &[String],
-        until: Instant,
-        looked: &mut Looked,
-    ) -> Result<(), String> {
-        let (events, mut heard) = mpsc::channel(QUEUED_EVENTS);
-        let setup = ToResolver::Setup(Box::new(ResolverSetup {
-            log: self.log,
-            hosts: hosts.to_vec(),
-            at_once: self.at_once,
-            profile: self.given.profile.clone(),
-        }));
-        let (name, value) = OPTIONS;
-        let start = Start {
-            role: Role::Resolver,
-            user: self.given.user,
-            environment: &BTreeMap::from([(name.into(), value.into())]),
-            interactive: false,
-            longest: LONGEST_FRAME,
-            setup: &setup,
-            descriptors: &[],
-        };
-        let mut child = Child::start(&start, events, |event| event)
-            .map_err(|error| format!("the resolver cannot be started: {error}"))?;
-        let mut wanted: BTreeSet<&String> = hosts.iter().collect();
-        let mut stage = Stage::Started;
-        while !wanted.is_empty() {
-            let Ok(Some(event)) = timeout_at(until, heard.recv()).await else {
-                return Err(UNANSWERED.into());
-            };
-            match (event, stage) {
-                (ChildEvent::Said(FromResolver::Sealed(report)), Stage::Started) => {
-                    self.attest(&child, *report, &mut looked.unsound)?;
-                    #[cfg(feature = "attack-trigger")]
-                    if let Some(attack) = sandbox::attack::Attack::on(sandbox::Role::Resolver) {
-                        assert!(
-                            child.tell(&ToResolver::Attack(attack)),
-                            "it hears its attack"
-                        );
-                    }
-                    if !child.tell(&ToResolver::LookUp) {
-                        return Err("the resolver does not read its orders".into());
-                    }
-                    stage = Stage::Asking;
-                }
-                (ChildEvent::Said(FromResolver::Found { host, outcome }), Stage::Asking)
-                    if wanted.remove(&host) =>
-                {
-                    let outcome = within_bounds(&host, outcome);
-                    looked.lookups.insert(host, outcome);
-                }
-                (ChildEvent::Said(FromResolver::Refused { faults }), Stage::Started) => {
-                    for fault in &faults {
-                        tracing::error!(
-                            at = fault.key,
-                            mend = fault.mend,
-                            "the resolver does not start: {}",
-                            fault.problem
-                        );
-                    }
-                    return Err("the resolver does not start".into());
-                }
-                (ChildEvent::Said(_), _) => {
-                    tracing::error!("the resolver spoke out of turn: killed");
-                    child.kill();
-                    return Err("the resolver spoke out of turn".into());
-                }
-                (ChildEvent::Exited(status), _) => {
-                    tracing::error!(%status, "resolver exited");
-                    looked.killed = status.signal().is_some();
-                    return Err(format!("the resolver ended ({status})"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An error if it is not what it must be, and may not ask anybody.
-    fn attest(
-        &self,
-        child: &Child,
-        report: sandbox::Report,
-        unsound: &mut Option<Fault>,
-    ) -> Result<(), String> {
-        let attestation = sandbox::attest(&Expected {
-            role: sandbox::Role::Resolver,
-            pid: child.pid,
-            user: self.given.user,
-            keeps_rights: false,
-            profile: Profile::resolver(self.given.profile.as_ref()).ok(),
-            open_files: OPEN_FILES,
-            report,
-        });
-        if attestation.gone {
-            return Err("the resolver ended".into());
-        }
-        attestation.log();
-        if attestation.mismatches.is_empty() {
-            return Ok(());
-        }
-        *unsound = Some(attest::fault(&attestation));
-        Err("the resolver is not confined as declared".into())
-    }
-}
-
-/// What the resolver may say of `host`: a few addresses at the very port, or a short reason.
-fn within_bounds(
-    host: &str,
-    outcome: Result<Vec<SocketAddr>, String>,
-) -> Result<Vec<SocketAddr>, String> {
-    let port = host
-        .rsplit_once(':')
-        .and_then(|(_, port)| port.parse().ok());
-    let found = match outcome {
-        Ok(found) => found.into_iter(),
-        Err(why) => return Err(plain::line(&why).chars().take(LONGEST_REASON).collect()),
-    };
-    let there = found.filter(|address| Some(address.port()) == port);
-    let there: Vec<_> = there.take(MOST_RESOLVED).collect();
-    match there.is_empty() {
-        true => Err("it has no address".into()),
-        false => Ok(there),
-    }
-}
-
 impl Supervisor {
     /// How the next resolver is started.
     pub(super) fn resolver(&self) -> Resolver {
-        let Config { resolver, log, .. } = &self.config;
-        Resolver {
-            given: resolver.clone(),
-            log: *log,
-            at_once: match self.again.killed {
-                true => AT_ONCE_AFTER_AN_END,
-                false => AT_ONCE,
-            },
-        }
+        Resolver::new(&self.config, self.again.killed)
     }
 
     /// Looks up the peers' names for the first time. Whether nobody said meanwhile that we are to stop.
@@ -249,7 +35,7 @@ impl Supervisor {
         let resolver = self.resolver();
         let mut looked = tokio::select! {
             looked = resolver.look_up(hosts) => looked,
-            () = self.signals.any() => return false,
+            () = self.signals.end() => return false,
         };
         self.note(&mut looked);
         self.config.resolved = self.take_in(looked);
@@ -285,7 +71,7 @@ impl Supervisor {
             self.again.waited = Some(wait);
         }
         self.again.waiting = true;
-        self.later((Instant::now() + wait).into_std(), Event::LookAgain);
+        self.later(Instant::now() + wait, Event::LookAgain);
     }
 
     /// Has them looked up, those first that had no turn yet; [`Event::Looked`] tells what came of it.
@@ -376,31 +162,13 @@ fn keep_known(lookups: Lookups, known: &ResolvedHosts) -> ResolvedHosts {
 mod tests {
     use super::*;
 
-    fn at(last: u8, port: u16) -> SocketAddr {
-        ([10, 0, 0, last], port).into()
-    }
-
-    #[test]
-    fn a_resolver_that_was_taken_over_says_no_other_port_and_nothing_at_length() {
-        let found = vec![at(1, 7443), at(2, 22), at(3, 7443)];
-        let kept = within_bounds("b.test:7443", Ok(found));
-        assert_eq!(kept, Ok(vec![at(1, 7443), at(3, 7443)]));
-        assert!(within_bounds("b.test:7443", Ok(vec![at(2, 22)])).is_err());
-        let many = (0..=u8::MAX).map(|last| at(last, 1)).collect();
-        let kept = within_bounds("b.test:1", Ok(many)).unwrap();
-        assert_eq!(kept.len(), MOST_RESOLVED);
-        let why = within_bounds("b.test:1", Err("\x1b[2J".repeat(1000))).unwrap_err();
-        assert_eq!(why.chars().count(), LONGEST_REASON);
-        assert!(!why.contains('\x1b'));
-    }
-
     #[test]
     fn a_name_that_is_not_found_stands_for_what_it_did_before() {
-        let (old, new) = (at(1, 1), at(2, 1));
+        let (old, new) = (([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 1).into());
         let lookups = Lookups::from([
-            ("gone:1".into(), Err(UNANSWERED.into())),
+            ("gone:1".into(), Err("no answer".into())),
             ("moved:1".into(), Ok(vec![new])),
-            ("never:1".into(), Err(UNANSWERED.into())),
+            ("never:1".into(), Err("no answer".into())),
         ]);
         let known = ResolvedHosts::from([
             ("gone:1".into(), vec![old]),

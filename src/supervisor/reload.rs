@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::names::Looked;
+use super::resolver::Looked;
 use super::{Event, Supervisor};
 use crate::config::Config;
 use crate::control::{Answer, CredentialSetup, Generation};
