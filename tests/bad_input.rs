@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::judges::pkcs11;
 use crate::support::files::{only_ours, spki_of, write_private};
+use crate::support::json;
 use crate::support::{
     FASTNESS, FaultModule, FileCa, Mesh, Node, Options, Tokens, as_root, eventually, id_of,
     in_softhsm, node, run, said,
@@ -792,6 +793,38 @@ fn an_rsa_key_that_may_not_do_pss_is_found_at_the_start() {
 }
 
 // --- certificates --------------------------------------------------------------------------------------
+
+/// The keeper has nothing to try its keys with, and is sealed all the same.
+#[test]
+fn both_certificates_missing_are_two_faults_and_no_third() {
+    let mesh = Mesh::new();
+    for name in ["server", "client"] {
+        std::fs::remove_file(mesh.path(&format!("a/{name}.pem"))).expect("it was there");
+    }
+    for _ in 0..4 {
+        let output = Command::new(FASTNESS)
+            .args(["check", "--format", "json", "--config"])
+            .arg(mesh.path("a/node.toml"))
+            .output()
+            .expect("it runs");
+        let found = json(&String::from_utf8(output.stdout).expect("text"));
+        let faults = found["faults"].as_array().expect("a list");
+        assert_eq!(faults.len(), 2, "{found}");
+    }
+}
+
+#[test]
+fn a_command_line_that_cannot_be_parsed_is_json_too() {
+    let output = Command::new(FASTNESS)
+        .args(["ping", "--format", "json"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    let found = json(&String::from_utf8(output.stdout).expect("text"));
+    assert_eq!((&found["ok"], &found["exit"]), (&false.into(), &2.into()));
+    let message = found["message"].as_str().expect("text");
+    assert!(message.contains("<PEER>"), "{message}");
+}
 
 #[test]
 fn a_certificate_that_is_missing_or_no_certificate_is_named() {

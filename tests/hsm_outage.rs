@@ -274,6 +274,30 @@ fn wrong_signatures_are_found_out_by_requests_and_reported() {
     rehearsal.recovered();
 }
 
+/// What a keeper counted last comes with its word that it is lost.
+#[test]
+fn what_a_lost_keeper_has_counted_is_not_lost() {
+    let rehearsal = Rehearsal::new();
+    let (a, b) = rehearsal.start();
+    b.ping("a");
+    let keeper = a.pid("keeper");
+    rehearsal.fault.order("fail all CKR_DEVICE_REMOVED");
+    eventually("the keeper is replaced", || {
+        let _ = rehearsal.shaker.shake();
+        a.log().contains("replacing the keeper").then_some(())
+    });
+    rehearsal.fault.clear();
+    a.wait_replaced("keeper", keeper);
+    rehearsal.recovered();
+    let metrics = a.ask(&["metrics"]).expect("its counts");
+    let text = metrics["text"].as_str().expect("text");
+    let counted = text.lines().find(|line| {
+        line.starts_with("fastness_keeper_evictions_total{") && line.contains("CKR_DEVICE_REMOVED")
+    });
+    assert!(counted.is_some(), "{text}");
+    assert!(text.contains("\nfastness_ready 1\n"), "{text}");
+}
+
 #[test]
 fn a_logout_elsewhere_replaces_the_keeper() {
     for order in ["logout", "logout native close-sessions"] {

@@ -31,7 +31,7 @@ fn keepers(a: &Node) -> Vec<u32> {
         .iter()
         .filter(|process| process["role"] == "keeper");
     keepers
-        .map(|keeper| u32::try_from(keeper["pid"].as_u64().unwrap()).unwrap())
+        .map(|keeper| u32::try_from(keeper["pid"].as_u64().unwrap_or_default()).unwrap())
         .collect()
 }
 

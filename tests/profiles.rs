@@ -284,6 +284,10 @@ fn a_profile_with_faults_is_refused_before_anything_starts() {
         ),
         &["execve is never allowed in a node"],
     );
+    refused_with(
+        &profile("node").replacen("{\"masked_eq\": 4}", "{\"masked_eq\": 0}", 1),
+        &["mmap: a condition compares no bit"],
+    );
     let mesh = Mesh::new();
     with_own(&mesh, "node_profile", "x");
     std::fs::remove_file(mesh.path("a/own.json")).expect("it was there");
@@ -326,10 +330,24 @@ fn a_process_with_a_debugger_stops_the_node() {
         std::thread::scope(|scope| {
             // Asking for its state is what looks. A traced process stops at its next signal until the tracer
             // is gone, and answers nobody.
-            scope.spawn(|| a.ask(&["status"]));
+            let asked = scope.spawn(|| a.ask(&["status"]));
             let line = a.wait_log("traces it");
             assert!(line.contains(&format!("role=\"{role}\"")), "{line}");
             drop(tracer);
+            // And whoever asked hears what was found.
+            let status = asked
+                .join()
+                .expect("no panic")
+                .expect("the answer comes first");
+            let found = status["attestations"].as_array().expect("a list");
+            let found = found
+                .iter()
+                .find(|one| one["role"] == role)
+                .expect("it is there");
+            assert!(
+                found["mismatches"].to_string().contains("traces it"),
+                "{found}"
+            );
         });
         // Not an exit code that systemd takes for a fault of the configuration.
         assert_eq!(a.wait_exit().code(), Some(1), "{}", a.log());

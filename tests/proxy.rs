@@ -16,6 +16,7 @@ use std::process::Command;
 use rustix::process::geteuid;
 
 use crate::judges::python_peer;
+use crate::support::node::kill_if_there;
 use crate::support::{Judge, Mesh, Node, eventually, free_port, id_of, python, run, said};
 
 /// The application of `a`, which answers what it is asked.
@@ -268,10 +269,41 @@ fn the_applications_health_is_part_of_readiness() {
             .expect("text")
             .contains("application.health")
     );
+    assert_eq!(a.status()["ready"], false);
+    // The next node begins where this one was.
+    let node = a.pid("node");
+    kill_if_there(node);
+    eventually("another node", || {
+        let new = a.pid("node");
+        (new != 0 && new != node).then_some(())
+    });
+    for _ in 0..8 {
+        assert_eq!(a.status()["ready"], false);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
     application.tell("SERVING");
     is("ready");
+    eventually("and counts as it", || {
+        a.status()["ready"].as_bool()?.then_some(())
+    });
     drop(application);
     is("degraded");
+}
+
+#[test]
+fn an_application_that_never_said_that_it_is_well_is_not() {
+    let mesh = Mesh::new();
+    mesh.section(
+        "a",
+        "[application]\nupstream = \"unix:app.sock\"\nhealth = \"\"\n",
+    );
+    let a = mesh.start("a");
+    a.wait_log("the application does not say that it is well");
+    let status = a.status();
+    assert_eq!(status["state"], "degraded");
+    assert_eq!(status["ready"], false);
+    let reason = status["reason"].as_str().expect("text");
+    assert!(reason.contains("application.health"), "{reason}");
 }
 
 #[test]

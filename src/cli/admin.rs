@@ -1,5 +1,6 @@
 //! The commands that speak to a running node: status, peers, ping, reload, drain.
 
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,27 +61,34 @@ impl SocketArgs {
 
 type Client = AdminClient<Channel>;
 
+/// How long a supervisor may take to answer: one that reads files has ten seconds for it, a node that is given them
+/// thirty.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a transfer that are asked for at once: one that is interrupted ends with the piece.
+const PIECE: u64 = 64 << 20;
+
 /// Runs `call` with a client of the node behind `socket`.
 fn with_node<T>(
     socket: &SocketArgs,
     call: impl AsyncFnOnce(Client) -> Result<T, Status>,
 ) -> Result<T, Failure> {
     let path = socket.path()?;
+    let silent = |error: &dyn std::fmt::Display| {
+        let path = path.display();
+        Failure::new(
+            Exit::NoNode,
+            format!("no node answers at {path}: {error}; is `fastness run` running, as this user?"),
+        )
+    };
     super::run::runtime()?.block_on(async {
-        let channel = connect(&path).await.map_err(|error| {
-            Failure::new(
-                Exit::NoNode,
-                format!(
-                    "no node answers at {}: {error}; is `fastness run` running, as this user?",
-                    path.display()
-                ),
-            )
-        })?;
+        let connecting = tokio::time::timeout(PATIENCE, connect(&path));
+        let connected = connecting.await.map_err(|late| silent(&late))?;
+        let channel = connected.map_err(|error| silent(&error))?;
         call(AdminClient::new(channel)).await.map_err(|status| {
             let exit = match status.code() {
                 Code::NotFound => Exit::Usage,
                 Code::FailedPrecondition => Exit::Peer,
-                Code::Unavailable | Code::Unknown => Exit::NoNode,
+                Code::Unavailable => Exit::NoNode,
                 _ => Exit::Failed,
             };
             Failure::new(exit, status.message())
@@ -117,15 +125,21 @@ pub(super) fn status(socket: &SocketArgs, format: Format) -> Result<(), Failure>
 }
 
 fn describe_status(status: &StatusResponse) -> String {
-    let mut lines = vec![format!("{}  {}", status.node_id, status.state)];
+    // Ready while "degraded", where one of several tokens signs.
+    let unready = match status.ready {
+        true => "",
+        false => ", not ready",
+    };
+    let mut lines = vec![format!("{}  {}{unready}", status.node_id, status.state)];
     if !status.reason.is_empty() {
         lines.push(format!("  {}", status.reason));
     }
     lines.push(format!("  listening on {}", status.listening.join(", ")));
     lines.extend(status.processes.iter().map(|process| {
+        let pid = process.pid.map_or("none".into(), |pid| pid.to_string());
         format!(
-            "  {:<10}  pid {:<8} started again {} times",
-            process.role, process.pid, process.restarts
+            "  {:<10}  pid {pid:<8} started again {} times",
+            process.role, process.restarts
         )
     }));
     lines.extend(status.keys.iter().map(|key| {
@@ -221,15 +235,43 @@ pub(super) fn metrics(socket: &SocketArgs, format: Format) -> Result<(), Failure
 
 /// `fastness ping`
 pub(super) fn ping(args: &PingArgs, format: Format) -> Result<(), Failure> {
-    let request = PingRequest {
-        peer: args.peer.clone(),
-        transfer_bytes: args.transfer,
-    };
-    let pong = with_node(&args.socket, async |mut node| node.ping(request).await)?.into_inner();
+    let pong = with_node(&args.socket, async |node| pieces(node, args, format).await)?;
     if format == Format::Json {
         return output::json(&pong);
     }
     output::text(&describe_ping(&args.peer, &pong))
+}
+
+/// Pings, and moves what is to be moved piece by piece; says how far it is on a terminal.
+async fn pieces(mut node: Client, args: &PingArgs, format: Format) -> Result<PingResponse, Status> {
+    let mut left = args.transfer;
+    let mut next = async || {
+        let transfer_bytes = left.min(PIECE);
+        left -= transfer_bytes;
+        let request = PingRequest {
+            peer: args.peer.clone(),
+            transfer_bytes,
+        };
+        Ok::<_, Status>((node.ping(request).await?.into_inner(), left))
+    };
+    let (mut pong, mut left) = next().await?;
+    let shown = format == Format::Human && std::io::stderr().is_terminal();
+    while left > 0 {
+        if shown {
+            let (moved, all) = (pong.bytes_sent >> 20, args.transfer >> 20);
+            // Progress that cannot be shown is none.
+            let _ = write!(std::io::stderr(), "\r  {moved} of {all} MiB each way");
+        }
+        let more;
+        (more, left) = next().await?;
+        pong.bytes_sent += more.bytes_sent;
+        pong.bytes_received += more.bytes_received;
+        pong.transfer_nanos += more.transfer_nanos;
+    }
+    if shown && args.transfer > PIECE {
+        let _ = writeln!(std::io::stderr());
+    }
+    Ok(pong)
 }
 
 fn describe_ping(peer: &str, pong: &PingResponse) -> String {

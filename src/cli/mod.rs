@@ -215,6 +215,13 @@ struct ConfigArgs {
     config: PathBuf,
 }
 
+/// Whether a command line that cannot be parsed asks for JSON.
+fn wants_json() -> bool {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let apart = arguments.windows(2).any(|two| two == ["--format", "json"]);
+    apart || arguments.iter().any(|one| one == "--format=json")
+}
+
 /// Runs the command line of this process; `services` are the gRPC services that the node serves
 /// beside its own, built in the node's process only.
 pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
@@ -231,7 +238,14 @@ pub(crate) fn main(services: impl FnOnce(&Node) -> Routes) -> ExitCode {
     crate::telemetry::write_or_drop(
         format!("fastness: {}\n", crate::sandbox::UNFILTERED).into_bytes(),
     );
-    let cli = Cli::try_parse().unwrap_or_else(|error| unechoed::without_strays(error).exit());
+    let cli = match Cli::try_parse().map_err(unechoed::without_strays) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            Failure::new(Exit::Usage, error.to_string().trim_end()).print(Format::Json, None);
+            return Exit::Usage.into();
+        }
+        Err(error) => error.exit(),
+    };
     // A service must end though nobody reads its log: its exit code says whether it may be started again.
     let patience = matches!(cli.command, Command::Run(_)).then_some(READING);
     match dispatch(cli.command, cli.format) {

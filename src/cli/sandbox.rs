@@ -29,7 +29,7 @@ pub(super) enum SandboxCommand {
     /// In JSON: `roles[]` with `role`, `token`, `profile`, `run` (what has run under it), `sha256`, `allowed`,
     /// `argument_checked`, `answered`, `rules` (as in the profile, with the `answer`, and `untried`: why it is
     /// there though no test uses it), `landlock` (with `connect_tcp`, its ports), `uid`, and of a running one
-    /// `pid`, `threads`, `filters`, `mismatches`; `running` says whether a node answered.
+    /// `pid`, `threads`, `filters`, `mismatches`; `running` says whether a node answered, and `unseen` why none did.
     Show(ShowArgs),
     /// Learn which system calls a module makes, and write a draft of a profile for its keeper.
     ///
@@ -269,7 +269,8 @@ fn show(args: &ShowArgs, format: Format) -> Result<(), Failure> {
     }
     let running = !found.is_empty();
     if format == Format::Json {
-        return output::json(&serde_json::json!({ "running": running, "roles": shown }));
+        let shown = serde_json::json!({ "running": running, "unseen": unseen, "roles": shown });
+        return output::json(&shown);
     }
     let mut text: Vec<String> = shown.iter().map(Shown::describe).collect();
     text.push(format!("needs {NEEDS}"));

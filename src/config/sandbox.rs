@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::spec::SandboxSpec;
 use super::{Aim, Config, Place, Reader, TokenConfig, files};
 use crate::fault::{Fault, chain};
-use crate::sandbox::{OwnProfile, Role, User};
+use crate::sandbox::{NAMES, OwnProfile, Role, User};
 
 /// What the configuration says of the node's confinement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,10 +53,13 @@ impl Config {
         stated.into_iter().chain(application).collect()
     }
 
-    /// The TCP ports that any role may connect to: the node's and those of each token.
+    /// The TCP ports that any role may connect to: the node's, those of each token, and where the policy has names a
+    /// nameserver's.
     pub(crate) fn connects(&self) -> BTreeSet<u16> {
         let tokens = self.tokens.iter().flat_map(|token| &token.ports).copied();
-        self.dials().into_iter().chain(tokens).collect()
+        let names = (!self.hosts.is_empty()).then_some(NAMES);
+        let dials = self.dials().into_iter();
+        dials.chain(tokens).chain(names).collect()
     }
 }
 

@@ -113,7 +113,12 @@ pub(crate) enum FromKeeper {
     Vitals(Box<Vitals>),
     /// The token no longer answers in this process: a new keeper is needed.
     /// `latch`: a further login by itself could lock the PIN.
-    TokenLost { reason: String, latch: bool },
+    TokenLost {
+        reason: String,
+        latch: bool,
+        /// What it has counted since the last poll too.
+        last: Box<Vitals>,
+    },
 }
 
 /// Whether a login is tried again by itself, the shyer the higher.

@@ -46,7 +46,7 @@ impl Probe {
     pub(super) fn start(
         vault: &Arc<Vault>,
         calm: Duration,
-        lost: impl Fn(&TokenError) + Send + 'static,
+        lost: impl Fn(&TokenError, &Vault) + Send + 'static,
     ) -> std::io::Result<Arc<Self>> {
         let probe = Arc::new(Self {
             calm,
@@ -92,7 +92,7 @@ impl Probe {
         self.suspected.notify_one();
     }
 
-    fn run(&self, _: Confined, vault: &Vault, lost: &impl Fn(&TokenError)) {
+    fn run(&self, _: Confined, vault: &Vault, lost: &impl Fn(&TokenError, &Vault)) {
         loop {
             let outcome = vault.probe();
             let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +102,7 @@ impl Probe {
                 Err(SignError::Token(error)) => note(&mut health, error.to_string()),
                 Err(SignError::Lost(error)) => {
                     note(&mut health, error.to_string());
-                    lost(&error);
+                    lost(&error, vault);
                 }
             }
             let calm = health.failures == 0;

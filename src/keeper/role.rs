@@ -119,13 +119,17 @@ fn run() -> io::Result<()> {
     //    They wait for the seal.
     let supervisor = Supervisor::new(control.try_clone()?);
     let lost = Arc::clone(&supervisor);
+    let refusals = Arc::new(Refusals::default());
+    let counted = Arc::clone(&refusals);
     let probe = Probe::start(
         &vault,
         Duration::from_millis(setup.probe_ms),
-        move |error| lost.token_lost(error),
+        move |error, vault| lost.token_lost(error, vault, &counted),
     )?;
-    let refusals = Arc::new(Refusals::default());
     let signers = serve::start(&vault, channels, &refusals, &probe, &supervisor)?;
+    // The first random bytes are drawn with calls that are not needed again; a key whose certificate is faulty has
+    // needed none until now.
+    aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io::Error::other)?;
     let (confined, report) = match walled.seal(&profile) {
         Ok(sealed) => sealed,
         Err(error) => return refuse(vec![error.into()]),
@@ -137,12 +141,8 @@ fn run() -> io::Result<()> {
     while let Some(order) = frame::receive::<ToKeeper>(&control)? {
         match order {
             ToKeeper::Poll => supervisor.tell(&FromKeeper::Vitals(Box::new(Vitals {
-                longest_call: vault.calls.longest(),
-                sessions: vault.sessions(),
-                signatures: vault.signatures(),
-                refusals: refusals.total(),
-                evictions: vault.evictions(),
                 trouble: probe.health().trouble(),
+                ..serve::vitals(&vault, &refusals)
             }))),
             ToKeeper::Stop => break,
             #[cfg(feature = "attack-trigger")]

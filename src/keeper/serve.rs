@@ -14,7 +14,7 @@ use super::health::Probe;
 use super::message::{MAX_REPLY, MAX_REQUEST, Refusal, Reply, Request};
 use super::refusals::Refusals;
 use super::vault::{SignError, Vault};
-use crate::control::{FromKeeper, frame};
+use crate::control::{FromKeeper, Vitals, frame};
 use crate::sandbox::Confined;
 use crate::token::TokenError;
 use crate::token::heal::{self, Action, Doing};
@@ -43,14 +43,27 @@ impl Supervisor {
     }
 
     /// Says, once, that this process will not sign again.
-    pub(super) fn token_lost(&self, error: &TokenError) {
+    pub(super) fn token_lost(&self, error: &TokenError, vault: &Vault, refusals: &Refusals) {
         if !self.told_lost.swap(true, Ordering::Relaxed) {
             let latch = heal::after(error, Doing::Reopening) == Action::Latch;
             self.tell(&FromKeeper::TokenLost {
                 reason: error.to_string(),
                 latch,
+                last: Box::new(vitals(vault, refusals)),
             });
         }
+    }
+}
+
+/// How this keeper is, but for what troubles its token.
+pub(super) fn vitals(vault: &Vault, refusals: &Refusals) -> Vitals {
+    Vitals {
+        longest_call: vault.calls.longest(),
+        sessions: vault.sessions(),
+        signatures: vault.signatures(),
+        refusals: refusals.total(),
+        evictions: vault.evictions(),
+        trouble: None,
     }
 }
 
@@ -178,7 +191,8 @@ impl Server {
             }
             Err(SignError::Lost(error)) => {
                 tracing::error!(%error, "this process will not sign again");
-                self.supervisor.token_lost(&error);
+                self.supervisor
+                    .token_lost(&error, &self.vault, &self.refusals);
                 Err(Refusal::Token)
             }
         };

@@ -52,8 +52,8 @@ pub(super) enum SignError {
     Lost(TokenError),
 }
 
-/// One in so many signatures is verified before it is sent, as the node does on its side: a token that signs
-/// wrongly is found out where it can be probed at once.
+/// One in so many signatures is verified before it is given out, as each is one more verification in a handshake; a
+/// token that signs wrongly is found out within so many, where it can be probed at once.
 const VERIFIED: u64 = 16;
 /// How long a request waits for a session before it is the node's to decide.
 const SESSION_WAIT: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
 //! `fastness ping`: a round trip to a peer, how it sees us, and bulk both ways if asked for.
 
+use std::error::Error;
 use std::time::Instant;
 
 use tokio_stream::StreamExt;
@@ -31,10 +32,12 @@ pub(super) async fn ping(node: &Node, name: &str, transfer_bytes: u64) -> Answer
         Ok(pong) => Answer::Ping(Box::new(pong)),
         Err(status) => {
             let (error, _) = dialer.trouble();
-            Answer::Unreachable(if error.is_empty() {
-                chain(&status)
-            } else {
-                error
+            let broken = || format!("the connection ended under the call ({})", status.message());
+            Answer::Unreachable(match status.source() {
+                _ if !error.is_empty() => error,
+                // Of the transport, in a library's words.
+                Some(_) => broken(),
+                None => chain(&status),
             })
         }
     }

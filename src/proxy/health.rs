@@ -24,26 +24,29 @@ const MOST: usize = 1024;
 
 /// Asks the application behind `pool` about its `service` for as long as somebody listens to `well`.
 pub(crate) async fn watch(pool: &Arc<Pool>, service: &str, well: watch::Sender<bool>) {
-    let mut bad = 0;
+    let (mut bad, mut said) = (0, None);
     while !well.is_closed() {
         let answer = timeout(PATIENCE, ask(pool, service)).await;
         bad = match answer {
             Ok(Some(ServingStatus::Serving)) => 0,
             _ => bad + 1,
         };
-        let changed = match bad {
-            0 => well.send_if_modified(|well| !std::mem::replace(well, true)),
-            BAD.. => well.send_if_modified(|well| std::mem::replace(well, false)),
-            _ => false,
+        let verdict = match bad {
+            0 => Some(true),
+            BAD.. => Some(false),
+            _ => said,
         };
-        match (changed, bad) {
-            (false, _) => {}
-            (true, 0) => tracing::info!(service, "the application is well"),
-            (true, _) => tracing::warn!(
-                service,
-                answer = ?answer.ok().flatten(),
-                "the application does not say that it is well"
-            ),
+        if verdict != said {
+            said = verdict;
+            match verdict == Some(true) {
+                true => tracing::info!(service, "the application is well"),
+                false => tracing::warn!(
+                    service,
+                    answer = ?answer.ok().flatten(),
+                    "the application does not say that it is well"
+                ),
+            }
+            well.send_replace(verdict == Some(true));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -41,7 +41,7 @@ pub(crate) use profile::{Profile, ProfileError};
 pub(crate) use rules::Rule;
 pub(crate) use trace::{SeenCall, TraceError, Tracer, is_traced};
 pub(crate) use users::{User, may_change_users};
-pub(crate) use walls::{Reach, Walls};
+pub(crate) use walls::{NAMES, Reach, Walls};
 
 use rustix::thread::CapabilitySet;
 

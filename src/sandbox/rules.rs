@@ -312,6 +312,10 @@ impl Rule {
             problems.push(format!("{call}: an empty list of conditions"));
         }
         let mut conditions = self.args.iter().flatten();
+        if conditions.any(|one| one.op["masked_eq"] == 0) {
+            problems.push(format!("{call}: a condition compares no bit (masked_eq 0)"));
+        }
+        let mut conditions = self.args.iter().flatten();
         if conditions.any(|one| one.comment.trim().is_empty()) {
             problems.push(format!(
                 "{call}: a condition does not say what its value means (\"comment\")"

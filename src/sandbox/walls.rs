@@ -21,7 +21,7 @@ use crate::fault::Fault;
 const VERSION: ABI = ABI::V6;
 
 /// The port at which a nameserver is asked over TCP (RFC 7766).
-const NAMES: u16 = 53;
+pub(crate) const NAMES: u16 = 53;
 
 /// What getaddrinfo(3) reads on the machines that we know.
 const NAME_SERVICES: [&str; 13] = [
@@ -77,13 +77,13 @@ pub(crate) struct Reach {
 
 impl Walls {
     /// The supervisor's: our own binary, and the loader that the kernel runs it with. What it starts is behind them
-    /// too, so its ports are those of all roles (`ports`), and the nameserver's.
+    /// too, so its ports are those of all roles.
     pub(crate) fn of_supervisor(ports: BTreeSet<u16>) -> io::Result<Self> {
         let own = PathBuf::from("/proc/self/exe");
         let loader = interpreter(&File::open(&own)?)?;
         Ok(Self {
             files: Files::Programs([Some(own), loader].into_iter().flatten().collect()),
-            ports: ports.into_iter().chain([NAMES]).collect(),
+            ports,
         })
     }
 
@@ -328,9 +328,9 @@ mod tests {
     #[test]
     fn what_the_supervisor_starts_can_reach_its_ports_through_its_walls() {
         let walls = Walls::of_supervisor(BTreeSet::from([7443])).unwrap();
-        assert_eq!(walls.reach().connect_tcp, BTreeSet::from([53, 7443]));
+        assert_eq!(walls.reach().connect_tcp, BTreeSet::from([7443]));
         let text = walls.to_string();
-        assert!(text.contains("only TCP ports 53, 7443;"), "{text}");
+        assert!(text.contains("only TCP ports 7443;"), "{text}");
     }
 
     #[test]

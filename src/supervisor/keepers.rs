@@ -268,7 +268,15 @@ impl Keeper {
                 self.take_vitals(*vitals);
                 Happened::Vitals
             }
-            ChildEvent::Said(FromKeeper::TokenLost { reason, latch }) => {
+            ChildEvent::Said(FromKeeper::TokenLost {
+                reason,
+                latch,
+                last,
+            }) => {
+                self.vitals = Vitals {
+                    trouble: self.vitals.trouble.take(),
+                    ..*last
+                };
                 self.replace(&reason);
                 if latch {
                     self.note(vec![Fault::new(

@@ -35,7 +35,7 @@ impl Supervisor {
         each(
             "fastness_keeper_latches_total",
             Kind::Counter,
-            "How often the PIN was refused.",
+            "How often a login was refused, or not tried as it could have locked the PIN.",
             &|keeper| keeper.latches.into(),
         );
         each(
@@ -87,6 +87,12 @@ impl Supervisor {
             "1 while the node's process serves.",
         )
         .sample(&[], self.node.ready.into());
+        text.family(
+            "fastness_ready",
+            Kind::Gauge,
+            "1 while the node counts as ready, as grpc.health.v1 and systemd have it.",
+        )
+        .sample(&[], self.ready.into());
         text.into_string()
     }
 

@@ -243,6 +243,8 @@ struct Supervisor {
     grace: Grace,
     /// The node has been ready once.
     served: bool,
+    /// It counts as ready.
+    ready: bool,
     draining: bool,
 }
 
@@ -280,7 +282,7 @@ impl Supervisor {
             keepers,
             node: Node::new(
                 config.node.clone(),
-                config.application.is_some(),
+                config.application.as_ref(),
                 OpenFiles::of(&config).node,
             ),
             upstream: application::Upstream::of(&config),
@@ -297,6 +299,7 @@ impl Supervisor {
             systemd: Systemd::default(),
             grace: Grace::default(),
             served: false,
+            ready: false,
             draining: false,
         })
     }
@@ -389,14 +392,24 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Tells the node how the tokens are, and whether it counts as ready: as long as one of them does.
+    /// Tells the node how the tokens are, and whether it counts as ready: as long as one of them does, and the
+    /// application is well.
     fn tell_node(&mut self) {
         let now = Instant::now();
         let standings = self.keepers.iter().map(Keeper::standing).collect();
         // Each of them is looked at.
         let looked = self.keepers.iter_mut().map(|keeper| keeper.counts(now));
-        let ready = looked.fold(false, |any, counts| any | counts);
+        let ready = looked.fold(false, |any, counts| any | counts) && self.node.application_well;
         self.node.tokens(standings, ready);
+        let ready = ready && self.node.ready && !self.draining;
+        if std::mem::replace(&mut self.ready, ready) != ready && !self.draining {
+            match ready {
+                true => tracing::info!("counts as ready"),
+                false => {
+                    tracing::error!(reason = self.settled_state().1, "counts as ready no longer")
+                }
+            }
+        }
     }
 
     fn later(&self, at: Instant, event: Event) {

@@ -13,7 +13,7 @@ use super::child::{self, Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
 use super::pulse::Pulse;
 use super::sockets::Listeners;
-use crate::config::NodeSandbox;
+use crate::config::{Application, NodeSandbox};
 use crate::control::frame::MAX_FROM_ROLE;
 use crate::control::{Answer, FromNode, Generation, NodeSetup, Order, ToNode};
 use crate::fault::{Fault, Passing};
@@ -38,6 +38,8 @@ pub(super) struct Node {
     pub(super) dials: BTreeSet<u16>,
     /// Whether an application is beside it.
     pub(super) application: bool,
+    /// Whether that is asked how it is: until it says that it is well, it is not.
+    asks_application: bool,
     /// So many descriptors it may have open at most.
     pub(super) open_files: u64,
     /// The running one is not what it must be.
@@ -57,17 +59,23 @@ pub(super) struct Node {
 
 impl Node {
     /// The node, not yet started.
-    pub(super) fn new(given: NodeSandbox, application: bool, open_files: u64) -> Self {
+    pub(super) fn new(
+        given: NodeSandbox,
+        application: Option<&Application>,
+        open_files: u64,
+    ) -> Self {
+        let asks_application = application.is_some_and(|it| it.health.is_some());
         Self {
             given,
-            application,
+            application: application.is_some(),
+            asks_application,
             open_files,
             unsound: None,
             serves: false,
             child: None,
             incarnation: 0,
             ready: false,
-            application_well: true,
+            application_well: !asks_application,
             faults: Vec::new(),
             end_may_pass: false,
             restarts: 0,
@@ -104,7 +112,7 @@ impl Node {
         self.incarnation += 1;
         let incarnation = self.incarnation;
         self.ready = false;
-        self.application_well = true;
+        self.application_well = !self.asks_application;
         self.told = None;
         self.pulse.begin();
         self.dials.clone_from(&setup.dials);

@@ -25,6 +25,7 @@ impl Supervisor {
                 .map(|address| address.to_string())
                 .collect(),
             counters: std::collections::HashMap::new(),
+            ready: self.ready,
         }
     }
 
@@ -61,7 +62,7 @@ impl Supervisor {
     fn processes(&self) -> Vec<admin::Process> {
         let process = |role: &str, pid: Option<u32>, restarts| admin::Process {
             role: role.into(),
-            pid: pid.unwrap_or_default(),
+            pid,
             restarts,
         };
         let mut processes = vec![process("supervisor", Some(std::process::id()), 0)];

@@ -81,7 +81,8 @@ impl Supervisor {
         event: ChildEvent<FromNode>,
     ) -> Result<(), SupervisorError> {
         match self.node.on_event(incarnation, event) {
-            NodeEvent::Nothing => {}
+            // It may have said how the application is.
+            NodeEvent::Nothing => self.tell_node(),
             NodeEvent::Sealed => {
                 self.attest_ourselves();
                 if self.unsound.is_none() {

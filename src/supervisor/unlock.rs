@@ -57,6 +57,8 @@ pub(super) async fn listen(listener: UnixListener, events: mpsc::Sender<Event>) 
         let events = events.clone();
         tokio::task::spawn_blocking(move || match receive(stream) {
             Ok(request) => drop(events.blocking_send(Event::Unlock(request))),
+            // Whoever looks whether a node listens there says nothing.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             Err(error) => tracing::warn!(%error, "not an unlock request"),
         });
     }

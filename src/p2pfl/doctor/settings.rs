@@ -21,6 +21,8 @@ pub(super) struct Settings {
     values: BTreeMap<&'static str, Said>,
     /// Folder of the files that no setting names.
     defaults: Option<PathBuf>,
+    /// What cannot be told of the settings without running them.
+    doubts: Vec<Fault>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,7 @@ impl Settings {
     pub(super) fn read(files: &[PathBuf], package: Option<&Path>) -> io::Result<Self> {
         let mut settings = Self {
             values: BTreeMap::new(),
+            doubts: Vec::new(),
             defaults: package.map(|package| package.join("certificates")),
         };
         if let Some(package) = package
@@ -56,7 +59,11 @@ impl Settings {
     }
 
     fn take(&mut self, text: &str, file: &Path) {
+        let mut prose = Prose::default();
         for (index, line) in text.lines().enumerate() {
+            if prose.is(line) {
+                continue;
+            }
             for (name, value) in settings(line) {
                 if is_default(name, &value) {
                     self.values.remove(name);
@@ -67,9 +74,34 @@ impl Settings {
                     file: file.to_owned(),
                     line: index + 1,
                 };
+                self.doubt(name, &said, line);
                 self.values.insert(name, said);
             }
         }
+    }
+
+    /// Notes why it cannot be told whether what is `said` in this line counts.
+    fn doubt(&mut self, name: &str, said: &Said, line: &str) {
+        if name != USE_SSL {
+            return;
+        }
+        let before = self.values.get(name).filter(|it| it.file == said.file);
+        let problem = match before {
+            Some(before) if before.value != said.value => {
+                format!("line {} says otherwise: which one counts?", before.line)
+            }
+            _ if is_conditional(line, &said.value) => {
+                "only Python can tell whether this is run".to_owned()
+            }
+            _ => return,
+        };
+        let fault = Fault::new(
+            "ssl.use_ssl",
+            problem,
+            "say it once, at the beginning of a line or under `ssl`",
+        );
+        let file = said.file.display().to_string();
+        self.doubts.push(fault.in_file(file).at_line(said.line));
     }
 
     /// The file that P2PFL takes for a setting; `None` when that cannot be told.
@@ -105,6 +137,7 @@ impl Settings {
             None => self.plaintext(&files, findings),
             Some(Value::Word(word) | Value::Computed(word)) => match truth(word) {
                 Some(true) => self.plaintext(&files, findings),
+                Some(false) if !self.doubts.is_empty() => self.plaintext(&files, findings),
                 Some(false) => findings.good("use_ssl: false: plaintext as it should be beside Fastness, if nobody else reaches it"),
                 None => {
                     let problem = format!("{word:?} is neither true nor false");
@@ -120,6 +153,7 @@ impl Settings {
                 self.plaintext(&files, findings);
             }
         }
+        findings.faults.extend(self.doubts.iter().cloned());
         self.examine_keys(findings);
     }
 
@@ -167,7 +201,8 @@ impl Settings {
             let fault = Fault::new(format!("ssl.{name}"), problem, mend);
             findings.faults.push(self.placed(name, fault));
         }
-        if missing.is_empty() {
+        let told = files.values().all(Option::is_some);
+        if missing.is_empty() && told && self.doubts.is_empty() {
             findings.good("use_ssl: on, and every file is there");
         }
     }
@@ -220,6 +255,50 @@ impl Settings {
     }
 }
 
+/// Whether Python may pass by an assignment, or make it later: in a block, where a class of settings would have its
+/// type beside it.
+fn is_conditional(line: &str, value: &Value) -> bool {
+    let indented = line.starts_with([' ', '\t']);
+    let annotated = line
+        .split('=')
+        .next()
+        .is_some_and(|name| name.contains(':'));
+    indented && !annotated && matches!(value, Value::Computed(_))
+}
+
+/// Text that only looks like settings: Python's between three quotes, YAML's block scalars.
+#[derive(Debug, Default)]
+struct Prose {
+    quotes: Option<&'static str>,
+    /// How far the key of a block scalar is indented.
+    block: Option<usize>,
+}
+
+impl Prose {
+    /// Whether `line`, the next one, is some.
+    fn is(&mut self, line: &str) -> bool {
+        if let Some(quotes) = self.quotes {
+            if line.contains(quotes) {
+                self.quotes = None;
+            }
+            return true;
+        }
+        let opens = |quotes: &&str| line.matches(quotes).count() % 2 == 1;
+        self.quotes = ["\"\"\"", "'''"].into_iter().find(opens);
+        let indent = line.len() - line.trim_start().len();
+        let within = self
+            .block
+            .is_some_and(|key| line.trim().is_empty() || indent > key);
+        if within {
+            return true;
+        }
+        let ends = [": |", ": >", ": |-", ": >-", ": |+", ": >+"];
+        let begins = ends.iter().any(|end| line.trim_end().ends_with(end));
+        self.block = begins.then_some(indent);
+        self.quotes.is_some()
+    }
+}
+
 /// Whether P2PFL's own settings.py says it: a file in the folder `certificates` of the package.
 fn is_default(name: &str, value: &Value) -> bool {
     let said = |file| format!("os.path.join(BASE_DIR, \"certificates\", \"{file}\")");
@@ -256,6 +335,27 @@ mod tests {
             found[0].contains("P2PFL takes any text for true"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn false_that_may_not_count_is_no_false() {
+        for text in [
+            "settings:\n  ssl:\n    use_ssl: true\nother:\n  use_ssl: false\n",
+            "notes: |\n  use_ssl: false\n",
+            "\"\"\"\nSettings.ssl.USE_SSL = False\n\"\"\"\n",
+            "if debug:\n    Settings.ssl.USE_SSL = False\n",
+        ] {
+            let found = faults(text, &["ca.crt"]);
+            assert!(found.concat().contains("plaintext"), "{text}: {found:?}");
+        }
+        for text in [
+            "settings:\n  ssl:\n    use_ssl: false\n",
+            "class SSL:\n    USE_SSL: bool = False\n",
+            "\"\"\"Ours.\"\"\"\nSettings.ssl.USE_SSL = False\n",
+        ] {
+            let found = faults(text, &["ca.crt"]);
+            assert_eq!(found, [""; 0], "{text}");
+        }
     }
 
     /// Findings about settings `text` with the files of `present` in the package.

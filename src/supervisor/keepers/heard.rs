@@ -40,18 +40,16 @@ impl Keeper {
                 faults: faults.into_iter().map(shown_fault).collect(),
                 retry,
             },
-            FromKeeper::TokenLost { reason, latch } => FromKeeper::TokenLost {
+            FromKeeper::TokenLost {
+                reason,
+                latch,
+                last,
+            } => FromKeeper::TokenLost {
                 reason: shown(&reason),
                 latch,
+                last: shown_vitals(*last),
             },
-            FromKeeper::Vitals(vitals) => FromKeeper::Vitals(Box::new(Vitals {
-                trouble: vitals.trouble.map(|trouble| shown(&trouble)),
-                evictions: (vitals.evictions.into_iter())
-                    .map(|(code, count)| (shown(&code), count))
-                    .take(MOST_CODES)
-                    .collect(),
-                ..*vitals
-            })),
+            FromKeeper::Vitals(vitals) => FromKeeper::Vitals(shown_vitals(*vitals)),
             said => said,
         }))
     }
@@ -83,6 +81,17 @@ impl Keeper {
         }
         ours
     }
+}
+
+fn shown_vitals(vitals: Vitals) -> Box<Vitals> {
+    let evictions = vitals.evictions.into_iter().take(MOST_CODES);
+    Box::new(Vitals {
+        trouble: vitals.trouble.map(|trouble| shown(&trouble)),
+        evictions: evictions
+            .map(|(code, count)| (shown(&code), count))
+            .collect(),
+        ..vitals
+    })
 }
 
 fn shown_fault(fault: Fault) -> Fault {

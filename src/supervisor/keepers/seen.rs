@@ -76,9 +76,10 @@ impl Keeper {
 
     /// The token's label; its URI as long as nobody has seen it.
     pub(in crate::supervisor) fn label(&self) -> String {
-        self.known
-            .as_ref()
-            .map_or(self.config.uri.to_string(), |known| known.label.clone())
+        let known = self.known.as_ref().map(|known| known.label.as_str());
+        // The token has the label that the configuration names, whether it was opened yet or not.
+        let label = self.config.uri.label().or(known);
+        label.map_or_else(|| self.config.uri.to_string(), str::to_owned)
     }
 
     /// Whether its token has this label, as the token or the configuration says.
