@@ -794,6 +794,20 @@ fn an_rsa_key_that_may_not_do_pss_is_found_at_the_start() {
 
 // --- certificates --------------------------------------------------------------------------------------
 
+#[test]
+fn a_key_in_another_role_than_its_label_says_is_noted() {
+    let mesh = Mesh::new();
+    let id = id_of("a");
+    mesh.tokens("a").keygen("client-2026", "client", "p256");
+    mesh.issue("a", "client-2026", "server", &id, "a/odd.pem");
+    mesh.edit("a/node.toml", "object=server", "object=client-2026");
+    mesh.edit("a/node.toml", "\"server.pem\"", "\"odd.pem\"");
+    let checked = mesh.check("a");
+    assert!(checked.status.success(), "{}", said(&checked));
+    let note = "by its label it is a client key, here it is the server key";
+    assert!(said(&checked).contains(note), "{}", said(&checked));
+}
+
 /// The keeper has nothing to try its keys with, and is sealed all the same.
 #[test]
 fn both_certificates_missing_are_two_faults_and_no_third() {

@@ -61,15 +61,22 @@ impl SocketArgs {
 
 type Client = AdminClient<Channel>;
 
-/// How long a supervisor may take to answer: one that reads files has ten seconds for it, a node that is given them
-/// thirty.
+/// How long a supervisor may take to answer. One that reads names and files and gives them to a node takes longest.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a transfer that are asked for at once: one that is interrupted ends with the piece.
 const PIECE: u64 = 64 << 20;
 
-/// Runs `call` with a client of the node behind `socket`.
+/// Runs `call` with a client of the node behind `socket`, which has [`PATIENCE`] to answer.
 fn with_node<T>(
     socket: &SocketArgs,
+    call: impl AsyncFnOnce(Client) -> Result<T, Status>,
+) -> Result<T, Failure> {
+    with_node_within(socket, PATIENCE, call)
+}
+
+fn with_node_within<T>(
+    socket: &SocketArgs,
+    patience: Duration,
     call: impl AsyncFnOnce(Client) -> Result<T, Status>,
 ) -> Result<T, Failure> {
     let path = socket.path()?;
@@ -84,7 +91,9 @@ fn with_node<T>(
         let connecting = tokio::time::timeout(PATIENCE, connect(&path));
         let connected = connecting.await.map_err(|late| silent(&late))?;
         let channel = connected.map_err(|error| silent(&error))?;
-        call(AdminClient::new(channel)).await.map_err(|status| {
+        let called = tokio::time::timeout(patience, call(AdminClient::new(channel)));
+        let answered = called.await.map_err(|late| silent(&late))?;
+        answered.map_err(|status| {
             let exit = match status.code() {
                 Code::NotFound => Exit::Usage,
                 Code::FailedPrecondition => Exit::Peer,
@@ -235,7 +244,9 @@ pub(super) fn metrics(socket: &SocketArgs, format: Format) -> Result<(), Failure
 
 /// `fastness ping`
 pub(super) fn ping(args: &PingArgs, format: Format) -> Result<(), Failure> {
-    let pong = with_node(&args.socket, async |node| pieces(node, args, format).await)?;
+    // However long a transfer takes, one can end it.
+    let moving = async |node| pieces(node, args, format).await;
+    let pong = with_node_within(&args.socket, Duration::MAX, moving)?;
     if format == Format::Json {
         return output::json(&pong);
     }

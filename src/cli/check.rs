@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::token::Purpose;
 use super::{Failure, Format, given, output};
 use crate::config::Config;
 use crate::sandbox::Walls;
@@ -13,7 +14,8 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let inherited = given::take()?;
     let (config, faults) = Config::load_to_try(file);
     let Some(config) = config else {
-        return Err(Failure::faults(refuse, faults));
+        let hidden = format!("{refuse}, and check again: what is behind them was not looked at");
+        return Err(Failure::faults(hidden, faults));
     };
     given::close_others(inherited, &config);
     let runtime = super::run::runtime()?;
@@ -22,6 +24,7 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
         .map_err(|error| Failure::from(error).placed_in(&config.file))?;
     let walls = Walls::of_node(config.dials());
     let mut notes = config.notes();
+    notes.extend(misnamed(&config));
     notes.extend(unresolved.iter().map(|host| {
         format!("{host} does not resolve now: the peer is not dialled there until it does")
     }));
@@ -60,4 +63,19 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     }
     lines.extend(notes.iter().map(|note| format!("  note        {note}")));
     output::text(&lines.join("\n"))
+}
+
+/// Keys that have another role here than their labels say.
+fn misnamed(config: &Config) -> impl Iterator<Item = String> {
+    let keys = config.tokens.iter().flat_map(|token| &token.keys);
+    keys.filter_map(|key| {
+        let said = Purpose::of_label(key.uri.label()?)?.as_str();
+        let role = key.role.to_string();
+        (said != role).then(|| {
+            format!(
+                "{}: by its label it is a {said} key, here it is the {role} key",
+                key.uri
+            )
+        })
+    })
 }

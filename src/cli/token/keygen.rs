@@ -19,7 +19,8 @@ pub struct KeygenArgs {
     token: TokenUri,
     #[command(flatten)]
     pin: PinArgs,
-    /// What the key is for. A key has one purpose.
+    /// What the key is for. A key has one purpose; no token stores it: what a key signs is decided by
+    /// where a configuration names it.
     #[arg(long, value_enum)]
     purpose: Purpose,
     /// The key's label, by which URIs name it: 1 to 64 bytes [default: the purpose].
@@ -120,7 +121,7 @@ pub(super) fn run(args: KeygenArgs, format: Format) -> Result<(), TokenCommandEr
 }
 
 impl Purpose {
-    fn as_str(self) -> &'static str {
+    pub(in crate::cli) fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Client => "client",
