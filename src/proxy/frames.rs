@@ -45,6 +45,11 @@ const MOST_OWED: u32 = 1_000_000;
 /// meanwhile, and holds what comes for one that it has forgotten against the other side.
 pub(crate) const LATE: Duration = Duration::from_secs(10);
 
+/// The most calls that may be taken back at once.
+pub(crate) fn at_once() -> usize {
+    usize::try_from(bucket::most(Duration::ZERO) / u128::from(RESET - CALL)).unwrap_or(usize::MAX)
+}
+
 /// How many calls h2 remembers so, each in half a KiB: as many as may be taken back in that time.
 pub(crate) fn remembered() -> usize {
     usize::try_from(bucket::most(LATE) / u128::from(RESET - CALL)).unwrap_or(usize::MAX)
@@ -125,9 +130,10 @@ impl Frames {
         self.most = most;
     }
 
-    /// Counts the frames in the next `bytes`, and mends their authorities; the error ends the
-    /// connection.
-    pub(super) fn take(&mut self, mut bytes: &mut [u8]) -> io::Result<()> {
+    /// Counts the frames in the next `bytes`, and mends their authorities; says whether a call is taken back in them.
+    /// The error ends the connection.
+    pub(super) fn take(&mut self, mut bytes: &mut [u8]) -> io::Result<bool> {
+        let mut taken_back = false;
         while !bytes.is_empty() {
             let wanted = match self.part {
                 Part::Head => FRAME_HEAD - self.read,
@@ -145,6 +151,7 @@ impl Frames {
                     if self.read == FRAME_HEAD {
                         self.read = 0;
                         self.begin()?;
+                        taken_back |= self.head[3] == RST_STREAM;
                     }
                 }
                 Part::PadLength => {
@@ -174,7 +181,7 @@ impl Frames {
                 part => part,
             };
         }
-        Ok(())
+        Ok(taken_back)
     }
 
     /// A frame begins.

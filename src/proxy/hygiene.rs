@@ -17,21 +17,34 @@ use super::header_lists::HeaderLists;
 
 /// Whether anything was received since the last look.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Arc<AtomicBool>);
+pub(crate) struct Heard(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    anything: AtomicBool,
+    taken_back: AtomicBool,
+}
 
 impl Heard {
     /// Whether anything was; from now on it counts anew.
     pub(super) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
+        self.0.anything.swap(false, Ordering::Relaxed)
     }
 
     /// Whether anything was, without a change.
     pub(super) fn is(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.anything.load(Ordering::Relaxed)
     }
 
     pub(super) fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.anything.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether reading stands still because calls were taken back; it goes on. For whoever has looked at all calls
+    /// that came before.
+    pub(super) fn go_on(&self) -> bool {
+        self.0.taken_back.load(Ordering::Relaxed)
+            && self.0.taken_back.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -43,12 +56,21 @@ pub(crate) struct Watched<S> {
     frames: Frames,
     /// Until our first frame was sent.
     announced: Option<Announced>,
+    /// Whether reading stands still at calls that are taken back.
+    pausing: bool,
 }
 
 impl<S> Watched<S> {
     /// The other side is a client: it begins with the preface.
     pub(crate) fn server(stream: S) -> (Self, Heard) {
         Self::new(stream, PREFACE)
+    }
+
+    /// Reads no more once calls were taken back, until [`Heard::go_on`]: h2 would read on, and keep every call
+    /// that is begun and taken back meanwhile.
+    pub(super) fn pausing(mut self) -> Self {
+        self.pausing = true;
+        self
     }
 
     /// Mends the authorities of calls: the other side may be on a unix socket.
@@ -83,6 +105,7 @@ impl<S> Watched<S> {
             heard: heard.clone(),
             frames: Frames::new(skip, Instant::now()),
             announced: None,
+            pausing: false,
         };
         (watched, heard)
     }
@@ -112,13 +135,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let this = &mut *self;
+        if this.heard.0.taken_back.load(Ordering::Relaxed) {
+            // Who lets it go on asks again.
+            return Poll::Pending;
+        }
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = &read {
             match &mut buffer.filled_mut()[before..] {
                 [] => this.frames.end()?,
                 read => {
                     this.heard.note();
-                    this.frames.take(read)?;
+                    let resets = this.frames.take(read)?;
+                    if resets && this.pausing {
+                        this.heard.0.taken_back.store(true, Ordering::Relaxed);
+                    }
                 }
             }
         }

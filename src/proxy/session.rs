@@ -1,5 +1,6 @@
 //! One connection whose other side calls: a peer's (ingress), or the application's (egress).
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,20 +8,21 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use h2::Reason;
-use h2::server::{Builder, SendResponse};
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use http::Method;
 use http::request::Parts;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
 use super::bounded::Counted;
 use super::budget::Budget;
 use super::exchange::{Outcome, exchange};
-use super::frames::{LATE, remembered};
+use super::frames::{LATE, at_once, remembered};
 use super::gathered::Gathered;
 use super::header_lists::HeaderLists;
-use super::hygiene::{Watched, silence};
+use super::hygiene::{Heard, Watched, silence};
 use super::refusal::is_grpc;
 use super::untaken::{Stalls, Untaken};
 use super::{ByteStream, Code, Look, Pool, Refusal, Web, local, translate};
@@ -71,9 +73,9 @@ impl Settings {
             .data_frame_budget(small_frames)
             .max_concurrent_reset_streams(remembered())
             .reset_stream_duration(LATE)
-            // Whoever has begun as many calls as it may can take all of them back before we look at one. How often
-            // it may (CVE-2023-44487, rapid reset) is for `Frames` to say.
-            .max_pending_accept_reset_streams(size(limits.streams));
+            // How often calls may be taken back (CVE-2023-44487, rapid reset) is for `Frames` to say. `Watched`
+            // sees to it that h2 holds no more of them than come in one read.
+            .max_pending_accept_reset_streams(at_once());
         let mut client = h2::client::Builder::new();
         client
             .initial_window_size(size32(limits.stream_window_bytes))
@@ -232,6 +234,22 @@ pub(crate) enum Ended {
     Old,
 }
 
+/// The next call. When there is none and reading stands still, it goes on after the calls that are under way have
+/// had their turn.
+async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S, Bytes>,
+    heard: &Heard,
+) -> Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>> {
+    poll_fn(|context| {
+        let polled = connection.poll_accept(context);
+        if polled.is_pending() && heard.go_on() {
+            context.waker().wake_by_ref();
+        }
+        polled
+    })
+    .await
+}
+
 impl<R: Fn(&mut Parts) -> Target> Session<R> {
     /// Serves `stream` until its other side ends it, or until `stopping` turns true and the running
     /// calls have ended.
@@ -245,7 +263,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
     ) -> Result<(), Ended> {
         let settings = &self.settings;
         let (watched, heard) = Watched::server(stream);
-        let watched = watched.bounding(&settings.lists);
+        let watched = watched.bounding(&settings.lists).pausing();
         let watched = match self.direction {
             Direction::Egress => watched.mending(),
             Direction::Ingress => watched,
@@ -263,7 +281,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
             return Ok(());
         };
         let silent = async {
-            silence(ping, heard, settings.silence()).await;
+            silence(ping, heard.clone(), settings.silence()).await;
             Clock::Ended(Ended::Silent)
         };
         let cut = async {
@@ -301,7 +319,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                         stalls.note();
                     }
                 }
-                accepted = connection.accept() => {
+                accepted = accept(&mut connection, &heard) => {
                     let (request, respond) = match accepted {
                         Some(accepted) => accepted?,
                         None => return Ok(()),
@@ -341,10 +359,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
         }
     }
 
-    fn target(
-        &self,
-        request: http::Request<h2::RecvStream>,
-    ) -> (http::Request<h2::RecvStream>, Target) {
+    fn target(&self, request: http::Request<RecvStream>) -> (http::Request<RecvStream>, Target) {
         let (mut head, body) = request.into_parts();
         let target = match (self.settings.lists.request(&head), &head.method) {
             (Err(refusal), _) => Target::Refuse(refusal),
@@ -358,7 +373,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
 
     async fn pass_on(
         &self,
-        request: http::Request<h2::RecvStream>,
+        request: http::Request<RecvStream>,
         respond: SendResponse<Bytes>,
         pool: Arc<Pool>,
         look: Option<Box<dyn Look>>,
@@ -370,7 +385,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
 
     async fn translate(
         &self,
-        request: http::Request<h2::RecvStream>,
+        request: http::Request<RecvStream>,
         respond: SendResponse<Bytes>,
         web: Arc<Web>,
     ) -> Outcome {
@@ -381,7 +396,7 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
 
     fn refuse(
         &self,
-        request: &http::Request<h2::RecvStream>,
+        request: &http::Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         refusal: &Refusal,
     ) {

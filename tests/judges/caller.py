@@ -133,6 +133,20 @@ def restless(channel):
     print("not disturbed")
 
 
+def taken_back_unseen(channel):
+    endless = channel.unary_stream("/test.Echo/Endless")
+    grpc.channel_ready_future(channel).result(timeout=30)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(4):
+        begun = [endless(b"") for _ in range(600)]
+        time.sleep(0.3)
+        for call in begun:
+            call.cancel()
+        time.sleep(0.1)
+    print("taken back", flush=True)
+
+
 def take_back(channel):
     call = channel.unary_unary("/test.Echo/Wait").future(b"", timeout=30)
     sys.stdin.readline()
@@ -221,6 +235,7 @@ ACTIONS = {
     "uploads": uploads,
     "take_back": take_back,
     "restless": restless,
+    "taken_back_unseen": taken_back_unseen,
     "gigabyte": gigabyte,
     "gigabyte_back": gigabyte_back,
 }

@@ -34,6 +34,34 @@ fn calls_that_are_taken_back_cost_nobody_else_theirs() {
     assert_eq!(b.log().matches("we dialled").count(), 1);
 }
 
+/// More of them than calls at once, before the other side looks at the first.
+#[test]
+fn calls_that_are_taken_back_unseen_end_no_connection() {
+    let mesh = Mesh::new();
+    let _application = application(&mesh);
+    let (a, b) = joined(&mesh);
+    assert_eq!(call(&mesh, "unary"), told());
+    let mut caller = Judge::start(
+        python("caller.py")
+            .arg(door(&mesh))
+            .arg("taken_back_unseen"),
+    );
+    assert_eq!(caller.hear(), "ready");
+    // Its supervisor too, which would put another in its place.
+    let (node, supervisor) = (a.pid("node"), a.supervisor());
+    for pid in [supervisor, node] {
+        signal(pid, Signal::STOP);
+    }
+    caller.tell("nobody looks");
+    assert_eq!(caller.hear(), "taken back");
+    for pid in [node, supervisor] {
+        signal(pid, Signal::CONT);
+    }
+    assert_eq!(call(&mesh, "unary"), told());
+    assert_eq!(b.log().matches("we dialled").count(), 1, "{}", b.log());
+    assert!(!a.log().contains("connection was closed"), "{}", a.log());
+}
+
 #[test]
 fn a_ping_for_each_piece_of_an_answer_is_no_flood() {
     let mut mesh = Mesh::new();
