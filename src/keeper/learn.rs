@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Barrier, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -129,16 +129,48 @@ fn run() -> io::Result<()> {
 struct Work {
     vault: Arc<Vault>,
     watched: Arc<OnceLock<Learning>>,
-    done: mpsc::Receiver<Result<u64, Fault>>,
+    done: Arc<Done>,
     threads: usize,
+}
+
+/// What each thread says at its end. No channel of the standard library, which yields the processor (sched_yield(2))
+/// where two are at it at once: that is no call of a keeper's.
+#[derive(Default)]
+struct Done {
+    outcomes: Mutex<Vec<Result<u64, Fault>>>,
+    changed: Condvar,
+}
+
+impl Done {
+    fn say(&self, outcome: Result<u64, Fault>) {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.push(outcome);
+        self.changed.notify_one();
+    }
+
+    /// The sum once `threads` have said theirs, or the first fault; `idle` later.
+    fn wait(&self, threads: usize, idle: Duration) -> Result<u64, Fault> {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcomes = self
+            .changed
+            .wait_while(outcomes, |outcomes| {
+                outcomes.len() < threads && outcomes.iter().all(Result::is_ok)
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let sum = outcomes.drain(..).sum::<Result<_, _>>()?;
+        // Nobody says anything more.
+        drop(self.changed.wait_timeout_while(outcomes, idle, |_| true));
+        Ok(sum)
+    }
 }
 
 impl Work {
     fn start(vault: Arc<Vault>, kinds: Vec<KeyKind>, setup: &LearnerSetup) -> io::Result<Self> {
         let signers = vault.sessions().min(SIGNERS);
+        let threads = signers + 1;
         let watched = Arc::new(OnceLock::new());
-        let (sender, done) = mpsc::channel();
-        let (started, waiting) = mpsc::channel::<()>();
+        let done = Arc::new(Done::default());
+        let started = Arc::new(Barrier::new(threads + 1));
         let keys: Arc<[_]> = setup
             .keeper
             .keys
@@ -146,24 +178,23 @@ impl Work {
             .map(|key| key.role)
             .zip(kinds)
             .collect();
-        for number in 0..=signers {
-            let (vault, watched, sender) =
-                (Arc::clone(&vault), Arc::clone(&watched), sender.clone());
+        for number in 0..threads {
+            let (vault, watched, done) =
+                (Arc::clone(&vault), Arc::clone(&watched), Arc::clone(&done));
             let (keys, place, times) = (
                 Arc::clone(&keys),
                 setup.keeper.place.clone(),
                 setup.signatures,
             );
-            let started = started.clone();
+            let started = Arc::clone(&started);
             let work = move || {
-                drop(started);
+                started.wait();
                 let _: &Learning = watched.wait();
                 let outcome = match number {
                     0 => probe(&vault),
                     _ => sign(&vault, &keys, times),
                 };
-                // Nobody waits any more once another has failed.
-                let _ = sender.send(outcome.map_err(|error| failed(&place, error)));
+                done.say(outcome.map_err(|error| failed(&place, error)));
                 // The calls that end a thread are not a keeper's.
                 loop {
                     thread::park();
@@ -171,14 +202,12 @@ impl Work {
             };
             thread::Builder::new().stack_size(256 << 10).spawn(work)?;
         }
-        drop(started);
-        // Ends when every thread has dropped its side.
-        waiting.iter().for_each(drop);
+        started.wait();
         Ok(Self {
             vault,
             watched,
             done,
-            threads: signers + 1,
+            threads,
         })
     }
 
@@ -186,11 +215,7 @@ impl Work {
     fn finish(&self, learning: Learning, idle: Duration) -> Result<u64, Fault> {
         // Nobody else sets it.
         let _ = self.watched.set(learning);
-        let outcomes: Result<Vec<u64>, Fault> = self.done.iter().take(self.threads).collect();
-        let reopened = outcomes?.into_iter().sum();
-        // Nothing comes: each thread has said its word. Waiting so needs no call that a keeper lacks.
-        let _ = self.done.recv_timeout(idle);
-        Ok(reopened)
+        self.done.wait(self.threads, idle)
     }
 }
 
