@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::node::signal;
 use crate::support::{
     FASTNESS, FaultModule, Mesh, Node, Options, as_root, eventually, in_softhsm, json, root, run,
     said,
@@ -200,7 +202,7 @@ fn a_module_that_our_profile_ends_works_under_the_one_learned_from_it() {
         violates: true,
         ..Options::default()
     };
-    let a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], violates);
+    let mut a = Node::spawn("a", &mesh.path("a"), mesh.ports["a"], violates);
     eventually("the keeper is killed", || {
         let log = a.log();
         ["SIGSYS", "ended or hung its process"]
@@ -208,7 +210,9 @@ fn a_module_that_our_profile_ends_works_under_the_one_learned_from_it() {
             .any(|word| log.contains(word))
             .then_some(())
     });
-    drop(a);
+    // Not by force: a login of the next keeper may be writing into the token's folder.
+    signal(a.supervisor(), Signal::TERM);
+    a.wait_exit();
     let found = learned(&mesh);
     assert_eq!(calls(&found, "new"), ["times"], "{found}");
     use_it(&mesh);

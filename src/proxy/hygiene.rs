@@ -232,7 +232,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, empty};
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, empty};
 
     use super::*;
 
@@ -245,5 +246,23 @@ mod tests {
         let (mut nobody, _) = Watched::server(empty());
         let error = nobody.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_calls_that_are_taken_back_waits() {
+        let (near, mut far) = duplex(1024);
+        let (watched, heard) = Watched::server(near);
+        let mut watched = watched.pausing();
+        let mut bytes = vec![0; PREFACE];
+        // RST_STREAM of the first call (RFC 9113 §6.4).
+        bytes.extend([0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8]);
+        far.write_all(&bytes).await.unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(watched.read(&mut buffer).await.unwrap(), bytes.len());
+        far.write_all(&[0]).await.unwrap();
+        assert!(watched.read(&mut buffer).now_or_never().is_none());
+        assert!(heard.go_on());
+        assert_eq!(watched.read(&mut buffer).await.unwrap(), 1);
+        assert!(!heard.go_on());
     }
 }
