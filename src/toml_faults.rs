@@ -31,8 +31,10 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, Vec<Fault
     }
 }
 
-/// As [`parse`], but faults are added to `faults`, and what is left of `T` without the entries at
-/// fault is returned, when there is enough left, so that a caller can look for further faults.
+/// As [`parse`], but faults are added to `faults`, and what is left of `T` is returned so that a caller can
+/// look for further faults, when the text is TOML: without the entries at fault, with those under a
+/// misspelt key as if it were spelt well, and with something in the place of each missing key, which
+/// [`is_in_text`] tells from the rest.
 pub fn parse_collecting<T: DeserializeOwned>(
     text: &str,
     file: &str,
@@ -56,7 +58,7 @@ fn read<T: DeserializeOwned>(text: &str, file: &str, faults: &mut Vec<Fault>) ->
     loop {
         let attempt = Spanned::new(span.clone(), table.clone());
         let error = match T::deserialize(toml::de::Deserializer::from(attempt)) {
-            Ok(spec) => return (!stand_ins.any()).then_some(spec),
+            Ok(spec) => return Some(spec),
             Err(error) => error,
         };
         let mut path = error
@@ -82,7 +84,7 @@ fn read<T: DeserializeOwned>(text: &str, file: &str, faults: &mut Vec<Fault>) ->
         let goes_on = if missing.is_some() || stand_ins.hold(&path) {
             stand_ins.put(&mut table, &path)
         } else {
-            take_out(&mut table, &path)
+            spell(&mut table, &path, error.message()) || take_out(&mut table, &path)
         };
         if !goes_on || faults.len() >= MOST_FAULTS {
             return None;
@@ -96,9 +98,20 @@ fn missing_field(message: &str) -> Option<String> {
     quoted(rest).pop()
 }
 
+/// The name in serde's words for a field that is unknown, and those that are known there.
+fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
+    let mut names = quoted(message.strip_prefix("unknown field ")?).into_iter();
+    Some((names.next()?, names.collect()))
+}
+
 fn quoted(text: &str) -> Vec<String> {
     let quoted = text.split('`').skip(1).step_by(2);
     quoted.map(str::to_owned).collect()
+}
+
+/// Whether what begins at `offset` was read in `text`, and does not stand in for a missing key.
+pub fn is_in_text(text: &str, offset: usize) -> bool {
+    offset <= text.len()
 }
 
 /// The line, counted from 1, of the byte at `offset` in `text`.
@@ -200,6 +213,28 @@ fn path_in(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<Step
     deeper.or_else(|| (value.span() == *span).then(Vec::new))
 }
 
+/// Gives the unknown key at `path` the name of the known one that it is most likely meant to be; false when
+/// `message` knows none, or that one is there.
+fn spell(table: &mut DeTable<'_>, path: &[Step], message: &str) -> bool {
+    let Some((word, known)) = unknown_field(message) else {
+        return false;
+    };
+    let (Some(near), Some((Step::Key(_), parents))) = (
+        nearest(&word, known.iter().map(String::as_str)),
+        path.split_last(),
+    ) else {
+        return false;
+    };
+    let Some(table) = table_at(table, parents).filter(|table| !table.contains_key(near)) else {
+        return false;
+    };
+    let Some((key, value)) = table.remove_entry(word.as_str()) else {
+        return false;
+    };
+    table.insert(Spanned::new(key.span(), near.to_owned().into()), value);
+    true
+}
+
 /// Removes the last named entry of `path`; false when there is none.
 fn take_out(table: &mut DeTable<'_>, path: &[Step]) -> bool {
     let Some(last) = path.iter().rposition(|step| matches!(step, Step::Key(_))) else {
@@ -248,11 +283,8 @@ fn written(path: &[Step]) -> String {
 /// serde's message in our words, without the value in it.
 fn said(message: &str, path: &[Step], table: &DeTable<'_>) -> Fault {
     let key = written(path);
-    if let Some(rest) = message.strip_prefix("unknown field ") {
-        let names = quoted(rest);
-        let known = names.get(1..).unwrap_or_default();
-        let word = names.first().map_or("", String::as_str);
-        let mend = match nearest(word, known.iter().map(String::as_str)) {
+    if let Some((word, known)) = unknown_field(message) {
+        let mend = match nearest(&word, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known here: {}", known.join(", ")),
         };

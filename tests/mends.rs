@@ -35,6 +35,73 @@ fn every_missing_key_is_named_at_once() {
 }
 
 #[test]
+fn a_missing_or_misspelt_key_hides_no_fault_behind_it() {
+    let mesh = Mesh::new();
+    let port = mesh.ports["a"];
+    mesh.edit("a/node.toml", &format!("0.1:{port}"), "0.1/7443");
+    for (from, to) in [
+        ("id = ", "# id = "),
+        ("listen = ", "lisen = "),
+        ("\"../ca/authority/ca.pem\"", "\"nowhere.pem\""),
+        ("trust_anchors", "trust_anchor"),
+        ("object=client", "object=nobody"),
+        (
+            "drain_ms = 60000",
+            "drain_ms = 1\n[application]\nupstreem = \"nowhere\"",
+        ),
+    ] {
+        mesh.edit("a/node.toml", from, to);
+    }
+    let peers = mesh.read("a/peers.toml");
+    let peers = peers
+        .replace("name = ", "# name = ")
+        .replace("127.0.0.1:", "127.0.0.1/");
+    mesh.write("a/peers.toml", &peers);
+    let said = refused(&mesh, 3);
+    for fault in [
+        "node.toml:1: id: is missing",
+        "node.toml:2: lisen: unknown key",
+        "node.toml:2: listen[0]: ",
+        "node.toml:3: trust_anchor: unknown key",
+        "node.toml:3: trust_anchors: ",
+        "token[0].client.key: ",
+        "limits.drain_ms: out of range",
+        "application.upstreem: unknown key",
+        "application.upstream: ",
+        "peer[0].name: is missing",
+        "peer[0].addresses[0]: ",
+    ] {
+        assert!(said.contains(fault), "{fault:?} is not in:\n{said}");
+    }
+    // What was put in the place of a key says nothing for itself.
+    assert_eq!(said.matches(" id: ").count(), 1, "{said}");
+    assert_eq!(said.matches("peer[0].name: ").count(), 1, "{said}");
+    assert!(!said.contains("not opened"), "{said}");
+}
+
+#[test]
+fn a_token_that_is_not_opened_is_named_and_the_next_one_is() {
+    let mesh = Mesh::new();
+    let text = mesh.read("a/node.toml");
+    let (start, end) = (
+        text.find("[[token]]").expect("a token"),
+        text.find("[limits]").expect("limits"),
+    );
+    let second = text[start..end].replace("object=client", "object=nobody");
+    let (head, tail) = text.split_at(end);
+    let text = format!("{head}{second}{tail}").replacen("pin = ", "# pin = ", 1);
+    mesh.write("a/node.toml", &text);
+    let said = refused(&mesh, 3);
+    for fault in [
+        "token[0].pin: is missing",
+        "token[1].client.key: ",
+        "not opened because of them: token[0]",
+    ] {
+        assert!(said.contains(fault), "{fault:?} is not in:\n{said}");
+    }
+}
+
+#[test]
 fn nothing_for_the_loader_and_no_name_that_is_none_is_in_a_modules_environment() {
     for (line, fault) in [
         (

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::token::Purpose;
 use super::{Failure, Format, given, output};
-use crate::config::Config;
+use crate::config::{Config, ToTry};
 use crate::sandbox::Walls;
 use crate::supervisor::{self, Checked};
 
@@ -12,8 +12,8 @@ use crate::supervisor::{self, Checked};
 pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let refuse = "`fastness run` would not start: mend the faults above";
     let inherited = given::take()?;
-    let (config, faults) = Config::load_to_try(file);
-    let Some(config) = config else {
+    let (to_try, faults) = Config::load_to_try(file);
+    let Some(ToTry { config, untried }) = to_try else {
         let hidden = format!("{refuse}, and check again: what is behind them was not looked at");
         return Err(Failure::faults(hidden, faults));
     };
@@ -21,7 +21,14 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
     let runtime = super::run::runtime()?;
     let Checked { tokens, unresolved } = runtime
         .block_on(supervisor::check(config.clone(), faults))
-        .map_err(|error| Failure::from(error).placed_in(&config.file))?;
+        .map_err(|error| {
+            let mut failure = Failure::from(error).placed_in(&config.file);
+            if !untried.is_empty() {
+                let untried = untried.join(", ");
+                failure.message += &format!("; not opened because of them: {untried}");
+            }
+            failure
+        })?;
     let walls = Walls::of_node(config.dials());
     let mut notes = config.notes();
     notes.extend(misnamed(&config));

@@ -43,6 +43,8 @@ use spec::Spec;
 
 /// Tokens of one identity: the first and its replacements.
 const MOST_TOKENS: usize = 8;
+/// What may be faulty of a token that is tried all the same: another key, or a number that has a default.
+const HARMLESS: [&str; 4] = [".server", ".client", ".sessions", ".probe_ms"];
 /// In the place of an identity that is faulty, as long as the rest is looked at.
 const NOBODY: &str = "spiffe://nobody.invalid/faulty";
 
@@ -75,6 +77,13 @@ pub struct Config {
     pub(crate) resolver: ResolverSandbox,
 }
 
+/// What can be tried of a configuration that has faults.
+pub(crate) struct ToTry {
+    pub(crate) config: Config,
+    /// The tokens that are left out: `token[0]`.
+    pub(crate) untried: Vec<String>,
+}
+
 impl Config {
     /// Reads and checks `file` and every file that it names.
     ///
@@ -99,31 +108,36 @@ impl Config {
         }
     }
 
-    /// The faults of `file` and of every file that it names, and what can be tried all the same: its
-    /// sockets, and its tokens before the first that has a fault beside its keys. For `check` alone: what
-    /// is faulty is left out, or has something in its place.
-    pub(crate) fn load_to_try(file: &Path) -> (Option<Self>, Vec<Fault>) {
+    /// The faults of `file` and of every file that it names, and what can be tried all the same. For `check` alone:
+    /// what is faulty is left out, or has something in its place.
+    pub(crate) fn load_to_try(file: &Path) -> (Option<ToTry>, Vec<Fault>) {
         let (config, faults) = Self::read(file, Aim::Start);
-        let config = config.and_then(|config| config.that_can_be_tried(&faults));
-        (config, faults)
+        let to_try = config.map(|config| config.that_can_be_tried(&faults));
+        (to_try, faults)
     }
 
-    fn that_can_be_tried(mut self, faults: &[Fault]) -> Option<Self> {
-        // Nothing is started as somebody whom nobody named.
-        if faults.iter().any(|fault| fault.key.starts_with("sandbox.")) {
-            return None;
-        }
-        let sound = |index: &usize| {
-            let place = format!("token[{index}].");
-            let of_token = |fault: &&Fault| {
-                let inside = fault.key.strip_prefix(&place);
-                inside.is_some_and(|key| !key.starts_with("server") && !key.starts_with("client"))
-            };
-            !faults.iter().any(|fault| of_token(&fault))
+    /// Without the tokens whose faults would bring about others: a keeper is started as the user, with the PIN,
+    /// the module and the profiles that somebody named, or not at all.
+    fn that_can_be_tried(mut self, faults: &[Fault]) -> ToTry {
+        let stands_in_the_way = |key: &str, token: &TokenConfig| {
+            let inside = key.strip_prefix(&token.place);
+            key == "sandbox.supervisor_profile"
+                || inside.is_some_and(|key| !HARMLESS.iter().any(|it| key.starts_with(it)))
         };
-        let sound = (0..self.tokens.len()).take_while(sound).count();
-        self.tokens.truncate(sound);
-        Some(self)
+        let is_unsound = |token: &TokenConfig| {
+            let mut faults = faults.iter();
+            faults.any(|fault| stands_in_the_way(&fault.key, token))
+        };
+        let (unsound, sound): (Vec<_>, _) = self.tokens.into_iter().partition(is_unsound);
+        self.tokens = sound;
+        // The resolver has a user and a profile of its own.
+        if faults.iter().any(|fault| fault.key.starts_with("sandbox.")) {
+            self.hosts.clear();
+        }
+        ToTry {
+            config: self,
+            untried: unsound.into_iter().map(|token| token.place).collect(),
+        }
     }
 
     /// What `file` says, with something in place of what is faulty, and every fault.
@@ -190,7 +204,7 @@ impl Reader<'_> {
         }
         let mut tokens = Vec::new();
         match spec.token.as_slice() {
-            [] => self.faults.push(Fault::new(
+            [] if !self.missed("token") => self.faults.push(Fault::new(
                 "token",
                 "is missing",
                 "add a [[token]] with module, uri, pin, server and client",
@@ -220,11 +234,8 @@ impl Reader<'_> {
         let node = self.node_sandbox(&spec.sandbox);
         self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
         let resolver = self.resolver_sandbox(&spec.sandbox, &node, &tokens);
-        // Its places are named by the policy's peers.
-        let application = match (spec.application, &peers) {
-            (Some(spec), Some((_, policy))) => Some(self.application(spec, policy)),
-            _ => None,
-        };
+        let policy = peers.as_ref().map(|(_, policy)| policy);
+        let application = spec.application.map(|spec| self.application(spec, policy));
         let (peers, peer_ports, hosts) = match peers {
             Some((text, policy)) => {
                 self.methods(&policy, application.as_ref(), spec.peers.get_ref());
@@ -276,12 +287,13 @@ impl Reader<'_> {
         }
     }
 
-    fn application(&mut self, spec: ApplicationSpec, policy: &PeerPolicy) -> Application {
+    /// Its places are named by the policy's peers, whoever they are while it has faults.
+    fn application(&mut self, spec: ApplicationSpec, policy: Option<&PeerPolicy>) -> Application {
         let mut faults = Vec::new();
         let application = application::check(
             spec,
             self.folder,
-            |peer| policy.named(peer).is_some(),
+            |peer| policy.is_none_or(|policy| policy.named(peer).is_some()),
             |offset, fault| faults.push((offset, fault)),
         );
         for (offset, fault) in faults {
@@ -362,8 +374,16 @@ impl Reader<'_> {
         self.fault_at(place.span().start, fault);
     }
 
+    /// Of what stands in for a missing key nothing is said: that it is missing, is.
     fn fault_at(&mut self, offset: usize, fault: Fault) {
-        self.faults
-            .push(fault.at_line(toml_faults::line_of(self.text, offset)));
+        if toml_faults::is_in_text(self.text, offset) {
+            self.faults
+                .push(fault.at_line(toml_faults::line_of(self.text, offset)));
+        }
+    }
+
+    /// Whether it is known of `key` that it is missing or faulty.
+    fn missed(&self, key: &str) -> bool {
+        self.faults.iter().any(|fault| fault.key == key)
     }
 }

@@ -31,6 +31,8 @@ const SESSIONS_RANGE: RangeInclusive<u8> = 1..=64;
 /// One token and the keys in it.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenConfig {
+    /// `token[0]` for the first.
+    pub(crate) place: String,
     pub(crate) module: PathBuf,
     pub(crate) uri: TokenUri,
     pub(crate) pin: PinSource,
@@ -164,6 +166,7 @@ impl Reader<'_> {
             &format!("{place}.profile"),
         );
         Some(TokenConfig {
+            place,
             files,
             ports,
             user,

@@ -57,18 +57,17 @@ pub(crate) struct KeeperSetup {
 }
 
 impl KeeperSetup {
-    /// For the keeper of `token`, which stands at `place` in the configuration: for a start that an operator asked
-    /// for, of a token that took no PIN of ours yet.
-    pub(crate) fn of(token: &TokenConfig, place: &str, pin: PinKind, log: LogSetup) -> Self {
+    /// For the keeper of `token`: for a start that an operator asked for, of a token that took no PIN of ours yet.
+    pub(crate) fn of(token: &TokenConfig, pin: PinKind, log: LogSetup) -> Self {
         let keys = token.keys.iter().map(|key| KeySetup {
-            place: format!("{place}.{}.key", key.role),
+            place: format!("{}.{}.key", token.place, key.role),
             role: key.role,
             uri: key.uri.to_string(),
             spki: key.spki.clone(),
         });
         Self {
             log,
-            place: place.into(),
+            place: token.place.clone(),
             module: token.module.clone(),
             token: token.uri.to_string(),
             pin,

@@ -60,13 +60,14 @@ impl PeerPolicy {
             let mend = format!("keep it under {} MiB", LONGEST_TEXT >> 20);
             return Err(vec![Fault::new("", "the policy is too long", mend)]);
         }
-        let spec: Spec = toml_faults::parse(text, "").map_err(|faults| {
-            let unplaced = |fault| Fault {
-                file: None,
-                ..fault
-            };
-            faults.into_iter().map(unplaced).collect::<Vec<_>>()
-        })?;
+        let mut faults = Vec::new();
+        let spec = toml_faults::parse_collecting::<Spec>(text, "", &mut faults);
+        for fault in &mut faults {
+            fault.file = None;
+        }
+        let Some(spec) = spec else {
+            return Err(faults);
+        };
         if spec.peer.len() > MOST_PEERS {
             return Err(vec![Fault::new(
                 "peer",
@@ -76,7 +77,7 @@ impl PeerPolicy {
         }
         let mut reading = Reading {
             text,
-            faults: Vec::new(),
+            faults,
             seen: HashMap::new(),
         };
         let mut peers = Vec::with_capacity(spec.peer.len());
@@ -89,6 +90,7 @@ impl PeerPolicy {
         if reading.faults.is_empty() {
             Ok(Self::of(peers))
         } else {
+            reading.faults.sort_by_key(|fault| fault.line);
             Err(reading.faults)
         }
     }
@@ -124,11 +126,14 @@ impl Reading<'_> {
         let addresses = self.addresses(key, spec);
         let server = self.pins(&format!("{key}.server"), spec.server.as_ref());
         let client = self.pins(&format!("{key}.client"), spec.client.as_ref());
-        if spec.server.is_none() && spec.client.is_none() {
+        // Of a role that has a fault it is not said that it is missing.
+        let no_server = spec.server.is_none() && !self.knows(&format!("{key}.server"));
+        let no_client = spec.client.is_none() && !self.knows(&format!("{key}.client"));
+        if no_server && no_client {
             let mend = "add [peer.server] or [peer.client] with its pins";
             self.fault(key, &spec.name, "may act in no role", mend);
         }
-        if let (Some(address), None) = (spec.addresses.first(), &spec.server) {
+        if let (Some(address), true) = (spec.addresses.first(), no_server) {
             let mend = "add [peer.server] with its pins, or remove the addresses";
             self.fault(
                 &format!("{key}.addresses"),
@@ -137,7 +142,7 @@ impl Reading<'_> {
                 mend,
             );
         }
-        let methods = self.methods(key, spec);
+        let methods = self.methods(key, spec, no_client);
         Some(Peer {
             name: name?,
             id: id?,
@@ -148,12 +153,12 @@ impl Reading<'_> {
         })
     }
 
-    fn methods(&mut self, key: &str, spec: &PeerSpec) -> Methods {
+    fn methods(&mut self, key: &str, spec: &PeerSpec, no_client: bool) -> Methods {
         let Some(listed) = &spec.methods else {
             return Methods::default();
         };
         let key = format!("{key}.methods");
-        if spec.client.is_none() {
+        if no_client {
             let mend = "add [peer.client] with its pins, or remove the methods";
             self.fault(
                 &key,
@@ -235,7 +240,9 @@ impl Reading<'_> {
     ) -> Option<SpkiPin> {
         let mend = "`fastness spki-pin` prints the pin of a certificate, a request or a token key";
         let Some(text) = text else {
-            self.fault(key, table, missing, mend);
+            if !self.knows(key) {
+                self.fault(key, table, missing, mend);
+            }
             return None;
         };
         let pin = self.read::<SpkiPin>(key, text, mend)?;
@@ -272,6 +279,12 @@ impl Reading<'_> {
         }
     }
 
+    /// Whether a fault of `key` is known.
+    fn knows(&self, key: &str) -> bool {
+        self.faults.iter().any(|fault| fault.key == key)
+    }
+
+    /// Of what stands in for a missing key nothing is said: that it is missing, is.
     fn fault<T>(
         &mut self,
         key: &str,
@@ -279,9 +292,12 @@ impl Reading<'_> {
         problem: impl Into<String>,
         mend: impl Into<String>,
     ) {
-        let line = toml_faults::line_of(self.text, place.span().start);
-        self.faults
-            .push(Fault::new(key, problem, mend).at_line(line));
+        let start = place.span().start;
+        if toml_faults::is_in_text(self.text, start) {
+            let line = toml_faults::line_of(self.text, start);
+            self.faults
+                .push(Fault::new(key, problem, mend).at_line(line));
+        }
     }
 }
 

@@ -55,7 +55,7 @@ impl Supervisor {
     /// those of the ones that waited for their turn.
     pub(super) fn hold_back_twins(&mut self, index: usize) -> Vec<Fault> {
         let (place, twins) = (
-            self.keepers[index].place(),
+            self.keepers[index].place().to_owned(),
             self.keepers[index].twins().to_vec(),
         );
         let held = twins

@@ -1,5 +1,5 @@
 //! Values in the place of missing ones. A reader stops at the first key that is missing; with something there
-//! it goes on to the next. What was read so is never used.
+//! it goes on to the next. What was read so is never used but to look for further faults.
 
 use std::borrow::Cow;
 
@@ -29,11 +29,6 @@ impl StandIns {
             placed: Vec::new(),
             end,
         }
-    }
-
-    /// Whether nothing that is read may be used.
-    pub(super) fn any(&self) -> bool {
-        !self.placed.is_empty()
     }
 
     /// Whether `path` is the place of one, or in one.

@@ -138,6 +138,24 @@ fn all_missing_keys_are_named_at_once_and_nothing_in_a_missing_table() {
 }
 
 #[test]
+fn what_is_left_is_read_with_misspelt_keys_as_they_are_meant_and_something_for_missing_ones() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Whole {
+        listen: Spanned<String>,
+        module: Spanned<String>,
+    }
+    let text = "modul = 'm'\n";
+    let mut faults = Vec::new();
+    let whole = parse_collecting::<Whole>(text, "node.toml", &mut faults).unwrap();
+    let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["modul", "listen"]);
+    assert_eq!(whole.module.get_ref(), "m");
+    assert!(is_in_text(text, whole.module.span().start));
+    assert!(!is_in_text(text, whole.listen.span().start));
+}
+
+#[test]
 fn a_syntax_error_has_its_line_and_not_its_text() {
     let found = faults("listen = 'x'\npin = hunter2\n");
     assert_eq!(found.first().map(|fault| fault.0), Some(2));

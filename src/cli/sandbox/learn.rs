@@ -44,15 +44,15 @@ pub(super) fn run(args: &LearnArgs, format: Format) -> Result<(), Failure> {
     out::check(&args.out, None).map_err(|error| Failure::new(Exit::Usage, chain(&error)))?;
     let config = Config::load(&args.config)
         .map_err(|faults| Failure::faults("mend the faults above", faults))?;
-    let (index, token) = chosen(&config, args.token.as_ref())?;
-    let place = format!("token[{index}]");
+    let token = chosen(&config, args.token.as_ref())?;
     let pin = token.pin.open().map_err(|error| {
-        let fault = Fault::new(format!("{place}.pin"), error.to_string(), error.mend());
+        let key = format!("{}.pin", token.place);
+        let fault = Fault::new(key, error.to_string(), error.mend());
         Failure::faults("mend the fault above", vec![fault])
     })?;
     let kind = token.pin.kind(&token.uri.to_string());
     let setup = LearnerSetup {
-        keeper: KeeperSetup::of(token, &place, kind, config.log),
+        keeper: KeeperSetup::of(token, kind, config.log),
         signatures: args.signatures,
         idle: args.idle,
     };
@@ -79,15 +79,12 @@ pub(super) fn run(args: &LearnArgs, format: Format) -> Result<(), Failure> {
     output::text(&describe(args, &report, &draft))
 }
 
-fn chosen<'a>(
-    config: &'a Config,
-    wanted: Option<&TokenUri>,
-) -> Result<(usize, &'a TokenConfig), Failure> {
-    let mut tokens = config.tokens.iter().enumerate();
+fn chosen<'a>(config: &'a Config, wanted: Option<&TokenUri>) -> Result<&'a TokenConfig, Failure> {
+    let mut tokens = config.tokens.iter();
     let found = match wanted {
         None if config.tokens.len() == 1 => tokens.next(),
         None => None,
-        Some(wanted) => tokens.find(|(_, token)| token.uri.to_string() == wanted.to_string()),
+        Some(wanted) => tokens.find(|token| token.uri.to_string() == wanted.to_string()),
     };
     found.ok_or_else(|| {
         let named: Vec<_> = config

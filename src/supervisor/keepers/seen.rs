@@ -141,7 +141,7 @@ impl Keeper {
             return self.faults.clone();
         }
         let fault = Fault::new(
-            format!("token[{}].module", self.index),
+            format!("{}.module", self.place()),
             "the module ended or hung its process while it was started",
             "see the log; try the module with `fastness token list --module …`. A module that wants memory \
              both writable and executable, or another program, is ended",

@@ -22,7 +22,7 @@ impl Keeper {
     ) -> Result<(), Fault> {
         let pin = self.open_pin().map_err(|error| {
             Fault::new(
-                format!("token[{}].pin", self.index),
+                format!("{}.pin", self.place()),
                 error.to_string(),
                 error.mend(),
             )
@@ -75,12 +75,11 @@ impl Keeper {
         giver: Giver,
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Fault> {
-        let place = format!("token[{}]", self.index);
         let typing = matches!(kind, PinKind::Terminal { .. });
         let setup = ToKeeper::Setup(Box::new(KeeperSetup {
             attended: self.attended || typing,
             trusted: self.trusted,
-            ..KeeperSetup::of(&self.config, &place, kind, self.log)
+            ..KeeperSetup::of(&self.config, kind, self.log)
         }));
         let mut descriptors = vec![pin.as_fd()];
         descriptors.extend(self.channels.keeper_ends());
@@ -104,7 +103,7 @@ impl Keeper {
         )
         .map_err(|error| {
             Fault::new(
-                place,
+                self.place(),
                 format!("cannot start a keeper: {error}"),
                 "see the log",
             )

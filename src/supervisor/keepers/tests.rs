@@ -8,6 +8,7 @@ use crate::secret::PinKind;
 /// A keeper whose processes end by themselves at once: they are this test's binary, with nothing to run.
 fn keeper() -> Keeper {
     let config = TokenConfig {
+        place: "token[0]".into(),
         module: "/nowhere.so".into(),
         uri: "pkcs11:token=a".parse().unwrap(),
         pin: PinSource::File("/dev/null".into()),

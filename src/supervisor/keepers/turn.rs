@@ -71,8 +71,8 @@ impl Keeper {
     }
 
     /// Where it stands in the configuration.
-    pub(in crate::supervisor) fn place(&self) -> String {
-        format!("token[{}]", self.index)
+    pub(in crate::supervisor) fn place(&self) -> &str {
+        &self.config.place
     }
 
     /// A PIN of its token was refused to the keeper at `place`: this one does not try one by itself. The fault
