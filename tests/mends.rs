@@ -47,7 +47,7 @@ fn a_missing_or_misspelt_key_hides_no_fault_behind_it() {
         ("object=client", "object=nobody"),
         (
             "drain_ms = 60000",
-            "drain_ms = 1\n[application]\nupstreem = \"nowhere\"",
+            "drain_ms = -1\n[application]\nupstreem = \"nowhere\"",
         ),
     ] {
         mesh.edit("a/node.toml", from, to);

@@ -24,6 +24,7 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
         .map_err(|error| {
             let mut failure = Failure::from(error).placed_in(&config.file);
             if !untried.is_empty() {
+                let untried: Vec<_> = untried.into_iter().collect();
                 let untried = untried.join(", ");
                 failure.message += &format!("; not opened because of them: {untried}");
             }

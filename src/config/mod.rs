@@ -44,7 +44,7 @@ use spec::Spec;
 /// Tokens of one identity: the first and its replacements.
 const MOST_TOKENS: usize = 8;
 /// What may be faulty of a token that is tried all the same: another key, or a number that has a default.
-const HARMLESS: [&str; 4] = [".server", ".client", ".sessions", ".probe_ms"];
+const HARMLESS: [&str; 4] = ["server", "client", "sessions", "probe_ms"];
 /// In the place of an identity that is faulty, as long as the rest is looked at.
 const NOBODY: &str = "spiffe://nobody.invalid/faulty";
 
@@ -81,7 +81,14 @@ pub struct Config {
 pub(crate) struct ToTry {
     pub(crate) config: Config,
     /// The tokens that are left out: `token[0]`.
-    pub(crate) untried: Vec<String>,
+    pub(crate) untried: BTreeSet<String>,
+}
+
+/// The token that `fault` keeps from being opened.
+fn token_at_fault(fault: &Fault) -> Option<String> {
+    let (place, inside) = fault.key.split_once('.')?;
+    let harmless = HARMLESS.iter().any(|harmless| inside.starts_with(harmless));
+    (place.starts_with("token[") && !harmless).then(|| place.to_owned())
 }
 
 impl Config {
@@ -119,24 +126,19 @@ impl Config {
     /// Without the tokens whose faults would bring about others: a keeper is started as the user, with the PIN,
     /// the module and the profiles that somebody named, or not at all.
     fn that_can_be_tried(mut self, faults: &[Fault]) -> ToTry {
-        let stands_in_the_way = |key: &str, token: &TokenConfig| {
-            let inside = key.strip_prefix(&token.place);
-            key == "sandbox.supervisor_profile"
-                || inside.is_some_and(|key| !HARMLESS.iter().any(|it| key.starts_with(it)))
-        };
-        let is_unsound = |token: &TokenConfig| {
-            let mut faults = faults.iter();
-            faults.any(|fault| stands_in_the_way(&fault.key, token))
-        };
-        let (unsound, sound): (Vec<_>, _) = self.tokens.into_iter().partition(is_unsound);
-        self.tokens = sound;
+        let mut untried: BTreeSet<String> = faults.iter().filter_map(token_at_fault).collect();
+        let is_faulty = |key| faults.iter().any(|fault| fault.key == key);
+        if is_faulty("sandbox.supervisor_profile") {
+            untried.extend(self.tokens.iter().map(|token| token.place.clone()));
+        }
+        self.tokens.retain(|token| !untried.contains(&token.place));
         // The resolver has a user and a profile of its own.
         if faults.iter().any(|fault| fault.key.starts_with("sandbox.")) {
             self.hosts.clear();
         }
         ToTry {
             config: self,
-            untried: unsound.into_iter().map(|token| token.place).collect(),
+            untried,
         }
     }
 
