@@ -95,8 +95,73 @@ fn a_token_that_is_not_opened_is_named_and_the_next_one_is() {
     for fault in [
         "token[0].pin: is missing",
         "token[1].client.key: ",
-        "not opened because of them: token[0]",
+        "not opened until then: token[0]",
     ] {
+        assert!(said.contains(fault), "{fault:?} is not in:\n{said}");
+    }
+}
+
+/// No keeper is started as the supervisor's user, or by its profile, where another one may be meant.
+#[test]
+fn a_token_is_not_tried_while_its_user_or_the_supervisors_profile_is_open() {
+    let mesh = Mesh::new();
+    let text = mesh.read("a/node.toml");
+    let (start, end) = (
+        text.find("[[token]]").expect("a token"),
+        text.find("[limits]").expect("limits"),
+    );
+    let second = text[start..end].replace("pin = ", "user = \"nobody-of-this-name\"\npin = ");
+    let (head, tail) = text.split_at(end);
+    for (first, sandbox, faults) in [
+        (
+            "pin = ",
+            "node_user = \"nobody-of-this-name\"",
+            &[
+                "sandbox.node_user: no user",
+                "token[0].user: is missing",
+                "token[1].user: no user",
+                "not opened until then: token[0], token[1]",
+            ][..],
+        ),
+        (
+            "# pin = ",
+            "",
+            &[
+                "sandbox.node_user: is missing",
+                "token[0].pin: is missing",
+                "token[0].user: is missing",
+                "token[1].user: no user",
+                "not opened until then: token[0], token[1]",
+            ],
+        ),
+        (
+            "pin = ",
+            "supervisor = \"x.json\"",
+            &[
+                "sandbox.supervisor: unknown key",
+                "not opened until then: token[0], token[1]",
+            ],
+        ),
+    ] {
+        let head = head.replace("pin = ", first);
+        mesh.write(
+            "a/node.toml",
+            &format!("{head}{second}{tail}\n[sandbox]\n{sandbox}\n"),
+        );
+        let said = refused(&mesh, 3);
+        for fault in faults {
+            assert_eq!(said.matches(fault).count(), 1, "{fault:?} in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_without_a_name_may_not_be_without_a_role_either() {
+    let mesh = Mesh::new();
+    let id = id_of("b");
+    mesh.write("a/peers.toml", &format!("[[peer]]\nid = {id:?}\n"));
+    let said = refused(&mesh, 3);
+    for fault in ["peer[0].name: is missing", "peer[0]: may act in no role"] {
         assert!(said.contains(fault), "{fault:?} is not in:\n{said}");
     }
 }

@@ -23,10 +23,10 @@ pub(super) fn run(file: &Path, format: Format) -> Result<(), Failure> {
         .block_on(supervisor::check(config.clone(), faults))
         .map_err(|error| {
             let mut failure = Failure::from(error).placed_in(&config.file);
-            if !untried.is_empty() {
+            if !untried.is_empty() && !failure.faults.is_empty() {
                 let untried: Vec<_> = untried.into_iter().collect();
                 let untried = untried.join(", ");
-                failure.message += &format!("; not opened because of them: {untried}");
+                failure.message += &format!("; not opened until then: {untried}");
             }
             failure
         })?;

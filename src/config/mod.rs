@@ -45,6 +45,14 @@ use spec::Spec;
 const MOST_TOKENS: usize = 8;
 /// What may be faulty of a token that is tried all the same: another key, or a number that has a default.
 const HARMLESS: [&str; 4] = ["server", "client", "sessions", "probe_ms"];
+/// What may be faulty in `[sandbox]` while tokens are tried: it is of other roles.
+const OF_OTHERS: [&str; 5] = [
+    "node_user",
+    "node_profile",
+    "dial_ports",
+    "resolver_user",
+    "resolver_profile",
+];
 /// In the place of an identity that is faulty, as long as the rest is looked at.
 const NOBODY: &str = "spiffe://nobody.invalid/faulty";
 
@@ -87,8 +95,19 @@ pub(crate) struct ToTry {
 /// The token that `fault` keeps from being opened.
 fn token_at_fault(fault: &Fault) -> Option<String> {
     let (place, inside) = fault.key.split_once('.')?;
-    let harmless = HARMLESS.iter().any(|harmless| inside.starts_with(harmless));
-    (place.starts_with("token[") && !harmless).then(|| place.to_owned())
+    (place.starts_with("token[") && !is_one_of(inside, &HARMLESS)).then(|| place.to_owned())
+}
+
+/// Whether `fault` leaves it open how keepers are confined.
+fn confines_keepers(fault: &Fault) -> bool {
+    let inside = fault.key.strip_prefix("sandbox.");
+    fault.key == "sandbox" || inside.is_some_and(|inside| !is_one_of(inside, &OF_OTHERS))
+}
+
+/// Whether a key (`server.certificate`, `dial_ports[0]`) is one of `names`, or stands in one.
+fn is_one_of(key: &str, names: &[&str]) -> bool {
+    let name = key.split(['.', '[']).next();
+    name.is_some_and(|name| names.contains(&name))
 }
 
 impl Config {
@@ -127,9 +146,10 @@ impl Config {
     /// the module and the profiles that somebody named, or not at all.
     fn that_can_be_tried(mut self, faults: &[Fault]) -> ToTry {
         let mut untried: BTreeSet<String> = faults.iter().filter_map(token_at_fault).collect();
-        let is_faulty = |key| faults.iter().any(|fault| fault.key == key);
-        if is_faulty("sandbox.supervisor_profile") {
+        if faults.iter().any(confines_keepers) {
             untried.extend(self.tokens.iter().map(|token| token.place.clone()));
+            // We confine ourselves by what is trusted.
+            self.profile = None;
         }
         self.tokens.retain(|token| !untried.contains(&token.place));
         // The resolver has a user and a profile of its own.
@@ -188,6 +208,7 @@ enum Aim {
 
 impl Reader<'_> {
     fn config(&mut self, spec: Spec, file: PathBuf) -> Config {
+        self.users(&spec);
         let id = self.parse::<PeerId>(&spec.id, "id", "such as spiffe://mesh.example/node/a");
         let listen = self.listen(&spec.listen);
         let trust_anchors = self.read(&spec.trust_anchors, Privacy::Public, "trust_anchors");
@@ -206,11 +227,17 @@ impl Reader<'_> {
         }
         let mut tokens = Vec::new();
         match spec.token.as_slice() {
-            [] if !self.missed("token") => self.faults.push(Fault::new(
-                "token",
-                "is missing",
-                "add a [[token]] with module, uri, pin, server and client",
-            )),
+            [] if !self
+                .faults
+                .iter()
+                .any(|fault| fault.key.starts_with("token")) =>
+            {
+                self.faults.push(Fault::new(
+                    "token",
+                    "is missing",
+                    "add a [[token]] with module, uri, pin, server and client",
+                ))
+            }
             tokens if tokens.len() > MOST_TOKENS => self.fault(
                 &tokens[MOST_TOKENS],
                 Fault::new("token", "too many tokens", format!("at most {MOST_TOKENS}")),
@@ -233,8 +260,7 @@ impl Reader<'_> {
             spec.sandbox.supervisor_profile.as_ref(),
             "sandbox.supervisor_profile",
         );
-        let node = self.node_sandbox(&spec.sandbox);
-        self.users(&tokens, &node, spec.sandbox.node_user.as_ref());
+        let node = self.node_sandbox(&spec.sandbox, &tokens);
         let resolver = self.resolver_sandbox(&spec.sandbox, &node, &tokens);
         let policy = peers.as_ref().map(|(_, policy)| policy);
         let application = spec.application.map(|spec| self.application(spec, policy));

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use super::spec::SandboxSpec;
+use super::spec::{SandboxSpec, Spec, TokenSpec};
 use super::{Aim, Config, Place, Reader, TokenConfig, files};
 use crate::fault::{Fault, chain};
 use crate::sandbox::{NAMES, OwnProfile, Role, User};
+
+const NODE_USER: &str = "sandbox.node_user";
 
 /// What the configuration says of the node's confinement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,9 +66,15 @@ impl Config {
 }
 
 impl Reader<'_> {
-    pub(super) fn node_sandbox(&mut self, spec: &SandboxSpec) -> NodeSandbox {
+    pub(super) fn node_sandbox(
+        &mut self,
+        spec: &SandboxSpec,
+        tokens: &[TokenConfig],
+    ) -> NodeSandbox {
+        let user = self.user(spec.node_user.as_ref(), NODE_USER);
+        self.no_keepers(tokens, user, spec.node_user.as_ref(), NODE_USER);
         NodeSandbox {
-            user: self.user(spec.node_user.as_ref(), "sandbox.node_user"),
+            user,
             profile: self.own_profile(
                 Role::Node,
                 spec.node_profile.as_ref(),
@@ -159,40 +167,38 @@ impl Reader<'_> {
         }
     }
 
-    /// Either every role has a user of its own, or none has, and the node shares its with nobody.
-    pub(super) fn users(
-        &mut self,
-        tokens: &[TokenConfig],
-        node: &NodeSandbox,
-        stated: Option<&Spanned<String>>,
-    ) {
-        // Of one that has a fault it is not said that it is missing.
-        let is_without = |(index, token): (usize, &TokenConfig)| {
-            let key = format!("token[{index}].user");
-            let faulty = self.faults.iter().any(|fault| fault.key == key);
-            (token.user.is_none() && !faulty).then_some(index)
+    /// Either every role has a user of its own, or none has. Of one that has a fault it is not said that it is
+    /// missing.
+    pub(super) fn users(&mut self, spec: &Spec) {
+        let of_token = |index| format!("token[{index}].user");
+        let of_node = spec.sandbox.node_user.is_some() || self.missed(NODE_USER);
+        let is_without = |(index, token): (usize, &Spanned<TokenSpec>)| {
+            let key = of_token(index);
+            (token.get_ref().user.is_none() && !self.missed(&key)).then_some(key)
         };
-        let without = tokens.iter().enumerate().find_map(is_without);
-        match (stated, without) {
-            (Some(_), Some(index)) => self.faults.push(Fault::new(
-                format!("token[{index}].user"),
-                "is missing, and the node has a user of its own",
-                "name the user that may read the token's files",
-            )),
-            (None, _) if tokens.iter().any(|token| token.user.is_some()) => {
-                self.faults.push(Fault::new(
-                    "sandbox.node_user",
-                    "is missing, and a keeper has a user of its own",
-                    "name a user that owns no file",
-                ));
-            }
-            _ => {}
+        let tokens = spec.token.iter().enumerate();
+        let without: Vec<String> = tokens.filter_map(is_without).collect();
+        if !of_node && without.len() == spec.token.len() {
+            return;
         }
-        self.no_keepers(tokens, node.user, stated, "sandbox.node_user");
+        if !of_node {
+            self.faults.push(Fault::new(
+                NODE_USER,
+                "is missing, and a keeper has a user of its own",
+                "name a user that owns no file",
+            ));
+        }
+        self.faults.extend(without.into_iter().map(|key| {
+            Fault::new(
+                key,
+                "is missing, and another role has a user of its own",
+                "name the user that may read the token's files",
+            )
+        }));
     }
 
     /// A role that hears strangers is nobody who may read a token.
-    pub(super) fn no_keepers(
+    fn no_keepers(
         &mut self,
         tokens: &[TokenConfig],
         user: Option<User>,

@@ -69,11 +69,9 @@ impl PeerPolicy {
             return Err(faults);
         };
         if spec.peer.len() > MOST_PEERS {
-            return Err(vec![Fault::new(
-                "peer",
-                "too many peers",
-                format!("list at most {MOST_PEERS}"),
-            )]);
+            let mend = format!("list at most {MOST_PEERS}");
+            faults.push(Fault::new("peer", "too many peers", mend));
+            return Err(faults);
         }
         let mut reading = Reading {
             text,
@@ -131,7 +129,9 @@ impl Reading<'_> {
         let no_client = spec.client.is_none() && !self.knows(&format!("{key}.client"));
         if no_server && no_client {
             let mend = "add [peer.server] or [peer.client] with its pins";
-            self.fault(key, &spec.name, "may act in no role", mend);
+            let named = toml_faults::is_in_text(self.text, spec.name.span().start);
+            let place = if named { &spec.name } else { &spec.id };
+            self.fault(key, place, "may act in no role", mend);
         }
         if let (Some(address), true) = (spec.addresses.first(), no_server) {
             let mend = "add [peer.server] with its pins, or remove the addresses";
