@@ -188,6 +188,27 @@ fn a_keeper_without_a_call_it_needs_is_killed() {
     assert!(a.log().contains("token[0].module"), "{}", a.log());
 }
 
+/// Its allocator is pinned: glibc's question about memory (`/proc/sys/vm/overcommit_memory`, at the first trim of an
+/// arena) has been asked before the seal.
+#[test]
+fn a_sealed_node_asks_for_no_file_even_when_it_gives_much_memory_back() {
+    let mesh = Mesh::new();
+    let mut text: Value = json(&profile("node"));
+    let filters = text.as_object_mut().expect("filters by name");
+    assert!(filters.remove("node answers EACCES").is_some());
+    with_own(&mesh, "node_profile", &text.to_string());
+    let (a, b) = mesh.start_both();
+    let pid = a.pid("node");
+    for _ in 0..2 {
+        for (from, to) in [(&a, "b"), (&b, "a")] {
+            if let Err(output) = from.ask(&["ping", to, "--transfer", "64MiB"]) {
+                panic!("{}{}", said(&output), a.log());
+            }
+        }
+    }
+    assert_eq!(a.pid("node"), pid, "{}", a.log());
+}
+
 #[track_caller]
 fn refused(mesh: &Mesh, words: &[&str]) {
     let output = mesh.check("a");

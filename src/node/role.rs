@@ -109,6 +109,7 @@ fn run(services: impl FnOnce(&Node) -> Routes) -> io::Result<()> {
 
     // 4. The runtimes: one that serves, and the lane, where handshakes and signatures run. Every thread
     //    exists before the seal.
+    sandbox::allocator::trim_once()?;
     let runtime = prewarmed::runtime(workers)?;
     let fewest = setup.tokens.iter().map(|token| token.sessions).min();
     let lane = Lane::start(Width {

@@ -5,6 +5,7 @@
 //!
 //! [`attest`] reads back from /proc, from outside, what a process really is.
 
+pub(crate) mod allocator;
 #[cfg(feature = "attack-trigger")]
 pub(crate) mod attack;
 mod attest;

@@ -120,7 +120,7 @@ impl Node {
             &Start {
                 role: Role::Node,
                 user: self.given.user,
-                environment: &BTreeMap::new(),
+                environment: &BTreeMap::from([sandbox::allocator::pinned()]),
                 longest: MAX_FROM_ROLE,
                 interactive: false,
                 setup: &ToNode::Setup(Box::new(setup)),

@@ -70,11 +70,14 @@ def follow(wrapper, program, instance):
         pipe = os.open(f"{instance}/trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
         rest = b""
         while True:
+            # What was there when we were told to stop is read to its end.
+            last = stop.is_set()
             try:
                 chunk = os.read(pipe, 1 << 16)
             except BlockingIOError:
-                if stop.wait(0.02):
+                if last:
                     break
+                stop.wait(0.02)
                 continue
             *lines, rest = (rest + chunk).split(b"\n")
             raw.extend(lines)
@@ -84,7 +87,6 @@ def follow(wrapper, program, instance):
     reader.start()
     print("ready", flush=True)
     interesting = json.loads(sys.stdin.readline())
-    # What was made a moment ago is in the buffer by now.
     stop.set()
     reader.join()
     found = [match for match in (LINE.search(line.decode(errors="replace")) for line in raw) if match]
