@@ -140,7 +140,7 @@ def taken_back_unseen(channel):
     sys.stdin.readline()
     for _ in range(4):
         begun = [endless(b"") for _ in range(600)]
-        time.sleep(0.3)
+        time.sleep(0.5)
         for call in begun:
             call.cancel()
         time.sleep(0.1)
