@@ -134,14 +134,6 @@ fn a_token_is_not_tried_while_its_user_or_the_supervisors_profile_is_open() {
                 "not opened until then: token[0], token[1]",
             ],
         ),
-        (
-            "pin = ",
-            "supervisor = \"x.json\"",
-            &[
-                "sandbox.supervisor: unknown key",
-                "not opened until then: token[0], token[1]",
-            ],
-        ),
     ] {
         let head = head.replace("pin = ", first);
         mesh.write(
@@ -151,6 +143,60 @@ fn a_token_is_not_tried_while_its_user_or_the_supervisors_profile_is_open() {
         let said = refused(&mesh, 3);
         for fault in faults {
             assert_eq!(said.matches(fault).count(), 1, "{fault:?} in:\n{said}");
+        }
+    }
+}
+
+/// Nor where what confines it may stand in a wrong place.
+#[test]
+fn a_token_is_not_tried_while_a_line_about_its_confinement_is_misplaced() {
+    for (from, to, fault) in [
+        (
+            "[token.client]\n",
+            "[token.client]\nuser = \"x\"\n",
+            "token[0].client.user: unknown key",
+        ),
+        (
+            "[token.client]\n",
+            "[token.client]\nprofile = \"x\"\n",
+            "token[0].client.profile: unknown key",
+        ),
+        (
+            "[limits]\n",
+            "[limits]\nnode_user = \"x\"\n",
+            "limits.node_user: unknown key",
+        ),
+        (
+            "id = ",
+            "supervisor_profile = \"x\"\nid = ",
+            "node.toml:1: supervisor_profile: unknown key",
+        ),
+        (
+            "[limits]\n",
+            "[sandbox]\nsupervisor = \"x\"\n[limits]\n",
+            "sandbox.supervisor: unknown key",
+        ),
+        (
+            "[limits]\n",
+            "[sandbox]\nsupervisor_profile = \"x\"\n[limits]\n",
+            "sandbox.supervisor_profile: ",
+        ),
+        (
+            "[limits]\n",
+            "[sandbox]\nresolver_user = \"mail\"\n[limits]\n",
+            "sandbox.resolver_user: ",
+        ),
+        (
+            "[limits]\n",
+            "[[sandbox]]\nnode_user = \"x\"\n[limits]\n",
+            "sandbox",
+        ),
+    ] {
+        let mesh = Mesh::new();
+        mesh.edit("a/node.toml", from, to);
+        let said = refused(&mesh, 3);
+        for fault in [fault, "not opened until then: token[0]"] {
+            assert!(said.contains(fault), "{fault:?} is not in:\n{said}");
         }
     }
 }

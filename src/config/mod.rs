@@ -44,14 +44,30 @@ use spec::Spec;
 /// Tokens of one identity: the first and its replacements.
 const MOST_TOKENS: usize = 8;
 /// What may be faulty of a token that is tried all the same: another key, or a number that has a default.
-const HARMLESS: [&str; 4] = ["server", "client", "sessions", "probe_ms"];
+const HARMLESS: [&str; 8] = [
+    "server",
+    "server.key",
+    "server.certificate",
+    "client",
+    "client.key",
+    "client.certificate",
+    "sessions",
+    "probe_ms",
+];
 /// What may be faulty in `[sandbox]` while tokens are tried: it is of other roles.
-const OF_OTHERS: [&str; 5] = [
+const OF_OTHERS: [&str; 4] = [
     "node_user",
     "node_profile",
     "dial_ports",
-    "resolver_user",
     "resolver_profile",
+];
+/// What says of keepers how they are confined, should it stand in a wrong place.
+const MISPLACED: [&str; 5] = [
+    "user",
+    "profile",
+    "node_user",
+    "resolver_user",
+    "supervisor_profile",
 ];
 /// In the place of an identity that is faulty, as long as the rest is looked at.
 const NOBODY: &str = "spiffe://nobody.invalid/faulty";
@@ -95,19 +111,17 @@ pub(crate) struct ToTry {
 /// The token that `fault` keeps from being opened.
 fn token_at_fault(fault: &Fault) -> Option<String> {
     let (place, inside) = fault.key.split_once('.')?;
-    (place.starts_with("token[") && !is_one_of(inside, &HARMLESS)).then(|| place.to_owned())
+    (place.starts_with("token[") && !HARMLESS.contains(&inside)).then(|| place.to_owned())
 }
 
 /// Whether `fault` leaves it open how keepers are confined.
 fn confines_keepers(fault: &Fault) -> bool {
-    let inside = fault.key.strip_prefix("sandbox.");
-    fault.key == "sandbox" || inside.is_some_and(|inside| !is_one_of(inside, &OF_OTHERS))
-}
-
-/// Whether a key (`server.certificate`, `dial_ports[0]`) is one of `names`, or stands in one.
-fn is_one_of(key: &str, names: &[&str]) -> bool {
-    let name = key.split(['.', '[']).next();
-    name.is_some_and(|name| names.contains(&name))
+    if let Some(inside) = fault.key.strip_prefix("sandbox") {
+        let name = inside.trim_start_matches('.').split('[').next();
+        return !name.is_some_and(|name| OF_OTHERS.contains(&name));
+    }
+    let name = fault.key.rsplit('.').next();
+    !fault.key.starts_with("token[") && name.is_some_and(|name| MISPLACED.contains(&name))
 }
 
 impl Config {
@@ -153,7 +167,7 @@ impl Config {
         }
         self.tokens.retain(|token| !untried.contains(&token.place));
         // The resolver has a user and a profile of its own.
-        if faults.iter().any(|fault| fault.key.starts_with("sandbox.")) {
+        if faults.iter().any(|fault| fault.key.starts_with("sandbox")) {
             self.hosts.clear();
         }
         ToTry {

@@ -93,7 +93,9 @@ impl Reader<'_> {
     ) -> ResolverSandbox {
         let key = "sandbox.resolver_user";
         let user = self.user(spec.resolver_user.as_ref(), key);
-        if let (Some(stated), None) = (&spec.resolver_user, &spec.node_user) {
+        if let (Some(stated), None) = (&spec.resolver_user, &spec.node_user)
+            && !self.missed(NODE_USER)
+        {
             let problem = "is there, and no other role has a user of its own";
             let mend = "name `node_user` in [sandbox] and `user` in each [[token]] too";
             self.fault(stated, Fault::new(key, problem, mend));

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::io;
 use std::thread;
 
-/// Bytes: larger pieces are mappings of their own (mallopt(3), M_MMAP_THRESHOLD). None of a call's is that large.
+/// Bytes: larger pieces are mappings of their own (mallopt(3), M_MMAP_THRESHOLD).
 const MAPPED: usize = 512 << 10;
 /// Bytes at the end of an arena that go back to the system (mallopt(3), M_TRIM_THRESHOLD).
 const TRIMMED: usize = 1 << 20;

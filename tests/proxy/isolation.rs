@@ -64,11 +64,13 @@ fn calls_that_are_taken_back_unseen_end_no_connection() {
     assert_eq!(b.log().matches("we dialled").count(), 1, "{}", b.log());
     assert!(!a.log().contains("connection was closed"), "{}", a.log());
     // Each had come before it was taken back: more of them than h2 keeps by its default.
-    let metrics = String::from_utf8(a.admin(&["metrics"]).stdout).expect("text");
-    let line = "fastness_proxied_calls_total{direction=\"ingress\",outcome=\"cancelled\"} ";
-    let (_, count) = metrics.split_once(line).expect("some were");
-    let count = count.lines().next().expect("a number");
-    assert!(count.parse::<u64>().expect("a number") > 1024, "{count}");
+    eventually("they have come", || {
+        let metrics = String::from_utf8(a.admin(&["metrics"]).stdout).ok()?;
+        let line = "fastness_proxied_calls_total{direction=\"ingress\",outcome=\"cancelled\"} ";
+        let (_, count) = metrics.split_once(line)?;
+        let count = count.lines().next()?.parse::<u64>().ok()?;
+        (count > 1024).then_some(())
+    });
 }
 
 #[test]
