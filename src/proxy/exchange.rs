@@ -76,10 +76,9 @@ pub(super) async fn exchange(
         let mut ready = pin!(pool.begin());
         let mut or_cancelled = pin!(poll_fn(|context| respond.poll_reset(context)));
         tokio::select! {
-            // A call that was taken back before we looked costs nobody upstream anything.
             biased;
-            _ = &mut or_cancelled => None,
             ready = &mut ready => Some(ready),
+            _ = &mut or_cancelled => None,
         }
     };
     let (mut upstream, _room) = match ready {

@@ -320,10 +320,15 @@ impl<R: Fn(&mut Parts) -> Target> Session<R> {
                     }
                 }
                 accepted = accept(&mut connection, &heard) => {
-                    let (request, respond) = match accepted {
+                    let (request, mut respond) = match accepted {
                         Some(accepted) => accepted?,
                         None => return Ok(()),
                     };
+                    // Taken back before anybody has looked at it: it goes nowhere.
+                    if poll_fn(|context| respond.poll_reset(context)).now_or_never().is_some() {
+                        settings.count(self.direction, Outcome::Cancelled);
+                        continue;
+                    }
                     let (request, target) = self.target(request);
                     let target = match leaving {
                         true => Target::Refuse(Refusal::unavailable("this connection is to end")),

@@ -33,9 +33,8 @@ pub(super) async fn to_web(
     let grpc = is_grpc(request.headers());
     let request = request.map(|body| Body::new(Bounded::new(Received(body), settings)));
     let answer = tokio::select! {
-        biased;
-        _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return Outcome::Cancelled,
         answer = web.ask(request) => answer,
+        _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return Outcome::Cancelled,
     };
     let answer = match answer.and_then(|answer| checked(answer, settings)) {
         Ok(answer) => answer.map(|body| Body::new(Bounded::new(body, settings))),
