@@ -12,6 +12,14 @@ fn refused(mesh: &Mesh, code: i32) -> String {
     said
 }
 
+/// The configuration of node `a`: what stands before its token, the token, and what stands behind it.
+fn around_the_token(mesh: &Mesh) -> [String; 3] {
+    let text = mesh.read("a/node.toml");
+    let (head, rest) = text.split_at(text.find("[[token]]").expect("a token"));
+    let (token, tail) = rest.split_at(rest.find("[limits]").expect("limits"));
+    [head, token, tail].map(str::to_owned)
+}
+
 #[test]
 fn every_missing_key_is_named_at_once() {
     let mesh = Mesh::new();
@@ -82,14 +90,9 @@ fn a_missing_or_misspelt_key_hides_no_fault_behind_it() {
 #[test]
 fn a_token_that_is_not_opened_is_named_and_the_next_one_is() {
     let mesh = Mesh::new();
-    let text = mesh.read("a/node.toml");
-    let (start, end) = (
-        text.find("[[token]]").expect("a token"),
-        text.find("[limits]").expect("limits"),
-    );
-    let second = text[start..end].replace("object=client", "object=nobody");
-    let (head, tail) = text.split_at(end);
-    let text = format!("{head}{second}{tail}").replacen("pin = ", "# pin = ", 1);
+    let [head, token, tail] = around_the_token(&mesh);
+    let second = token.replace("object=client", "object=nobody");
+    let text = format!("{head}{token}{second}{tail}").replacen("pin = ", "# pin = ", 1);
     mesh.write("a/node.toml", &text);
     let said = refused(&mesh, 3);
     for fault in [
@@ -105,13 +108,8 @@ fn a_token_that_is_not_opened_is_named_and_the_next_one_is() {
 #[test]
 fn a_token_is_not_tried_while_its_user_or_the_supervisors_profile_is_open() {
     let mesh = Mesh::new();
-    let text = mesh.read("a/node.toml");
-    let (start, end) = (
-        text.find("[[token]]").expect("a token"),
-        text.find("[limits]").expect("limits"),
-    );
-    let second = text[start..end].replace("pin = ", "user = \"nobody-of-this-name\"\npin = ");
-    let (head, tail) = text.split_at(end);
+    let [head, token, tail] = around_the_token(&mesh);
+    let second = token.replace("pin = ", "user = \"nobody-of-this-name\"\npin = ");
     for (first, sandbox, faults) in [
         (
             "pin = ",
@@ -135,10 +133,10 @@ fn a_token_is_not_tried_while_its_user_or_the_supervisors_profile_is_open() {
             ],
         ),
     ] {
-        let head = head.replace("pin = ", first);
+        let first = token.replace("pin = ", first);
         mesh.write(
             "a/node.toml",
-            &format!("{head}{second}{tail}\n[sandbox]\n{sandbox}\n"),
+            &format!("{head}{first}{second}{tail}\n[sandbox]\n{sandbox}\n"),
         );
         let said = refused(&mesh, 3);
         for fault in faults {
@@ -189,7 +187,7 @@ fn a_token_is_not_tried_while_a_line_about_its_confinement_is_misplaced() {
         (
             "[limits]\n",
             "[[sandbox]]\nnode_user = \"x\"\n[limits]\n",
-            "sandbox",
+            "sandbox[0]: not acceptable",
         ),
     ] {
         let mesh = Mesh::new();

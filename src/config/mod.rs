@@ -12,6 +12,7 @@ mod part;
 mod sample;
 mod sandbox;
 mod spec;
+mod to_try;
 mod token;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ pub(crate) use application::{Application, Kind, Mode, Place};
 pub use limits::Limits;
 pub(crate) use limits::{size, size32};
 pub(crate) use sandbox::{NodeSandbox, ResolverSandbox};
+pub(crate) use to_try::ToTry;
 pub(crate) use token::TokenConfig;
 
 use application::ApplicationSpec;
@@ -43,32 +45,6 @@ use spec::Spec;
 
 /// Tokens of one identity: the first and its replacements.
 const MOST_TOKENS: usize = 8;
-/// What may be faulty of a token that is tried all the same: another key, or a number that has a default.
-const HARMLESS: [&str; 8] = [
-    "server",
-    "server.key",
-    "server.certificate",
-    "client",
-    "client.key",
-    "client.certificate",
-    "sessions",
-    "probe_ms",
-];
-/// What may be faulty in `[sandbox]` while tokens are tried: it is of other roles.
-const OF_OTHERS: [&str; 4] = [
-    "node_user",
-    "node_profile",
-    "dial_ports",
-    "resolver_profile",
-];
-/// What says of keepers how they are confined, should it stand in a wrong place.
-const MISPLACED: [&str; 5] = [
-    "user",
-    "profile",
-    "node_user",
-    "resolver_user",
-    "supervisor_profile",
-];
 /// In the place of an identity that is faulty, as long as the rest is looked at.
 const NOBODY: &str = "spiffe://nobody.invalid/faulty";
 
@@ -101,29 +77,6 @@ pub struct Config {
     pub(crate) resolver: ResolverSandbox,
 }
 
-/// What can be tried of a configuration that has faults.
-pub(crate) struct ToTry {
-    pub(crate) config: Config,
-    /// The tokens that are left out: `token[0]`.
-    pub(crate) untried: BTreeSet<String>,
-}
-
-/// The token that `fault` keeps from being opened.
-fn token_at_fault(fault: &Fault) -> Option<String> {
-    let (place, inside) = fault.key.split_once('.')?;
-    (place.starts_with("token[") && !HARMLESS.contains(&inside)).then(|| place.to_owned())
-}
-
-/// Whether `fault` leaves it open how keepers are confined.
-fn confines_keepers(fault: &Fault) -> bool {
-    if let Some(inside) = fault.key.strip_prefix("sandbox") {
-        let name = inside.trim_start_matches('.').split('[').next();
-        return !name.is_some_and(|name| OF_OTHERS.contains(&name));
-    }
-    let name = fault.key.rsplit('.').next();
-    !fault.key.starts_with("token[") && name.is_some_and(|name| MISPLACED.contains(&name))
-}
-
 impl Config {
     /// Reads and checks `file` and every file that it names.
     ///
@@ -154,26 +107,6 @@ impl Config {
         let (config, faults) = Self::read(file, Aim::Start);
         let to_try = config.map(|config| config.that_can_be_tried(&faults));
         (to_try, faults)
-    }
-
-    /// Without the tokens whose faults would bring about others: a keeper is started as the user, with the PIN,
-    /// the module and the profiles that somebody named, or not at all.
-    fn that_can_be_tried(mut self, faults: &[Fault]) -> ToTry {
-        let mut untried: BTreeSet<String> = faults.iter().filter_map(token_at_fault).collect();
-        if faults.iter().any(confines_keepers) {
-            untried.extend(self.tokens.iter().map(|token| token.place.clone()));
-            // We confine ourselves by what is trusted.
-            self.profile = None;
-        }
-        self.tokens.retain(|token| !untried.contains(&token.place));
-        // The resolver has a user and a profile of its own.
-        if faults.iter().any(|fault| fault.key.starts_with("sandbox")) {
-            self.hosts.clear();
-        }
-        ToTry {
-            config: self,
-            untried,
-        }
     }
 
     /// What `file` says, with something in place of what is faulty, and every fault.
@@ -241,11 +174,7 @@ impl Reader<'_> {
         }
         let mut tokens = Vec::new();
         match spec.token.as_slice() {
-            [] if !self
-                .faults
-                .iter()
-                .any(|fault| fault.key.starts_with("token")) =>
-            {
+            [] if !self.missed("token") && !self.missed("token[0]") => {
                 self.faults.push(Fault::new(
                     "token",
                     "is missing",

@@ -11,7 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::clean;
 use super::exchange::Outcome;
 use super::head::take_out_hop_by_hop;
-use super::session::{Direction, Settings};
+use super::session::Direction;
+use super::settings::Settings;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 

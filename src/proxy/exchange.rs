@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Uri};
 use super::head::clean;
 use super::pump::{Broken, Patience, pump};
 use super::refusal::is_grpc;
-use super::session::Settings;
+use super::settings::Settings;
 use super::{Code, Look, Pool, Refusal};
 
 /// How a call ended, for the counters.

@@ -25,6 +25,7 @@ mod pool;
 mod pump;
 mod refusal;
 mod session;
+mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translate;
@@ -39,6 +40,7 @@ pub(crate) use head::{Caller, clean};
 pub(crate) use inspect::{Inspect, Look};
 pub(crate) use pool::{ByteStream, Dial, Dialling, Other, Pool};
 pub(crate) use refusal::{Code, Refusal, is_grpc};
-pub(crate) use session::{Direction, Session, Settings, Target};
+pub(crate) use session::{Direction, Session, Target};
+pub(crate) use settings::Settings;
 pub(crate) use upstream::Upstream;
 pub(crate) use web::Web;

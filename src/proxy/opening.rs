@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Refusal;
-use super::session::Settings;
+use super::settings::Settings;
 
 /// A connection that takes calls.
 #[derive(Clone)]

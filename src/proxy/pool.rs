@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::hygiene::{Heard, Watched};
 use super::opening::{Ready, Room};
 use super::refusal::Refusal;
-use super::session::Settings;
+use super::settings::Settings;
 
 /// Both directions of a connection.
 pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

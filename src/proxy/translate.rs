@@ -20,7 +20,7 @@ use super::local::{Received, reply, send_body};
 use super::opening::Room;
 use super::pump::Broken;
 use super::refusal::is_grpc;
-use super::session::Settings;
+use super::settings::Settings;
 use super::{Code, Pool, Refusal, Web};
 
 /// Passes `request` on to an application that speaks HTTP/1.1, and the answer back.

@@ -10,7 +10,8 @@ use super::ByteStream;
 use super::bounded::Counted;
 use super::exchange::Outcome;
 use super::moving::Moving;
-use super::session::{Direction, Settings};
+use super::session::Direction;
+use super::settings::Settings;
 
 /// Bytes held in each direction.
 const BUFFER: usize = 64 << 10;

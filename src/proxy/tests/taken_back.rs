@@ -1,6 +1,7 @@
 //! Calls that end before their time, as honest ones do: what is then still on the way is held against nobody.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 use http::request::Parts;
@@ -64,11 +65,19 @@ async fn answers_that_come_late_end_no_connection_to_a_peer() {
 
 /// A session that refuses each call, to whose other side the preface has gone.
 async fn refusing(direction: Direction) -> DuplexStream {
+    refusing_counted(direction, Arc::default()).await
+}
+
+/// The same; `asked` counts the calls.
+async fn refusing_counted(direction: Direction, asked: Arc<AtomicUsize>) -> DuplexStream {
     let (mut caller, near) = duplex(PIPE);
     let session = Session {
         settings: Arc::new(Settings::new(&Limits::default())),
         direction,
-        route: |_: &mut Parts| Target::Refuse(Refusal::unavailable("not now")),
+        route: move |_: &mut Parts| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Target::Refuse(Refusal::unavailable("not now"))
+        },
     };
     tokio::spawn(async move {
         let (_stop, stopping) = watch::channel(false);
@@ -129,6 +138,22 @@ async fn what_comes_late_of_calls_that_were_refused_ends_no_connection() {
         caller.write_all(&late.concat()).await.unwrap();
     }
     is_there(&mut caller).await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_taken_back_with_its_beginning_goes_nowhere() {
+    let asked = Arc::<AtomicUsize>::default();
+    let mut caller = refusing_counted(Direction::Ingress, Arc::clone(&asked)).await;
+    for stream in [1, 3] {
+        let cancelled = frame(RST_STREAM, stream, &8_u32.to_be_bytes());
+        let call = [head(stream), cancelled].concat();
+        caller.write_all(&call).await.unwrap();
+    }
+    is_there(&mut caller).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    caller.write_all(&head(5)).await.unwrap();
+    is_there(&mut caller).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
