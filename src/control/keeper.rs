@@ -36,6 +36,9 @@ pub(crate) struct KeeperSetup {
     /// RFC 7512 URI of the token.
     pub(crate) token: String,
     pub(crate) pin: PinKind,
+    /// All that the module sees of the environment.
+    #[serde(default)]
+    pub(crate) environment: BTreeMap<String, String>,
     /// Whether an operator asked for this start, or types the PIN; if not, a token that remembers a wrong PIN
     /// is not logged in to.
     pub(crate) attended: bool,
@@ -71,6 +74,7 @@ impl KeeperSetup {
             module: token.module.clone(),
             token: token.uri.to_string(),
             pin,
+            environment: token.environment.clone(),
             attended: true,
             trusted: false,
             sessions: usize::from(token.sessions),

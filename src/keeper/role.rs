@@ -50,6 +50,8 @@ fn run() -> io::Result<()> {
     let ToKeeper::Setup(setup) = message else {
         return Err(io::Error::other("the first order was not the setup"));
     };
+    let variables = setup.environment.iter();
+    fastness_secret_page::set_environment(variables.map(|(name, value)| (&**name, &**value)))?;
     telemetry::start("keeper", setup.log);
     let refuse = |faults| {
         frame::send(

@@ -236,7 +236,7 @@ mod tests {
             (
                 Role::Supervisor,
                 "supervisor",
-                &["sendto", "sendmsg", "sendmmsg"],
+                &["sendto", "sendmsg", "sendmmsg", "execve"],
             ),
         ] {
             for call in calls {
@@ -247,6 +247,12 @@ mod tests {
                 refused(role, &rule, &fault);
             }
         }
+        let rule = r#"{"supervisor": {"mismatch_action": "kill_process", "match_action": "allow", "filter": [{"syscall": "execveat", "comment": "x"}]}}"#;
+        refused(
+            Role::Supervisor,
+            rule,
+            "execveat is never allowed in a supervisor",
+        );
         // In each of its filters.
         for (name, rules, fault) in [
             ("node with an application", "execve", "never allowed"),

@@ -115,6 +115,8 @@ fn exact(mesh: fn() -> Mesh, role: &str) {
             (rule.call.as_str(), arguments, verdict)
         })
     });
+    // No execve that is let through is harmless; each role that starts shows that it is.
+    let calls = calls.filter(|(call, _, verdict)| *call != "execve" || *verdict == Verdict::Killed);
     let (kill, pass): (Vec<_>, Vec<_>) =
         calls.partition(|(.., verdict)| *verdict == Verdict::Killed);
     // All that is let through or answered, in one life.

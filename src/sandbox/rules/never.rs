@@ -124,9 +124,12 @@ const NODE: &[&str] = &[
     "socketpair",
 ];
 
+/// And for a supervisor: programs by a descriptor, beside the path.
+const SUPERVISOR: &[&str] = &["execveat"];
+
 /// What a supervisor may have with conditions alone: MSG_FASTOPEN connects past Landlock, and all roles are under its
-/// filter too.
-const CONDITIONED: &[&str] = &["sendto", "sendmsg", "sendmmsg"];
+/// filter too; and it starts its roles and nothing else.
+const CONDITIONED: &[&str] = &["sendto", "sendmsg", "sendmmsg", "execve"];
 
 /// What a resolver may have with conditions alone.
 const CONDITIONED_IN_A_RESOLVER: &[&str] = &[
@@ -160,7 +163,7 @@ const CONDITIONED_IN_A_NODE: &[&str] = &[
 /// Whether no profile of `role` may allow `call`.
 pub(super) fn is_allowed_never(role: Role, call: &str) -> bool {
     let lists: &[&[&str]] = match role {
-        Role::Supervisor => &[ANYWHERE],
+        Role::Supervisor => &[ANYWHERE, SUPERVISOR],
         Role::Keeper => &[ANYWHERE, SEALED],
         Role::Node => &[ANYWHERE, SEALED, HEARING, NODE],
         Role::Resolver => &[ANYWHERE, SEALED, HEARING],
@@ -186,7 +189,7 @@ mod tests {
     /// A misspelt one would forbid nothing.
     #[test]
     fn all_of_them_are_calls() {
-        let forbidden = [ANYWHERE, SEALED, HEARING, NODE];
+        let forbidden = [ANYWHERE, SEALED, HEARING, NODE, SUPERVISOR];
         let conditioned = [
             CONDITIONED,
             CONDITIONED_IN_A_NODE,

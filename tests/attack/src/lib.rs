@@ -58,13 +58,23 @@ const fn pad(given: &[Argument]) -> Arguments {
 
 const AT_FDCWD: Argument = n(libc::AT_FDCWD as i64);
 const RWX: i64 = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) as i64;
+const RW: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
+const MOVE: i64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as i64;
+/// Where a supervisor has how its roles are started.
+const STARTS: i64 = 1 << 32;
 const RX: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
 const ANONYMOUS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 
 /// The catalogue.
-pub static CATALOGUE: [Attempt; 118] = attempts! {
+pub static CATALOGUE: [Attempt; 123] = attempts! {
     // Other programs and processes.
     "execve": SYS_execve(t(c"/bin/sh"), n(0), n(0));
+    // With a path that the filter knows, and other arguments.
+    "execve by the address of a role's path": SYS_execve(n(STARTS + 256), n(0), n(0));
+    "unmap how roles are started": SYS_munmap(n(STARTS), n(4096));
+    "write how roles are started": SYS_mprotect(n(STARTS), n(4096), n(RW));
+    "replace how roles are started": SYS_mmap(n(STARTS), n(4096), n(RW), n(ANONYMOUS | libc::MAP_FIXED as i64), n(-1), n(0));
+    "move how roles are started": SYS_mremap(n(STARTS), n(4096), n(4096), n(MOVE), n(STARTS + (1 << 20)));
     "execveat": SYS_execveat(AT_FDCWD, t(c"/bin/sh"), n(0), n(0), n(0));
     "fork": SYS_clone(n(libc::SIGCHLD as i64));
     "thread": SYS_clone(n((libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as i64));
@@ -226,7 +236,7 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "malloc trim" => return malloc_trim(),
         "silence channels" => return silence_channels(),
         "execve the loader" => {
-            return execve(LOADER, &[c"x", c"/bin/sh", c"-c", ANOTHER_PROGRAM], None);
+            return execve(LOADER, &[c"x", c"/bin/true"], None);
         }
         "execve itself with a library" => {
             let library = c"LD_PRELOAD=/nonexistent";
@@ -312,9 +322,6 @@ fn loopback(family: i32, port: u16) -> ([u8; 28], i64) {
 const LOADER: &CStr = c"/lib64/ld-linux-x86-64.so.2";
 #[cfg(not(target_arch = "x86_64"))]
 const LOADER: &CStr = c"/lib/ld-linux-aarch64.so.1";
-
-/// A shell that is to become another program ends with 126 where it may not (POSIX, "Exit Status for Commands").
-const ANOTHER_PROGRAM: &CStr = c"exec /bin/true";
 
 fn execve(path: &CStr, arguments: &[&CStr], variable: Option<&CStr>) -> Result<i64, i32> {
     let list = |texts: &[&CStr]| -> Vec<*const libc::c_char> {
