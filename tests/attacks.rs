@@ -38,6 +38,7 @@ use support::{Mesh, Options, eventually};
 
 const EPERM: i32 = 1;
 const EBADF: i32 = 9;
+const ECHILD: i32 = 10;
 const EACCES: i32 = 13;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
@@ -504,6 +505,7 @@ fn the_supervisor_starts_nothing_but_itself() {
         "write how roles are started",
         "replace how roles are started",
         "move how roles are started",
+        "map how roles are started in a child",
         "execveat",
         "fork",
         "open for reading",
@@ -611,8 +613,7 @@ fn the_supervisor_starts_nothing_but_itself() {
     let denied = [
         ("unmap how roles are started", End::Errno(EPERM)),
         ("write how roles are started", End::Errno(EACCES)),
-        ("replace how roles are started", End::Errno(EPERM)),
-        ("move how roles are started", End::Errno(EPERM)),
+        ("map how roles are started in a child", End::Errno(ECHILD)),
         ("fork", End::Returned),
         // Files as its user, channels to the roles, and their libraries.
         ("open for reading", End::Returned),

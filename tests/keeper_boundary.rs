@@ -86,6 +86,7 @@ impl Keeper {
             "module": token.module,
             "token": "pkcs11:token=a",
             "pin": "stream",
+            "environment": {},
             "attended": true,
             "trusted": false,
             "sessions": 1,

@@ -163,7 +163,7 @@ fn a_leaf_lasts_ninety_days_and_never_longer_than_its_authority() {
 }
 
 #[test]
-fn serial_numbers_are_distinct_positive_and_of_128_bits() {
+fn serial_numbers_are_distinct_positive_and_of_128_random_bits() {
     let bench = Bench::new(&["p256"]);
     bench.authority("ca", "p256");
     let mut serials = std::collections::HashSet::new();
@@ -174,11 +174,12 @@ fn serial_numbers_are_distinct_positive_and_of_128_bits() {
             .openssl(&format!("x509 -in {name}.pem -noout -serial"))
             .succeeded();
         let serial = line.trim().trim_start_matches("serial=").to_owned();
-        assert_eq!(serial.len(), 32, "{serial}");
+        // Openssl writes a minus before a negative one. One in 2^40 has less than twelve octets.
+        assert!((24..=32).contains(&serial.len()), "{serial}");
         assert!(
             bench
                 .read("ca/issued.jsonl")
-                .windows(32)
+                .windows(serial.len())
                 .any(|window| window == serial.as_bytes())
         );
         assert!(serials.insert(serial));

@@ -20,9 +20,14 @@ pub struct Start {
 }
 
 /// Some [`Start`]s in a page at [`Starts::ADDRESS`]. Nothing that this process does, not by memory of its own in
-/// /proc either, changes, moves or replaces that page: the file behind it is sealed (memfd_create(2), F_SEAL_WRITE)
-/// and so is the mapping (mseal(2)). So a system call filter that knows the three addresses of a start, as it
-/// knows no text, lets the process start these programs and nothing else.
+/// /proc either, changes, moves or replaces that page in it: the file behind it is sealed (memfd_create(2),
+/// F_SEAL_WRITE) and so is the mapping (mseal(2)). So a system call filter that knows the three addresses of a start,
+/// as it knows no text, lets the process start these programs and nothing else.
+///
+/// A child may be without the page (madvise(2), MADV_DONTFORK), and a started program is. The filter has to see to it
+/// that nothing comes to the address there: no mmap(2) at an address below 8 GiB, none with MAP_32BIT or MAP_GROWSDOWN,
+/// no mremap(2) to a place of its own, no shmat(2) at an address; and a limit of addresses (getrlimit(2),
+/// RLIMIT_AS) to it that the space above cannot be filled, which would bring the kernel's own choice down there.
 #[derive(Debug)]
 pub struct Starts {
     count: usize,
@@ -48,32 +53,20 @@ impl Starts {
     /// already, or when the kernel has no mseal(2) (before Linux 6.10).
     pub fn settle(starts: &[Start]) -> io::Result<Self> {
         let bytes = lay_out(starts)?;
-        let flags = libc::MFD_CLOEXEC | libc::MFD_NOEXEC_SEAL;
-        // SAFETY: the name is a text that ends with zero, and outlives the call.
-        let number = unsafe { libc::memfd_create(c"starts".as_ptr(), flags) };
-        if number < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
-        let mut file = unsafe { File::from_raw_fd(number) };
-        file.write_all(&bytes)?;
-        let seals =
-            libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-        // SAFETY: F_ADD_SEALS takes a number and touches no memory of ours.
-        succeeded(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        let file = sealed(&bytes)?;
         let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
         let (address, fd) = (ptr::without_provenance_mut(Self::ADDRESS), file.as_raw_fd());
         // SAFETY: MAP_FIXED_NOREPLACE replaces no mapping of others.
         let start = unsafe { libc::mmap(address, SIZE, libc::PROT_READ, flags, fd, 0) };
         if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            return Err(failed("a page at 4 GiB (mmap(2), MAP_FIXED_NOREPLACE)"));
         }
         // SAFETY: the page is ours, and stays mapped as long as this process lives.
         match unsafe { libc::syscall(libc::SYS_mseal, start, SIZE, 0) } {
             0 => Ok(Self {
                 count: starts.len(),
             }),
-            _ => Err(io::Error::last_os_error()),
+            _ => Err(failed("mseal(2), since Linux 6.10")),
         }
     }
 
@@ -134,11 +127,29 @@ fn lay_out(starts: &[Start]) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-fn succeeded(returned: libc::c_int) -> io::Result<()> {
-    match returned {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+/// A file in memory that has these bytes for good.
+fn sealed(bytes: &[u8]) -> io::Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_NOEXEC_SEAL;
+    // SAFETY: the name is a text that ends with zero, and outlives the call.
+    let number = unsafe { libc::memfd_create(c"starts".as_ptr(), flags) };
+    if number < 0 {
+        return Err(failed("memfd_create(2), MFD_NOEXEC_SEAL"));
     }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    let mut file = unsafe { File::from_raw_fd(number) };
+    file.write_all(bytes)?;
+    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: F_ADD_SEALS takes a number and touches no memory of ours.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
+        0 => Ok(file),
+        _ => Err(failed("sealing a file (fcntl(2), F_ADD_SEALS)")),
+    }
+}
+
+/// What the system has just said of this step.
+fn failed(step: &str) -> io::Error {
+    let error = io::Error::last_os_error();
+    io::Error::new(error.kind(), format!("{step}: {error}"))
 }
 
 /// Sets variables of this process's environment, in a process that has one thread: others may read them meanwhile.

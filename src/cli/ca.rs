@@ -73,5 +73,6 @@ fn now() -> Result<Moment, CommandError> {
 fn fresh_serial() -> Result<Serial, CommandError> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(CommandError::Random)?;
-    Ok(Serial::from_random(random))
+    let serial = Serial::from_random(random).ok();
+    serial.ok_or(CommandError::Random(aws_lc_rs::error::Unspecified))
 }

@@ -1,6 +1,7 @@
 //! Supervisor and keeper.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +38,6 @@ pub(crate) struct KeeperSetup {
     pub(crate) token: String,
     pub(crate) pin: PinKind,
     /// All that the module sees of the environment.
-    #[serde(default)]
     pub(crate) environment: BTreeMap<String, String>,
     /// Whether an operator asked for this start, or types the PIN; if not, a token that remembers a wrong PIN
     /// is not logged in to.
@@ -84,6 +84,14 @@ impl KeeperSetup {
             ports: token.ports.clone(),
             profile: token.profile.clone(),
         }
+    }
+}
+
+impl KeeperSetup {
+    /// Sets the module's variables in this process, which has one thread.
+    pub(crate) fn set_environment(&self) -> io::Result<()> {
+        let variables = self.environment.iter();
+        fastness_secret_page::set_environment(variables.map(|(name, value)| (&**name, &**value)))
     }
 }
 

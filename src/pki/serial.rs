@@ -21,12 +21,13 @@ pub struct Serial(Vec<u8>);
 pub struct SerialError;
 
 impl Serial {
-    /// A serial number of exactly 128 bits from 128 random bits, of which 126 stay: the top bit is
-    /// cleared so that the number is positive in 16 octets, the next one set so that it never
-    /// starts with a zero octet. (CA/Browser Forum Baseline Requirements §7.1 ask for 64.)
-    pub fn from_random(mut random: [u8; 16]) -> Self {
-        random[0] = random[0] & 0x3f | 0x40;
-        Self(random.to_vec())
+    /// A serial number of 128 random bits: 16 octets, or 17 in DER, whose integers have a sign; one in 256 is shorter.
+    /// (CA/Browser Forum Baseline Requirements §7.1 ask for 64 bits.)
+    ///
+    /// # Errors
+    /// When all bits are zero: no random number generator gives that.
+    pub fn from_random(random: [u8; 16]) -> Result<Self, SerialError> {
+        Self::from_bytes(&random)
     }
 
     pub(super) fn to_x509(&self) -> der::Result<SerialNumber> {
@@ -96,18 +97,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_serial_is_positive_and_has_16_octets_whatever_the_random_bytes() {
-        for random in [[0; 16], [0xff; 16]] {
-            let serial = Serial::from_random(random);
-            assert_eq!(serial.0.len(), 16);
-            assert_eq!(serial.0[0] & 0xc0, 0x40);
-            assert_eq!(serial.to_x509().unwrap().as_bytes().len(), 16);
+    fn all_random_bits_are_in_a_serial_which_is_positive() {
+        use der::Encode;
+        let mut small = [0xff; 16];
+        small[0] = 0;
+        for (random, der) in [
+            ([0xff; 16], [&[2, 17, 0], &[0xff; 16][..]].concat()),
+            ([0x7f; 16], [&[2, 16], &[0x7f; 16][..]].concat()),
+            (small, [&[2, 16, 0], &[0xff; 15][..]].concat()),
+        ] {
+            let serial = Serial::from_random(random).unwrap();
+            let encoded = serial.to_x509().unwrap();
+            assert_eq!(encoded.to_der().unwrap(), der);
+            assert_eq!(Serial::from_x509(&encoded), Ok(serial));
         }
+        assert_eq!(Serial::from_random([0; 16]), Err(SerialError));
     }
 
     #[test]
     fn a_serial_is_read_with_or_without_colons_in_any_case() {
-        let serial = Serial::from_random([0xab; 16]);
+        let serial = Serial::from_random([0xab; 16]).unwrap();
         let text = serial.to_string();
         assert_eq!(text.parse(), Ok(serial.clone()));
         assert_eq!(text.to_lowercase().parse(), Ok(serial));

@@ -86,15 +86,20 @@ pub(super) fn settle() -> Result<(), Fault> {
         Err(error) => Err(Fault::new(
             "sandbox",
             format!(
-                "how roles are started cannot be put beyond change (mseal(2), since Linux 6.10): {}",
+                "how roles are started cannot be put beyond change: {}",
                 chain(error)
             ),
             format!(
-                "fastness needs {}; a container's own filter may keep mseal(2) from it",
+                "fastness needs {}, and no filter around it that refuses these calls",
                 sandbox::NEEDS
             ),
         )),
     }
+}
+
+/// The arguments of each execve(2) that starts a role: addresses of a path, arguments and variables.
+pub(crate) fn addresses() -> impl Iterator<Item = [usize; 3]> {
+    (0..Role::ALL.len()).map(Starts::addresses)
 }
 
 #[cfg(test)]
@@ -123,12 +128,8 @@ mod tests {
                         .collect()
                 })
                 .collect();
-            let expected: Vec<Vec<(u64, u64)>> = (0..Role::ALL.len())
-                .map(|number| {
-                    (0..)
-                        .zip(Starts::addresses(number).map(|it| it as u64))
-                        .collect()
-                })
+            let expected: Vec<Vec<(u64, u64)>> = addresses()
+                .map(|start| (0..).zip(start.map(|it| it as u64)).collect())
                 .collect();
             assert_eq!(known, expected);
             assert!(rules.iter().all(|rule| rule["syscall"] != "execveat"));

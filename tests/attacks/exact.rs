@@ -36,6 +36,8 @@ fn harmless(call: &str) -> Arguments {
         "fcntl" | "ioctl" | "getsockopt" | "setsockopt" | "sendto" | "sendmsg" | "sendmmsg"
         | "shutdown" => [none, 0, 0, 0, 0, 0],
         "mmap" => [0, 0, 0, 0, none, 0],
+        // No operation (seccomp(2)).
+        "seccomp" => [none, 0, 0, 0, 0, 0],
         // CLONE_THREAD without CLONE_SIGHAND is refused (clone(2)).
         "clone" => [0x1_0000, 0, 0, 0, 0, 0],
         _ => [0; 6],

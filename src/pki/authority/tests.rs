@@ -42,7 +42,7 @@ impl Bench {
         };
         let order = RootOrder {
             name: settings.name.clone(),
-            serial: Serial::from_random([1; 16]),
+            serial: Serial::from_random([1; 16]).unwrap(),
             now: now(),
             days: 100,
         };
@@ -60,7 +60,7 @@ impl Bench {
             id: "spiffe://mesh.example/node/a".parse().unwrap(),
             dns: vec!["node-a".parse().unwrap()],
             ip: vec![[127, 0, 0, 1].into()],
-            serial: Serial::from_random([self.serials; 16]),
+            serial: Serial::from_random([self.serials; 16]).unwrap(),
             now: now(),
             days: 90,
         }
@@ -241,7 +241,7 @@ fn a_certificate_ends_with_the_authority_and_none_is_issued_after() {
     let (issued, _) = books.issue(&bench.key, &asks(&key), &order).unwrap();
     assert_eq!(issued.not_after, now().plus_days(100).unwrap());
     order.now = now().plus_days(100).unwrap();
-    order.serial = Serial::from_random([9; 16]);
+    order.serial = Serial::from_random([9; 16]).unwrap();
     let refused = refusal(books.issue(&bench.key, &asks(&key), &order));
     assert!(matches!(refused, Refusal::AuthorityExpired { .. }));
 }
@@ -271,7 +271,7 @@ fn a_revocation_is_recorded_once_and_only_for_what_was_issued() {
     let mut bench = Bench::new();
     let key = SoftwareDouble::generate(KeyKind::P256);
     let (issued, built) = bench.issue(&key, TlsRole::Server).unwrap();
-    let unknown = Serial::from_random([99; 16]);
+    let unknown = Serial::from_random([99; 16]).unwrap();
     let refused = refusal(bench.revoke(&unknown, Reason::Unspecified));
     assert_eq!(refused, Refusal::UnknownSerial { serial: unknown });
     bench.revoke(&issued.serial, Reason::KeyCompromise).unwrap();

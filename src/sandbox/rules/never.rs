@@ -128,8 +128,17 @@ const NODE: &[&str] = &[
 const SUPERVISOR: &[&str] = &["execveat"];
 
 /// What a supervisor may have with conditions alone: MSG_FASTOPEN connects past Landlock, and all roles are under its
-/// filter too; and it starts its roles and nothing else.
-const CONDITIONED: &[&str] = &["sendto", "sendmsg", "sendmmsg", "execve"];
+/// filter too; and nothing but its roles is started, by addresses at which nobody else maps anything.
+const CONDITIONED: &[&str] = &[
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "mmap",
+    "mremap",
+    "shmat",
+    "seccomp",
+    "arch_prctl",
+];
 
 /// What a resolver may have with conditions alone.
 const CONDITIONED_IN_A_RESOLVER: &[&str] = &[
