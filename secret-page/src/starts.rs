@@ -26,8 +26,8 @@ pub struct Start {
 ///
 /// A child may be without the page (madvise(2), MADV_DONTFORK), and a started program is. The filter has to see to it
 /// that nothing comes to the address there: no mmap(2) at an address below 8 GiB, none with MAP_32BIT or MAP_GROWSDOWN,
-/// no mremap(2) to a place of its own, no shmat(2) at an address; and a limit of addresses (getrlimit(2),
-/// RLIMIT_AS) to it that the space above cannot be filled, which would bring the kernel's own choice down there.
+/// no mremap(2) to a place of its own, no shmat(2) at an address; and limits (getrlimit(2), RLIMIT_AS and RLIMIT_STACK)
+/// to it that the space above cannot be filled or left out, which would bring the kernel's own choice down there.
 #[derive(Debug)]
 pub struct Starts {
     count: usize,

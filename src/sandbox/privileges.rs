@@ -13,6 +13,9 @@ use super::{Role, SandboxError};
 /// choose from is given what lies below, where the supervisor has how roles are started.
 pub(super) const ADDRESSES: u64 = 256 << 30;
 
+/// Bytes of a stack: with room for a larger one a program finds the kernel's choice that much lower.
+const STACK: u64 = 64 << 20;
+
 /// Gives up every right but `kept`; a role other than the supervisor also ends with its parent. Says
 /// whether it could empty the capability bounding set.
 pub(super) fn give_up(role: Role, kept: CapabilitySet) -> Result<bool, SandboxError> {
@@ -24,6 +27,13 @@ pub(super) fn give_up(role: Role, kept: CapabilitySet) -> Result<bool, SandboxEr
     rustix::process::setrlimit(Resource::Core, none).map_err(refused("RLIMIT_CORE 0", "1.0"))?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     limit(Resource::As, ADDRESSES, ADDRESSES).map_err(refused("RLIMIT_AS", "1.0"))?;
+    let stack = rustix::process::getrlimit(Resource::Stack).current;
+    limit(
+        Resource::Stack,
+        stack.map_or(STACK, |bytes| bytes.min(STACK)),
+        STACK,
+    )
+    .map_err(refused("RLIMIT_STACK", "1.0"))?;
     let bounded = give_up_capabilities(kept)?;
     rustix::thread::set_no_new_privs(true).map_err(refused("no_new_privs", "3.5"))?;
     // No ptrace, no core, no /proc/PID/{mem,fd,environ,maps} for others of our user.

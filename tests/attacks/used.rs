@@ -218,9 +218,13 @@ fn ask(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
         let reload = scope.spawn(|| a.ask(&["reload"]));
         let line = a.wait_log_after(before, "role=\"resolver\"");
         let pid = attested_pid(&line, "resolver").parse().expect("a number");
-        node::signal(pid, Signal::STOP);
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        node::signal(pid, Signal::CONT);
+        // Attested, it has not asked yet; the second time it waits for an answer.
+        for _ in 0..2 {
+            node::signal(pid, Signal::STOP);
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            node::signal(pid, Signal::CONT);
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
         reload.join().expect("no panic").expect("it reloads");
     });
     note(&a.log(), a.supervisor(), roles);
