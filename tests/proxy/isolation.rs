@@ -141,7 +141,7 @@ fn a_peer_that_falls_silent_is_given_up_in_time_and_found_again() {
     caller.tell("a call that is under way when the connection is given up");
     let lost = caller.hear();
     assert!(lost.starts_with("UNAVAILABLE"), "{lost}");
-    assert!(b.log().contains("the other side is silent"), "{}", b.log());
+    b.wait_log("the other side is silent");
     caller.tell("a call that finds no connection");
     let refused = caller.hear();
     assert!(refused.starts_with("UNAVAILABLE"), "{refused}");
