@@ -340,7 +340,7 @@ fn what_was_left_open_or_in_the_environment_is_nobodys() {
             let hard = limit.and_then(|limit| limit.split_whitespace().nth(1));
             hard.and_then(|hard| hard.parse().ok()).expect("a limit")
         };
-        // What is mapped never comes down to where the supervisor has how roles are started.
+        // Filling the addresses does not bring a mapping down to where the supervisor has how roles are started.
         assert!(hard("Max address space") <= 256 << 30, "{role}: {limits}");
         assert!(hard("Max stack size") <= 64 << 20, "{role}: {limits}");
         let most = limits

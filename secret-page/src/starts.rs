@@ -27,7 +27,8 @@ pub struct Start {
 /// A child may be without the page (madvise(2), MADV_DONTFORK), and a started program is. The filter has to see to it
 /// that nothing comes to the address there: no mmap(2) at an address below 8 GiB, none with MAP_32BIT or MAP_GROWSDOWN,
 /// no mremap(2) to a place of its own, no shmat(2) at an address; and limits (getrlimit(2), RLIMIT_AS and RLIMIT_STACK)
-/// to it that the space above cannot be filled or left out, which would bring the kernel's own choice down there.
+/// to it that the space above cannot be filled or left out, which would bring the kernel's own choice down there. Gaps
+/// that are too small for what is asked for bring it there too, and the limits do not keep anybody from making them.
 #[derive(Debug)]
 pub struct Starts {
     count: usize,

@@ -8,9 +8,9 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::{Role, SandboxError};
 
-/// Bytes of addresses that a process may have mapped: what it needs a thousand times, and less than the smallest
-/// space of addresses that Linux runs on (39 bits) has beside its programs. Who fills all that the kernel would
-/// choose from is given what lies below, where the supervisor has how roles are started.
+/// Bytes of addresses that a process may have mapped: what it needs a thousand times. Who fills all that the kernel
+/// would choose from is given what lies below, where the supervisor has how roles are started; who only splits it into
+/// gaps is too, and this limit does not keep him from that.
 pub(super) const ADDRESSES: u64 = 256 << 30;
 
 /// Bytes of a stack: with room for a larger one a program finds the kernel's choice that much lower.

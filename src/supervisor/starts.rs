@@ -1,6 +1,6 @@
 //! How a role is started: from our own binary, with these arguments and these variables. What they are stands in
-//! memory that a sealed supervisor cannot change, and its system call filter knows the addresses: it starts nothing
-//! else (policies/seccomp/*/supervisor.json, execve).
+//! memory that a sealed supervisor cannot change, and its system call filter knows the addresses: it takes no other
+//! execve(2) (policies/seccomp/*/supervisor.json). SECURITY.md says how far that goes.
 
 use std::ffi::CString;
 use std::io;

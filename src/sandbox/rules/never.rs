@@ -128,7 +128,7 @@ const NODE: &[&str] = &[
 const SUPERVISOR: &[&str] = &["execveat"];
 
 /// What a supervisor may have with conditions alone: MSG_FASTOPEN connects past Landlock, and all roles are under its
-/// filter too; and nothing but its roles is started, by addresses at which nobody else maps anything.
+/// filter too; and what is mapped at the address of its roles' starts is asked for by nobody else.
 const CONDITIONED: &[&str] = &[
     "sendto",
     "sendmsg",
