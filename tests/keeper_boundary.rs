@@ -86,7 +86,6 @@ impl Keeper {
             "module": token.module,
             "token": "pkcs11:token=a",
             "pin": "stream",
-            "environment": {},
             "attended": true,
             "trusted": false,
             "sessions": 1,

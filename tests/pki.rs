@@ -174,8 +174,12 @@ fn serial_numbers_are_distinct_positive_and_of_128_random_bits() {
             .openssl(&format!("x509 -in {name}.pem -noout -serial"))
             .succeeded();
         let serial = line.trim().trim_start_matches("serial=").to_owned();
-        // Openssl writes a minus before a negative one. One in 2^40 has less than twelve octets.
-        assert!((24..=32).contains(&serial.len()), "{serial}");
+        // `openssl x509` writes a minus before a negative one. One in 2^40 has less than twelve octets.
+        let is_hexadecimal = serial.bytes().all(|digit| digit.is_ascii_hexdigit());
+        assert!(
+            is_hexadecimal && (24..=32).contains(&serial.len()),
+            "{serial}"
+        );
         assert!(
             bench
                 .read("ca/issued.jsonl")

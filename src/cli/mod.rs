@@ -26,7 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tonic::service::Routes;
 
 use crate::node::Node;
-use crate::supervisor::starts::Role;
+use crate::supervisor::child::Role;
 
 pub use error::CommandError;
 pub use exit::Exit;

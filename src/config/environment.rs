@@ -1,4 +1,4 @@
-//! `[token.environment]`: all that a module sees of the environment.
+//! `[token.environment]`: all that a module sees of the environment, and its keeper before it.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ fn fault_of(name: &str, value: &str, place: &str) -> Option<Fault> {
     refused.then(|| {
         Fault::new(
             key,
-            "is for the loader or the C library, which load code and read files by it",
+            "is for the loader or the C library, which go by it before the keeper is confined",
             "take it out; a module's libraries are found through ld.so.conf(5) or its own RUNPATH",
         )
     })

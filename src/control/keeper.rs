@@ -1,7 +1,6 @@
 //! Supervisor and keeper.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,8 +36,6 @@ pub(crate) struct KeeperSetup {
     /// RFC 7512 URI of the token.
     pub(crate) token: String,
     pub(crate) pin: PinKind,
-    /// All that the module sees of the environment.
-    pub(crate) environment: BTreeMap<String, String>,
     /// Whether an operator asked for this start, or types the PIN; if not, a token that remembers a wrong PIN
     /// is not logged in to.
     pub(crate) attended: bool,
@@ -74,7 +71,6 @@ impl KeeperSetup {
             module: token.module.clone(),
             token: token.uri.to_string(),
             pin,
-            environment: token.environment.clone(),
             attended: true,
             trusted: false,
             sessions: usize::from(token.sessions),
@@ -84,14 +80,6 @@ impl KeeperSetup {
             ports: token.ports.clone(),
             profile: token.profile.clone(),
         }
-    }
-}
-
-impl KeeperSetup {
-    /// Sets the module's variables in this process, which has one thread.
-    pub(crate) fn set_environment(&self) -> io::Result<()> {
-        let variables = self.environment.iter();
-        fastness_secret_page::set_environment(variables.map(|(name, value)| (&**name, &**value)))
     }
 }
 

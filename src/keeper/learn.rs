@@ -60,7 +60,6 @@ fn run() -> io::Result<()> {
     let entered = sandbox::enter_traced(sandbox::Role::Keeper);
     let control = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
     let (setup, mut descriptors) = frame::receive_with_descriptors::<LearnerSetup>(&control)?;
-    setup.keeper.set_environment()?;
     telemetry::start("learner", setup.keeper.log);
     let refuse = |faults, latch| frame::send(&control, &FromLearner::Refused { faults, latch });
     let pin_source = descriptors

@@ -14,7 +14,6 @@ use super::refusals::Refusals;
 use super::serve::{self, Supervisor};
 use super::wall;
 use crate::control::{FromKeeper, Retry, ToKeeper, Vitals, frame};
-use crate::fault::Fault;
 use crate::sandbox;
 use crate::secret::UserPin;
 use crate::telemetry;
@@ -75,21 +74,11 @@ fn run() -> io::Result<()> {
         Err(error) => return refuse(vec![error.into()]),
     };
 
-    if let Err(error) = setup.set_environment() {
-        let place = format!("{}.environment", setup.place);
-        let problem = format!("cannot be set: {error}");
-        return refuse(vec![Fault::new(
-            place,
-            problem,
-            "see what starts this process",
-        )]);
-    }
-
     // 2. The PIN, once, straight to the token.
     let pin = match UserPin::read(&pin_source, setup.pin.clone()) {
         Ok(pin) => pin,
         Err(error) => {
-            let fault = Fault::new(
+            let fault = crate::fault::Fault::new(
                 format!("{}.pin", setup.place),
                 error.to_string(),
                 error.mend(),

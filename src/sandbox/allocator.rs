@@ -10,11 +10,11 @@ const MAPPED: usize = 512 << 10;
 /// Bytes at the end of an arena that go back to the system (mallopt(3), M_TRIM_THRESHOLD).
 const TRIMMED: usize = 1 << 20;
 
-/// The variable with its value (ld.so(8)): thresholds that are set do not move (mallopt(3), NOTES).
-pub(crate) fn pinned() -> String {
-    format!(
-        "GLIBC_TUNABLES=glibc.malloc.mmap_threshold={MAPPED}:glibc.malloc.trim_threshold={TRIMMED}"
-    )
+/// The variable, and what it is for a role: thresholds that are set do not move (mallopt(3), NOTES).
+pub(crate) fn pinned() -> (String, String) {
+    let text =
+        format!("glibc.malloc.mmap_threshold={MAPPED}:glibc.malloc.trim_threshold={TRIMMED}");
+    ("GLIBC_TUNABLES".to_owned(), text)
 }
 
 /// Has an arena trimmed. At the first time glibc asks `/proc/sys/vm/overcommit_memory` how memory may be given back,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{DumpableBehavior, Pid};
 use rustix::thread::CapabilitiesSecureBits;
 
-use super::privileges::{ADDRESSES, locked};
+use super::privileges::locked;
 use super::{Profile, Report, Role, User};
 pub(crate) use task::Task;
 
@@ -42,9 +42,8 @@ pub(crate) struct Attestation {
     /// What the last one of them showed.
     pub(crate) task: Task,
     pub(crate) dumpable: bool,
-    /// Most bytes of a core file and of addresses, and most open descriptors.
+    /// Most bytes of a core file, and most open descriptors.
     core: u64,
-    addresses: u64,
     open_files: u64,
     /// Open descriptors.
     descriptors: u64,
@@ -78,7 +77,6 @@ impl Attestation {
                 dumpable = self.dumpable,
                 umask = format!("{:03o}", self.task.umask),
                 core = self.core,
-                addresses = self.addresses,
                 open_files = self.open_files,
                 descriptors = self.descriptors,
                 outside_landlock = report.outside_landlock,
@@ -109,7 +107,6 @@ impl Attestation {
             task: Task::default(),
             dumpable: true,
             core: 0,
-            addresses: 0,
             open_files: 0,
             descriptors: 0,
             gone: false,
@@ -122,10 +119,6 @@ impl Attestation {
         for (holds, what) in [
             (bits == locked(), format!("securebits are {bits:?}")),
             (self.core == 0, format!("core files of {} bytes", self.core)),
-            (
-                self.addresses <= ADDRESSES,
-                format!("up to {} bytes of addresses", self.addresses),
-            ),
             (
                 self.open_files <= expected.open_files,
                 format!(
@@ -240,7 +233,6 @@ fn read(expected: &Expected, process: &Path, found: &mut Attestation) -> io::Res
     }
     let limits = fs::read_to_string(process.join("limits"))?;
     found.core = limit(&limits, "Max core file size")?;
-    found.addresses = limit(&limits, "Max address space")?;
     found.open_files = limit(&limits, "Max open files")?;
     // Since Linux 6.2 the size of the folder is the number of descriptors.
     found.descriptors = fs::metadata(process.join("fd"))?.len();
@@ -314,12 +306,8 @@ mod tests {
         };
         assert!(bits.starts_with("securebits are "), "{bits}");
         type Spoilt = (fn(&mut Attestation), &'static str);
-        let spoilt: [Spoilt; 4] = [
+        let spoilt: [Spoilt; 3] = [
             (|found| found.core = 1, "core files of 1 bytes"),
-            (
-                |found| found.addresses = ADDRESSES + 1,
-                "up to 274877906945 bytes of addresses",
-            ),
             (
                 |found| found.open_files = 257,
                 "up to 257 descriptors and not 256",

@@ -8,14 +8,6 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::{Role, SandboxError};
 
-/// Bytes of addresses that a process may have mapped: what it needs a thousand times. Who fills all that the kernel
-/// would choose from is given what lies below, where the supervisor has how roles are started; who only splits it into
-/// gaps is too, and this limit does not keep him from that.
-pub(super) const ADDRESSES: u64 = 256 << 30;
-
-/// Bytes of a stack: with room for a larger one a program finds the kernel's choice that much lower.
-const STACK: u64 = 64 << 20;
-
 /// Gives up every right but `kept`; a role other than the supervisor also ends with its parent. Says
 /// whether it could empty the capability bounding set.
 pub(super) fn give_up(role: Role, kept: CapabilitySet) -> Result<bool, SandboxError> {
@@ -26,14 +18,6 @@ pub(super) fn give_up(role: Role, kept: CapabilitySet) -> Result<bool, SandboxEr
     };
     rustix::process::setrlimit(Resource::Core, none).map_err(refused("RLIMIT_CORE 0", "1.0"))?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    limit(Resource::As, ADDRESSES, ADDRESSES).map_err(refused("RLIMIT_AS", "1.0"))?;
-    let stack = rustix::process::getrlimit(Resource::Stack).current;
-    limit(
-        Resource::Stack,
-        stack.map_or(STACK, |bytes| bytes.min(STACK)),
-        STACK,
-    )
-    .map_err(refused("RLIMIT_STACK", "1.0"))?;
     let bounded = give_up_capabilities(kept)?;
     rustix::thread::set_no_new_privs(true).map_err(refused("no_new_privs", "3.5"))?;
     // No ptrace, no core, no /proc/PID/{mem,fd,environ,maps} for others of our user.
@@ -102,17 +86,14 @@ pub(super) fn leave_groups() -> Result<(), SandboxError> {
 /// At most `most` descriptors, and no more than `ceiling` for what this process starts, or what is allowed
 /// if that is less.
 pub(super) fn limit_descriptors(most: u64, ceiling: u64) -> Result<(), SandboxError> {
-    limit(Resource::Nofile, most, ceiling).map_err(SandboxError::refused("RLIMIT_NOFILE", "1.0"))
-}
-
-fn limit(resource: Resource, most: u64, ceiling: u64) -> rustix::io::Result<()> {
-    let now = rustix::process::getrlimit(resource);
+    let now = rustix::process::getrlimit(Resource::Nofile);
     let allowed = |wanted: u64| now.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let limit = Rlimit {
         current: Some(allowed(most)),
         maximum: Some(allowed(ceiling)),
     };
-    rustix::process::setrlimit(resource, limit)
+    rustix::process::setrlimit(Resource::Nofile, limit)
+        .map_err(SandboxError::refused("RLIMIT_NOFILE", "1.0"))
 }
 
 /// Open descriptors but the three standard streams: whoever started the supervisor may have left some, such

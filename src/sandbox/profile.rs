@@ -135,8 +135,6 @@ pub(super) fn sha256(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fastness_secret_page::Starts;
-
     use super::super::embedded::tests::{everything, text};
     use super::*;
 
@@ -238,7 +236,7 @@ mod tests {
             (
                 Role::Supervisor,
                 "supervisor",
-                &["sendto", "sendmsg", "sendmmsg", "mmap", "mremap", "shmat"],
+                &["sendto", "sendmsg", "sendmmsg"],
             ),
         ] {
             for call in calls {
@@ -249,12 +247,6 @@ mod tests {
                 refused(role, &rule, &fault);
             }
         }
-        let rule = r#"{"supervisor": {"mismatch_action": "kill_process", "match_action": "allow", "filter": [{"syscall": "execveat", "comment": "x"}]}}"#;
-        refused(
-            Role::Supervisor,
-            rule,
-            "execveat is never allowed in a supervisor",
-        );
         // In each of its filters.
         for (name, rules, fault) in [
             ("node with an application", "execve", "never allowed"),
@@ -266,39 +258,6 @@ mod tests {
             let rules = format!(r#""filter": [{{"syscall": "{rules}", "comment": "x"}},"#);
             let after = after.replacen("\"filter\": [", &rules, 1);
             refused(Role::Node, &format!("{before}{begin}{after}"), fault);
-        }
-    }
-
-    /// The embedded one has a rule for each start, and is taken.
-    #[test]
-    fn an_execve_of_anything_but_a_start_is_refused() {
-        let [path, arguments, variables] = Starts::addresses(1);
-        let [of_another, ..] = Starts::addresses(0);
-        for addresses in [
-            &[][..],
-            &[path],
-            &[path, arguments],
-            &[of_another, arguments, variables],
-            &[path, arguments, variables + 8],
-        ] {
-            let conditions = addresses.iter().enumerate().map(|(index, address)| {
-                serde_json::json!({
-                    "index": index, "type": "qword", "op": "eq", "val": address, "comment": "x"
-                })
-            });
-            let args: Vec<_> = conditions.collect();
-            let mut rule = serde_json::json!({"syscall": "execve", "comment": "x"});
-            if !args.is_empty() {
-                rule["args"] = args.into();
-            }
-            let profile = serde_json::json!({"supervisor": {
-                "mismatch_action": "kill_process", "match_action": "allow", "filter": [rule]
-            }});
-            refused(
-                Role::Supervisor,
-                &profile.to_string(),
-                "execve is allowed in a supervisor as the embedded profile has it",
-            );
         }
     }
 

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use super::Role;
 use super::filter::chained;
 use super::users::User;
-use crate::supervisor::starts;
 
 /// The filters of a file, by their names.
 pub(super) type File = BTreeMap<String, Filter>;
@@ -304,20 +303,6 @@ impl Rule {
         rule
     }
 
-    /// Whether it is for the addresses of a role's start, all three.
-    fn starts_a_role(&self) -> bool {
-        starts::addresses().any(|addresses| {
-            let conditions = self.args.iter().flatten();
-            conditions
-                .filter(|one| one.op == "eq" && one.r#type == "qword")
-                .map(|one| (usize::from(one.index), one.val))
-                .eq(addresses
-                    .map(|address| address as u64)
-                    .into_iter()
-                    .enumerate())
-        })
-    }
-
     fn problems(&self, role: Role, part: Part, problems: &mut Vec<String>) {
         let call = &self.syscall;
         if self.comment.trim().is_empty() {
@@ -352,11 +337,6 @@ impl Rule {
         let name = role.name();
         if never::is_allowed_never(role, call) {
             problems.push(format!("{call} is never allowed in a {name}"));
-        } else if role == Role::Supervisor && call == "execve" && !self.starts_a_role() {
-            problems.push(
-                "execve is allowed in a supervisor as the embedded profile has it, and never otherwise"
-                    .to_owned(),
-            );
         } else if self.args.is_none() && never::needs_conditions(role, call) {
             problems.push(format!(
                 "{call} is never allowed without conditions in a {name}"

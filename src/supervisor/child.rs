@@ -1,5 +1,6 @@
 //! One role as a process: started from our own binary, watched, spoken to, ended.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -11,11 +12,30 @@ use rustix::process::Signal;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 
-use super::starts::Role;
 use crate::control::frame;
 use crate::sandbox::User;
+
+/// The role a process plays; its hidden command on our own command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Keeper,
+    Node,
+    Resolver,
+}
+
+impl Role {
+    /// The argument that starts our binary in this role.
+    pub(crate) fn argument(self) -> &'static str {
+        match self {
+            Self::Keeper => "role-keeper",
+            Self::Node => "role-node",
+            Self::Resolver => "role-resolver",
+        }
+    }
+}
 
 /// What a child did.
 #[derive(Debug)]
@@ -44,6 +64,7 @@ pub(super) struct Start<'a, S> {
     pub(super) role: Role,
     /// The user that it runs as; ours without one.
     pub(super) user: Option<User>,
+    pub(super) environment: &'a BTreeMap<String, String>,
     /// In the terminal's foreground group, so that it can prompt for a PIN.
     pub(super) interactive: bool,
     /// The longest frame that it may say, in bytes.
@@ -71,8 +92,12 @@ impl Child {
         E: Send + 'static,
     {
         let (ours, theirs) = StdUnixStream::pair()?;
-        let mut command = start.role.command()?;
+        let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("fastness")
+            .arg(start.role.argument())
+            .env_clear()
+            .envs(start.environment)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .kill_on_drop(true);

@@ -10,7 +10,7 @@ mod backoff;
 mod calls;
 mod channels;
 mod check;
-mod child;
+pub(crate) mod child;
 mod descriptors;
 mod ending;
 mod grace;
@@ -26,7 +26,6 @@ mod resolver;
 mod roles;
 mod socket_file;
 mod sockets;
-pub(crate) mod starts;
 mod systemd;
 mod turns;
 mod unlock;
@@ -154,7 +153,6 @@ fn confine(config: &Config) -> Result<(sandbox::Confined, sandbox::Report), Vec<
     let OpenFiles {
         supervisor, most, ..
     } = OpenFiles::of(config);
-    starts::settle().map_err(|fault| vec![fault])?;
     sandbox::confine_supervisor(
         config.profile.as_ref(),
         &config.users(),

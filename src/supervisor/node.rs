@@ -1,7 +1,7 @@
 //! The node's process: started with the listeners and the channels to the keepers, replaced on the
 //! same descriptors when it dies.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -9,11 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Event;
 use super::backoff::Backoff;
-use super::child::{self, Child, ChildEvent, Start};
+use super::child::{self, Child, ChildEvent, Role, Start};
 use super::keepers::Keeper;
 use super::pulse::Pulse;
 use super::sockets::Listeners;
-use super::starts::Role;
 use crate::config::{Application, NodeSandbox};
 use crate::control::frame::MAX_FROM_ROLE;
 use crate::control::{Answer, FromNode, Generation, NodeSetup, Order, ToNode};
@@ -121,6 +120,7 @@ impl Node {
             &Start {
                 role: Role::Node,
                 user: self.given.user,
+                environment: &BTreeMap::from([sandbox::allocator::pinned()]),
                 longest: MAX_FROM_ROLE,
                 interactive: false,
                 setup: &ToNode::Setup(Box::new(setup)),

@@ -10,8 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::QUEUED_EVENTS;
 use super::attest;
-use super::child::{Child, ChildEvent, Start};
-use super::starts::Role;
+use super::child::{Child, ChildEvent, Role, Start};
 use crate::config::{Config, ResolverSandbox};
 use crate::control::{FromResolver, ResolverSetup, ToResolver};
 use crate::fault::Fault;
@@ -25,7 +24,7 @@ use crate::telemetry::LogSetup;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A nameserver that does not answer is left for the next one in time for [`PATIENCE`] (resolv.conf(5): seconds, and
 /// rounds; five and two without).
-pub(super) const OPTIONS: &str = "RES_OPTIONS=timeout:1 attempts:2";
+const OPTIONS: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:2");
 /// Names that are looked up at once; and after one that has ended the resolver.
 const AT_ONCE: usize = 16;
 const AT_ONCE_AFTER_AN_END: usize = 1;
@@ -113,9 +112,11 @@ impl Resolver {
             at_once: self.at_once,
             profile: self.given.profile.clone(),
         }));
+        let (name, value) = OPTIONS;
         let start = Start {
             role: Role::Resolver,
             user: self.given.user,
+            environment: &BTreeMap::from([(name.into(), value.into())]),
             interactive: false,
             longest: LONGEST_FRAME,
             setup: &setup,

@@ -30,7 +30,6 @@ pub struct Condition {
 enum Op {
     Eq,
     Ne,
-    Ge,
     Masked(u64),
 }
 
@@ -66,7 +65,6 @@ impl Condition {
             op: match op.as_str() {
                 Some("eq") => Op::Eq,
                 Some("ne") => Op::Ne,
-                Some("ge") => Op::Ge,
                 _ => Op::Masked(op["masked_eq"].as_u64().unwrap_or_else(|| panic!("{op}"))),
             },
             val: condition["val"].as_u64().expect("a number"),
@@ -81,7 +79,6 @@ impl Condition {
         match self.op {
             Op::Eq => argument == self.val,
             Op::Ne => argument != self.val,
-            Op::Ge => argument >= self.val,
             Op::Masked(mask) => argument & mask == self.val & mask,
         }
     }
@@ -89,7 +86,7 @@ impl Condition {
     /// An argument that it allows.
     pub fn allowed(&self) -> u64 {
         match self.op {
-            Op::Eq | Op::Ge | Op::Masked(_) => self.val,
+            Op::Eq | Op::Masked(_) => self.val,
             // No command of a terminal, and of nothing else.
             Op::Ne => 0x7fff,
         }
@@ -99,7 +96,6 @@ impl Condition {
     pub fn perturbed(&self) -> Vec<u64> {
         let mask = match self.op {
             Op::Ne => return vec![self.val],
-            Op::Ge => return vec![self.val - 1, 1],
             Op::Eq => 0x8000_0003 | if self.wide { 1 << 40 } else { 0 },
             Op::Masked(mask) => mask,
         };

@@ -155,8 +155,6 @@ fn work(mesh: &Mesh, wrapper: &std::path::Path, roles: &mut Roles) {
         through(mesh, "b/a.sock", "a/app.sock", "bin");
         through(mesh, "a/b.sock", "b/app.sock", "root");
     }
-    // A name is looked up by a role of its own.
-    mesh.edit("a/peers.toml", "\"127.0.0.1:", "\"localhost:");
     a.ask(&["reload"]).expect("it reloads");
     a.ask(&["metrics"]).expect("it counts");
     // SoftHSM reads its objects again when another program has written one.

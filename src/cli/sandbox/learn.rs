@@ -112,6 +112,7 @@ fn watch(
         .arg0("fastness")
         .arg(ARGUMENT)
         .env_clear()
+        .envs(&token.environment)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null());
     if let Some(user) = token.user {

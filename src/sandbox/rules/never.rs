@@ -124,21 +124,9 @@ const NODE: &[&str] = &[
     "socketpair",
 ];
 
-/// And for a supervisor: programs by a descriptor, beside the path.
-const SUPERVISOR: &[&str] = &["execveat"];
-
 /// What a supervisor may have with conditions alone: MSG_FASTOPEN connects past Landlock, and all roles are under its
-/// filter too; and what is mapped at the address of its roles' starts is asked for by nobody else.
-const CONDITIONED: &[&str] = &[
-    "sendto",
-    "sendmsg",
-    "sendmmsg",
-    "mmap",
-    "mremap",
-    "shmat",
-    "seccomp",
-    "arch_prctl",
-];
+/// filter too.
+const CONDITIONED: &[&str] = &["sendto", "sendmsg", "sendmmsg"];
 
 /// What a resolver may have with conditions alone.
 const CONDITIONED_IN_A_RESOLVER: &[&str] = &[
@@ -172,7 +160,7 @@ const CONDITIONED_IN_A_NODE: &[&str] = &[
 /// Whether no profile of `role` may allow `call`.
 pub(super) fn is_allowed_never(role: Role, call: &str) -> bool {
     let lists: &[&[&str]] = match role {
-        Role::Supervisor => &[ANYWHERE, SUPERVISOR],
+        Role::Supervisor => &[ANYWHERE],
         Role::Keeper => &[ANYWHERE, SEALED],
         Role::Node => &[ANYWHERE, SEALED, HEARING, NODE],
         Role::Resolver => &[ANYWHERE, SEALED, HEARING],
@@ -198,7 +186,7 @@ mod tests {
     /// A misspelt one would forbid nothing.
     #[test]
     fn all_of_them_are_calls() {
-        let forbidden = [ANYWHERE, SEALED, HEARING, NODE, SUPERVISOR];
+        let forbidden = [ANYWHERE, SEALED, HEARING, NODE];
         let conditioned = [
             CONDITIONED,
             CONDITIONED_IN_A_NODE,

@@ -12,8 +12,7 @@ use crate::control::frame::MAX_FROM_ROLE;
 use crate::control::{KeeperSetup, ToKeeper, Vitals};
 use crate::fault::{Fault, Passing};
 use crate::secret::{PinError, PinKind, PinSource};
-use crate::supervisor::child::{Child, Start};
-use crate::supervisor::starts::Role;
+use crate::supervisor::child::{Child, Role, Start};
 
 impl Keeper {
     /// Takes the PIN's source and starts a process, when its turn has come.
@@ -89,6 +88,7 @@ impl Keeper {
             &Start {
                 role: Role::Keeper,
                 user: self.config.user,
+                environment: &self.config.environment,
                 longest: MAX_FROM_ROLE,
                 interactive: typing && self.known.is_none(),
                 setup: &setup,

@@ -58,19 +58,13 @@ const fn pad(given: &[Argument]) -> Arguments {
 
 const AT_FDCWD: Argument = n(libc::AT_FDCWD as i64);
 const RWX: i64 = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) as i64;
-const RW: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
-const MOVE: i64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as i64;
-/// Where a supervisor has how its roles are started.
-const STARTS: i64 = 1 << 32;
 const RX: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
 const ANONYMOUS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 
 /// The catalogue.
-pub static CATALOGUE: [Attempt; 119] = attempts! {
+pub static CATALOGUE: [Attempt; 118] = attempts! {
     // Other programs and processes.
     "execve": SYS_execve(t(c"/bin/sh"), n(0), n(0));
-    // With a path that the filter knows, and other arguments.
-    "execve by the address of a role's path": SYS_execve(n(STARTS + 256), n(0), n(0));
     "execveat": SYS_execveat(AT_FDCWD, t(c"/bin/sh"), n(0), n(0), n(0));
     "fork": SYS_clone(n(libc::SIGCHLD as i64));
     "thread": SYS_clone(n((libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as i64));
@@ -211,14 +205,6 @@ pub const MARKS: [&str; 4] = [
     "mmap writable and executable",
 ];
 
-/// What only a supervisor has: how its roles are started, in a page of its own.
-pub static ON_STARTS: [Attempt; 4] = attempts! {
-    "unmap how roles are started": SYS_munmap(n(STARTS), n(4096));
-    "write how roles are started": SYS_mprotect(n(STARTS), n(4096), n(RW));
-    "replace how roles are started": SYS_mmap(n(STARTS), n(4096), n(RW), n(ANONYMOUS | libc::MAP_FIXED as i64), n(-1), n(0));
-    "move how roles are started": SYS_mremap(n(STARTS), n(4096), n(4096), n(MOVE), n(STARTS + (1 << 20)));
-};
-
 /// Makes the attempt `name`, or the call `raw NUMBER ARGUMENT…`, whose arguments are decimal numbers or
 /// `buffer`. `Err`: the error that the kernel answered with (errno(3)). `parent`: process id of the
 /// supervisor.
@@ -239,9 +225,8 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         "sendmsg with a descriptor" => return hand_on(),
         "malloc trim" => return malloc_trim(),
         "silence channels" => return silence_channels(),
-        "map how roles are started in a child" => return child_without_starts(),
         "execve the loader" => {
-            return execve(LOADER, &[c"x", c"/bin/true"], None);
+            return execve(LOADER, &[c"x", c"/bin/sh", c"-c", ANOTHER_PROGRAM], None);
         }
         "execve itself with a library" => {
             let library = c"LD_PRELOAD=/nonexistent";
@@ -285,11 +270,7 @@ pub fn attempt(name: &str, parent: u32) -> Result<i64, i32> {
         let [number, arguments @ ..] = words;
         return call(number, arguments);
     }
-    let Some(found) = CATALOGUE
-        .iter()
-        .chain(&ON_STARTS)
-        .find(|one| one.name == name)
-    else {
+    let Some(found) = CATALOGUE.iter().find(|one| one.name == name) else {
         panic!("no attempt is called {name:?}")
     };
     // 127.0.0.1:9, family AF_INET.
@@ -332,6 +313,9 @@ const LOADER: &CStr = c"/lib64/ld-linux-x86-64.so.2";
 #[cfg(not(target_arch = "x86_64"))]
 const LOADER: &CStr = c"/lib/ld-linux-aarch64.so.1";
 
+/// A shell that is to become another program ends with 126 where it may not (POSIX, "Exit Status for Commands").
+const ANOTHER_PROGRAM: &CStr = c"exec /bin/true";
+
 fn execve(path: &CStr, arguments: &[&CStr], variable: Option<&CStr>) -> Result<i64, i32> {
     let list = |texts: &[&CStr]| -> Vec<*const libc::c_char> {
         let ends = [std::ptr::null()];
@@ -352,28 +336,6 @@ fn fork() -> Result<i64, i32> {
     match call(libc::SYS_clone, [i64::from(libc::SIGCHLD), 0, 0, 0, 0, 0])? {
         0 => call(libc::SYS_exit_group, [0; 6]),
         child => Ok(child),
-    }
-}
-
-/// A child that is without the page of starts, and maps one there. `ECHILD` when that ended the child by SIGSYS.
-fn child_without_starts() -> Result<i64, i32> {
-    let without = i64::from(libc::MADV_DONTFORK);
-    call(libc::SYS_madvise, [STARTS, 4096, without, 0, 0, 0])?;
-    let child = match call(libc::SYS_clone, [i64::from(libc::SIGCHLD), 0, 0, 0, 0, 0])? {
-        0 => {
-            let flags = ANONYMOUS | i64::from(libc::MAP_FIXED);
-            let mapped = call(libc::SYS_mmap, [STARTS, 4096, RW, flags, -1, 0]);
-            let status = i64::from(mapped.is_err());
-            return call(libc::SYS_exit_group, [status, 0, 0, 0, 0, 0]);
-        }
-        child => child,
-    };
-    let mut status = 0_i32;
-    let address = (&raw mut status) as i64;
-    call(libc::SYS_wait4, [child, address, 0, 0, 0, 0])?;
-    match libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS {
-        true => Err(libc::ECHILD),
-        false => Ok(i64::from(status)),
     }
 }
 
